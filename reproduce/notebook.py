@@ -1,0 +1,82 @@
+"""Execute one notebook of the workflow with Papermill: `python reproduce/notebook.py IN.ipynb OUT.ipynb -p name value …`
+
+Beyond `papermill` itself: a parameter that the notebook does not have is an error, not a warning; the output appears
+only when it is whole (a failed one is kept as OUT.failed.ipynb); the same notebook is never executed twice at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import papermill
+import yaml
+from papermill.exceptions import PapermillExecutionError
+
+from shapeloss.files import atomic, locked
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def unknown_parameters(notebook: Path, names: list[str]) -> list[str]:
+    """Which of these parameters the notebook does not have, each with the list of those it has."""
+    known = papermill.inspect_notebook(str(notebook))
+    return [f"{notebook.name} has no parameter {name!r}; it has {', '.join(known)}" for name in names if name not in known]
+
+
+def execute(notebook: Path, output: Path, parameters: dict[str, object]) -> None:
+    """Execute a notebook; `output` appears when the last cell has run.
+
+    Raises:
+        ValueError: a parameter that the notebook does not have.
+        PapermillExecutionError: a cell failed.
+    """
+    problems = unknown_parameters(notebook, list(parameters))
+    if problems:
+        raise ValueError("\n".join(problems))
+    failed = output.with_suffix(".failed.ipynb")
+    with locked(output.with_suffix(".lock"), f"{output.name} is still being made by another process; waiting for it"):
+        failed.unlink(missing_ok=True)
+        with atomic(output) as temporary:
+            try:
+                papermill.execute_notebook(
+                    str(notebook),
+                    str(temporary),
+                    parameters,
+                    kernel_name="python3",
+                    progress_bar=False,
+                    cwd=str(ROOT),
+                )
+            except PapermillExecutionError:
+                os.link(temporary, failed)
+                raise
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else None)
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    arguments = parser.parse_args()
+    # one thread: steps share the machine, and numbers do not depend on how many cores it has
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel of this environment, not one in the user's home
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    parameters = {name: yaml.safe_load(value) if name == "seed" else value for name, value in arguments.parameters}
+    try:
+        execute(arguments.notebook, arguments.output, parameters)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(str(error))
+    except PapermillExecutionError as error:
+        sys.exit(
+            f"{error.ename}: {error.evalue}\n(cell {error.exec_count} of "
+            f"{arguments.output.with_suffix('.failed.ipynb')}, which holds everything up to there)"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""Run the replication of one profile: what `make reproduce` calls.
+
+Checks the profile and the notebooks' parameters, then lets Snakemake run what is missing or out of date, and shows how
+far it is. Killed at any moment, the same command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TextIO
+
+from tqdm import tqdm
+
+from shapeloss.dataset import DatasetError, find_cases
+from shapeloss.experiment import Experiment, load_experiment
+from shapeloss.files import locked, write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+WEIGHTS = {"phantom": 0.02, "data": 0.01, "distance_maps": 0.03, "train": 1.0, "evaluate": 0.04, "error_maps": 0.06}
+"""How long a step takes, as a share of one training; only the estimate of the time left depends on it."""
+
+
+class Progress:
+    """Reads what Snakemake prints, and shows one bar over all steps, trainings by their optimiser steps."""
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+        self.total = self.done = 0.0
+        self.running: dict[str, tuple[str, str]] = {}
+        self.counts: dict[str, int] = {}
+        self.finished = 0
+        self.failed_logs: list[str] = []
+        self.in_stats = False
+        self.block: dict[str, str] = {}
+        self.bar: tqdm | None = None
+
+    def line(self, line: str) -> None:
+        """Take one line of Snakemake's output."""
+        if line.startswith("Job stats:"):
+            self.in_stats = True
+        elif self.in_stats and (match := re.match(r"(\w+)\s+(\d+)\s*$", line)):
+            name, count = match[1], int(match[2])
+            if name == "total":
+                self.in_stats = False
+                self.start()
+            else:
+                self.counts[name] = count
+        elif match := re.match(r"(?:local)?(?:rule|checkpoint) (\w+):", line):
+            self.block = {"rule": match[1]}
+        elif match := re.match(r"Error in rule (\w+):", line):
+            self.block = {"rule": match[1], "failed": "yes"}
+        elif match := re.match(r"    (jobid|wildcards|log): (.*)", line):
+            self.block[match[1]] = match[2]
+            if match[1] == "log" and self.block.get("failed"):
+                self.failed_logs.append(match[2].removesuffix(" (check log file(s) for error details)"))
+            if match[1] in ("jobid", "wildcards") and "jobid" in self.block and not self.block.get("failed"):
+                self.running[self.block["jobid"]] = (self.block["rule"], self.block.get("wildcards", ""))
+        elif match := re.match(r"Finished jobid: (\d+)", line):
+            rule, wildcards = self.running.pop(match[1], ("all", ""))
+            self.done += WEIGHTS.get(rule, 0)
+            if rule in WEIGHTS:
+                self.say(f"done: {title(rule, wildcards)}")
+        self.show()
+
+    def start(self) -> None:
+        """The first list of jobs: now the total is known."""
+        self.total = sum(WEIGHTS.get(rule, 0) * count for rule, count in self.counts.items())
+        steps = ", ".join(f"{count} x {rule}" for rule, count in self.counts.items() if rule in WEIGHTS)
+        self.say(f"to do: {steps}")
+        self.bar = tqdm(
+            total=self.total,
+            bar_format="{percentage:3.0f}% |{bar:30}| {elapsed} so far, about {remaining} left  {postfix}",
+            mininterval=0.5 if sys.stderr.isatty() else 30,
+            smoothing=0.05,
+        )
+
+    def show(self) -> None:
+        """Bring the bar up to date."""
+        if self.bar is None:
+            return
+        now = self.done
+        names = []
+        for rule, wildcards in self.running.values():
+            fraction = self.fraction(wildcards) if rule == "train" else 0.0
+            now += WEIGHTS.get(rule, 0) * fraction
+            if rule in WEIGHTS:
+                names.append(title(rule, wildcards) + (f" {fraction:.0%}" if rule == "train" else ""))
+        self.bar.set_postfix_str("; ".join(names), refresh=False)
+        self.bar.update(min(now, self.total) - self.bar.n)
+
+    def fraction(self, wildcards: str) -> float:
+        """How much of a training is done, from the file that it writes."""
+        values = dict(part.split("=", 1) for part in wildcards.split(", "))
+        try:
+            text = (self.results / "runs" / values["loss"] / f"seed{values['seed']}" / "progress").read_text()
+            step, steps = text.split("/")
+            return int(step) / int(steps)
+        except (OSError, ValueError, KeyError):
+            return 0.0
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        tqdm.write(f"  {text}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Leave the terminal tidy."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def title(rule: str, wildcards: str) -> str:
+    """`train dice, seed 0`."""
+    values = dict(part.split("=", 1) for part in wildcards.split(", ")) if wildcards else {}
+    name = rule.replace("_", " ")
+    return f"{name} {values['loss']}, seed {values['seed']}" if "loss" in values else name
+
+
+def check(profile: Path, data: str) -> Experiment:
+    """Everything that can be known to be wrong before a step runs.
+
+    Raises:
+        ValueError or FileNotFoundError: with a message for the user.
+    """
+    experiment = load_experiment(profile)
+    for row in experiment.losses:
+        experiment.build_loss(row, num_classes=2)
+    if experiment.data.phantom is not None:
+        if data:
+            raise ValueError(f"profile {experiment.name} makes its own data; leave DATA out, or take another profile")
+    elif not data:
+        raise ValueError(
+            f"profile {experiment.name} needs a data set: make reproduce PROFILE={experiment.name} DATA=<folder with "
+            "dataset.json, imagesTr and labelsTr>"
+        )
+    else:
+        find_cases(Path(data))
+    return experiment
+
+
+def run(experiment: Experiment, profile: Path, data: str, results: Path, figures: Path, cores: int) -> int:
+    """Let Snakemake bring the results up to date; returns its exit status."""
+    results.mkdir(parents=True, exist_ok=True)
+    config = {
+        "profile": str(profile),
+        "data": str(Path(data).resolve()) if data else "",
+        "results": str(results),
+        "figures": str(figures),
+        "python": sys.executable,
+    }
+    write_json(results / "workflow.json", config)
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "reproduce" / "Snakefile")]
+    command += ["--directory", str(results), "--configfile", str(results / "workflow.json"), "--cores", str(cores)]
+    # our own lock stands in for Snakemake's, which a killed run would leave behind
+    command += ["--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "input", "code"]
+    log = results / "log" / "snakemake.txt"
+    log.parent.mkdir(exist_ok=True)
+    progress = Progress(results)
+    waiting = f"another run of profile {experiment.name} is going on; waiting until it ends"
+    with locked(results / ".lock", waiting) as lock, open(log, "w", encoding="utf-8") as copy:
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT, pass_fds=[lock]
+        )
+        follow(process, copy, progress)
+    if process.returncode:
+        for name in dict.fromkeys(progress.failed_logs):
+            path = Path(name) if Path(name).is_absolute() else results / name
+            print(f"\n{path.read_text(encoding='utf-8', errors='replace').strip()[-4000:]}", file=sys.stderr)
+        if not progress.failed_logs:
+            print(f"\n{log.read_text(encoding='utf-8').strip()[-2000:]}", file=sys.stderr)
+        print(f"\nStopped. Nothing that was finished is lost: the same command goes on from here. Log: {log}", file=sys.stderr)
+    return process.returncode
+
+
+def follow(process: subprocess.Popen[str], copy: TextIO, progress: Progress) -> None:
+    """Pass each line that Snakemake prints on to the log and the bar; refresh the bar in between."""
+    ended, turn = threading.Event(), threading.Lock()
+
+    def tick() -> None:
+        while not ended.wait(1):
+            with turn:
+                progress.show()
+
+    threading.Thread(target=tick, daemon=True).start()
+    for line in process.stderr or ():
+        copy.write(line)
+        copy.flush()
+        with turn:
+            progress.line(line.rstrip("\n"))
+    ended.set()
+    process.wait()
+    progress.close()
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Run the replication of one profile.")
+    parser.add_argument("--profile", default="phantom", help="a name in reproduce/profiles, or a path")
+    parser.add_argument("--data", default="", help="folder in Decathlon or nnU-Net layout")
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--results", type=Path, help="default: results/<profile>")
+    parser.add_argument("--figures", type=Path, help="default: figures for the phantom, figures/<profile> for others")
+    arguments = parser.parse_args()
+    named = ROOT / "reproduce" / "profiles" / f"{arguments.profile}.yaml"
+    profile = named if named.is_file() or "/" not in arguments.profile else Path(arguments.profile).resolve()
+    started = time.monotonic()
+    try:
+        experiment = check(profile, arguments.data)
+    except (DatasetError, ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    default_figures = ROOT / "figures" if experiment.name == "phantom" else ROOT / "figures" / experiment.name
+    results = (arguments.results or ROOT / "results" / experiment.name).resolve()
+    figures = (arguments.figures or default_figures).resolve()
+    print(f"Profile {experiment.name}: {experiment.description}", flush=True)
+    try:
+        status = run(experiment, profile, arguments.data, results, figures, arguments.cores)
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted. The same command goes on from the last checkpoint.")
+    if status:
+        sys.exit(status)
+    print(summary(figures, results, time.monotonic() - started))
+
+
+def summary(figures: Path, results: Path, seconds: float) -> str:
+    """What was produced, and where."""
+    def short(path: Path) -> str:
+        return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+    table = (figures / "table1.md").read_text(encoding="utf-8").strip()
+    names = {
+        "figure1.png": "figure 1: distance maps (top), surface errors (bottom)",
+        "table1.md": "the results table, also as .csv and .tex",
+        "per_case.csv": "scores of each test case, loss and seed",
+        "scores.png": "the paired scores as a figure",
+    }
+    lines = [f"  {short(figures / name):32} {text}" for name, text in names.items() if (figures / name).is_file()]
+    lines.append(f"  {short(results / 'notebooks'):32} the executed notebooks")
+    return f"\n{table}\n\nUp to date after {seconds / 60:.1f} min:\n" + "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

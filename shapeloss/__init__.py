@@ -1,0 +1,1 @@
+"""Distance-penalised losses."""

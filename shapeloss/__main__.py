@@ -1,0 +1,5 @@
+"""`python -m shapeloss`."""
+
+from shapeloss.cli import main
+
+main()

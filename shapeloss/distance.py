@@ -1,0 +1,199 @@
+"""Label map → distance to the boundary in mm → the penalty φ of the distance-penalised cross-entropy.
+
+A *compartment* is the set of all voxels of one label; the background (label 0) is a compartment too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import edt
+import numpy as np
+from numpy.typing import NDArray
+
+Sides = Literal["both", "inside", "outside"]
+Maximum = Literal["own", "common"]
+Unit = Literal["relative", "mm"]
+
+
+@dataclass(frozen=True)
+class PenaltyOptions:
+    """How a distance d becomes a penalty φ; see :func:`distance_penalty`."""
+
+    sides: Sides = "both"
+    """Where φ is above 0: everywhere, inside the structures only, or in the background only."""
+    maximum: Maximum = "own"
+    """Whether each compartment is reversed by its own largest distance, or all by the largest of them."""
+    unit: Unit = "relative"
+    """φ in [0, 1], or in mm."""
+    decay: float | None = None
+    """In mm: φ falls by the factor e over this distance, in place of the linear reversal."""
+
+    def __post_init__(self) -> None:
+        for name, wanted in (("sides", Sides), ("maximum", Maximum), ("unit", Unit)):
+            if getattr(self, name) not in get_args(wanted):
+                raise ValueError(f"{name} must be one of {get_args(wanted)}, got {getattr(self, name)!r}")
+        if self.decay is not None:
+            if not (np.isfinite(self.decay) and self.decay > 0):
+                raise ValueError(f"decay must be a positive length in mm, or None, got {self.decay!r}")
+            if (self.maximum, self.unit) != ("own", "relative"):
+                raise ValueError(
+                    "decay takes the place of the reversal by a maximum: leave maximum='own' and unit='relative' "
+                    f"with it, got maximum={self.maximum!r} and unit={self.unit!r}"
+                )
+
+
+READINGS: dict[str, PenaltyOptions] = {
+    # each compartment from 1 at its boundary to 0 at its deepest voxel (the default)
+    "compartment": PenaltyOptions(),
+    # the same within the structures, and 0 in the background
+    "inside": PenaltyOptions(sides="inside"),
+    # the same in the background, and 0 within the structures
+    "outside": PenaltyOptions(sides="outside"),
+    # from 1 at the boundary to 0 at the deepest voxel of all, so that small structures keep a φ near 1 throughout
+    "common": PenaltyOptions(maximum="common"),
+    # the largest distance of each compartment minus the distance, in mm, as a distance map is reversed literally
+    "mm": PenaltyOptions(unit="mm"),
+    # the same within the structures, and 0 in the background
+    "mm_inside": PenaltyOptions(sides="inside", unit="mm"),
+    # the largest distance of all minus the distance, in mm
+    "mm_common": PenaltyOptions(maximum="common", unit="mm"),
+    # 1 at the boundary, falling by the factor e with every 2 mm: the weight gathers at the boundary
+    "exponential": PenaltyOptions(decay=2.0),
+}
+"""The readings of the paper's φ, by name; every one is an option of `DistancePenalizedCELoss`."""
+
+
+def check_labels(labels: NDArray[Any], spacing: Sequence[float]) -> tuple[NDArray[Any], tuple[float, ...]]:
+    """The label map and its spacing, checked: 2D or 3D, integer, not negative; one positive spacing for each axis."""
+    labels = np.asarray(labels)
+    if labels.ndim not in (2, 3) or labels.size == 0:
+        raise ValueError(f"labels must be one 2D or 3D map (X, Y[, Z]) with voxels in it, got shape {labels.shape}")
+    if labels.dtype.kind not in "iub":
+        raise ValueError(f"labels must be integers 0, 1, 2, …, got dtype {labels.dtype}; round and convert them first")
+    if labels.dtype.kind == "i" and labels.min() < 0:
+        raise ValueError(f"labels must not be negative, got {labels.min()}; map unknown voxels to a label of their own")
+    steps = tuple(float(step) for step in np.ravel(np.asarray(spacing, dtype=float)))
+    if len(steps) != labels.ndim or not all(np.isfinite(step) and step > 0 for step in steps):
+        raise ValueError(
+            f"spacing must hold one positive number of mm for each of the {labels.ndim} axes of labels, got {spacing!r}"
+        )
+    return labels, steps
+
+
+def boundary_distance(labels: NDArray[Any], spacing: Sequence[float]) -> NDArray[np.float32]:
+    """Distance in mm from the centre of each voxel to the nearest voxel centre of another compartment.
+
+    One multi-label Euclidean transform, exact to float32. A voxel next to the boundary has the spacing of the axis
+    on which it touches the other compartment, not 0 and not half of it. The edge of the volume is no boundary.
+
+    Args:
+        labels: (X, Y, Z) or (X, Y), integers from 0, the background; bool counts as 0 and 1.
+        spacing: mm between voxel centres, one number for each axis, in the order of the axes.
+
+    Returns:
+        float32 of the same shape; infinity throughout where the volume has one compartment only.
+
+    Raises:
+        ValueError: for another number of axes, an empty array, labels that are not integers or are negative, and a
+            spacing that does not fit.
+
+    >>> boundary_distance(np.array([[0, 0, 1, 2]]), spacing=(1.0, 0.5))
+    array([[1. , 0.5, 0.5, 0.5]], dtype=float32)
+    """
+    labels, steps = check_labels(labels, spacing)
+    highest = int(labels.max()) + 1
+    # edt takes 0 for "no object" and gives it distance 0, hence + 1: the background is a compartment like the others
+    shifted = np.add(labels, 1, dtype=np.min_scalar_type(highest), casting="unsafe", order="C")
+    return edt.edt(shifted, anisotropy=steps, black_border=False)
+
+
+def distance_penalty(
+    labels: NDArray[Any],
+    spacing: Sequence[float],
+    *,
+    sides: Sides = "both",
+    maximum: Maximum = "own",
+    unit: Unit = "relative",
+    decay: float | None = None,
+) -> NDArray[np.float32]:
+    """φ: the distance to the boundary reversed, so that it is highest at the boundary (Calivà et al. 2019, figure 1).
+
+    With d from :func:`boundary_distance`, and the maximum and minimum of d taken over each compartment
+    (`maximum="own"`) or over all compartments that `sides` selects (`"common"`):
+
+    - `unit="relative"`: φ = (max − d) / (max − min): 1 at the boundary, 0 at the deepest voxel; 1 where max = min;
+    - `unit="mm"`: φ = max − d;
+    - `decay=τ`: φ = exp(−(d − min) / τ).
+
+    φ is 0 where `sides` leaves it out, and in a volume of one compartment. It is never NaN or infinite. It depends on
+    the field of view through the maximum of the background: compute it on the whole volume, then crop.
+
+    Args:
+        labels: (X, Y, Z) or (X, Y), integers from 0, the background.
+        spacing: mm, one number for each axis.
+        sides, maximum, unit, decay: see :class:`PenaltyOptions`; `READINGS` names the usual combinations.
+
+    Returns:
+        float32 of the same shape.
+
+    Raises:
+        ValueError: for labels, a spacing or options that cannot be used.
+
+    >>> distance_penalty(np.array([[0, 0, 0, 1, 1]]), spacing=(1.0, 0.5))
+    array([[0. , 0.5, 1. , 1. , 0. ]], dtype=float32)
+    """
+    PenaltyOptions(sides, maximum, unit, decay)
+    distance = boundary_distance(labels, spacing)
+    labels = np.asarray(labels)
+    penalty = np.zeros_like(distance)
+    if np.isinf(distance.flat[0]):  # one compartment: no boundary to be near to
+        return penalty
+    inside = labels != 0
+    selected = {"both": None, "inside": inside, "outside": ~inside}[sides]
+    if maximum == "common":
+        masks = [np.ones(labels.shape, bool) if selected is None else selected]
+    elif sides == "outside":
+        masks = [~inside]
+    else:
+        masks = [labels == value for value in np.unique(labels) if value != 0 or sides == "both"]
+    for mask in masks:
+        d = distance[mask]
+        if d.size == 0:  # sides="outside" of a volume without background
+            continue
+        highest, lowest = d.max(), d.min()
+        if decay is not None:
+            penalty[mask] = np.exp((lowest - d) / np.float32(decay))
+        elif unit == "mm":
+            penalty[mask] = highest - d
+        else:
+            penalty[mask] = (highest - d) / (highest - lowest) if highest > lowest else 1
+    return penalty
+
+
+def penalty_of(labels: NDArray[Any], spacing: Sequence[float], options: PenaltyOptions) -> NDArray[np.float32]:
+    """:func:`distance_penalty` with its options in one object."""
+    return distance_penalty(labels, spacing, **asdict(options))
+
+
+def weight_near_boundary(
+    phi: NDArray[Any], labels: NDArray[Any], spacing: Sequence[float], within: float = 2.0
+) -> tuple[float, float]:
+    """How much of the weight 1 + φ lies near the boundary, and how large the weight is on average.
+
+    Args:
+        phi: any penalty of the shape of labels.
+        labels: (X, Y, Z) or (X, Y), integers.
+        spacing: mm, one number for each axis.
+        within: mm; a voxel is near if :func:`boundary_distance` gives it at most this.
+
+    Returns:
+        The share of the weight in [0, 1], and the mean weight: a factor on the learning rate.
+    """
+    if np.shape(phi) != np.shape(labels):
+        raise ValueError(f"phi must have the shape of labels, {np.shape(labels)}, got {np.shape(phi)}")
+    weight = 1 + np.asarray(phi, dtype=np.float64)
+    near = boundary_distance(labels, spacing) <= within
+    return float(weight[near].sum() / weight.sum()), float(weight.mean())

@@ -1,0 +1,98 @@
+"""Scoring what the trainings predicted: per-case scores, histories, surface errors, and the line that says whence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyvista as pv
+from tqdm import tqdm
+
+from shapeloss.dataset import Case, Manifest
+from shapeloss.experiment import Experiment
+from shapeloss.files import atomic
+from shapeloss.metrics import score_case
+from shapeloss.surfaces import label_surface, surface_error
+from shapeloss.training import provenance
+
+
+def run_folders(experiment: Experiment, results: str | Path) -> list[tuple[str, int, Path]]:
+    """(loss, seed, folder) of each training, in the order of the table."""
+    return [
+        (loss, seed, Path(results) / "runs" / loss / f"seed{seed}")
+        for loss in experiment.losses
+        for seed in experiment.seeds
+    ]
+
+
+def score_runs(experiment: Experiment, manifest: Manifest, results: str | Path, output: str | Path) -> pd.DataFrame:
+    """Score every test prediction and write the scores to `output` (CSV).
+
+    Returns:
+        One row per loss, seed, case and structure ("mean" and "merged" too), with the columns of
+        :func:`shapeloss.metrics.score_case`.
+    """
+    rows = []
+    for name in tqdm(manifest.names("test"), desc="score", mininterval=5):
+        case = manifest.load(name)
+        for loss, seed, folder in run_folders(experiment, results):
+            predicted = manifest.read_labels(folder / "predictions" / f"{name}.nii.gz")
+            scored = score_case(case.labels, predicted, case.spacing, manifest.classes, manifest.slice_axis)
+            rows += [{"loss": loss, "seed": seed, "case": name} | row for row in scored]
+    order = {loss: index for index, loss in enumerate(experiment.losses)}
+    scores = pd.DataFrame(rows).sort_values("loss", key=lambda column: column.map(order), kind="stable")
+    with atomic(output) as temporary:
+        scores.to_csv(temporary, index=False)
+    return scores.reset_index(drop=True)
+
+
+def read_histories(experiment: Experiment, results: str | Path) -> pd.DataFrame:
+    """The learning curves of all trainings: loss, seed, step, train_loss, learning_rate, val_dice."""
+    runs = run_folders(experiment, results)
+    return pd.concat(
+        [pd.read_csv(folder / "history.csv").assign(loss=loss, seed=seed) for loss, seed, folder in runs],
+        ignore_index=True,
+    )
+
+
+def representative_case(scores: pd.DataFrame, reference: str, metric: str = "boundary_dice_in_plane") -> str:
+    """The test case whose score under the reference loss is the median (the lower one of two), seeds averaged."""
+    rows = scores[(scores.loss == reference) & (scores.structure == "mean")]
+    ranked = rows.groupby("case")[metric].mean().sort_values(kind="stable")
+    return str(ranked.index[(len(ranked) - 1) // 2])
+
+
+def surface_errors(
+    experiment: Experiment, manifest: Manifest, results: str | Path, case: Case, labels: list[int] | None = None
+) -> dict[str, list[pv.PolyData]]:
+    """The predicted surfaces of one test case, per loss (its first seed), with the signed error `error_mm` per vertex.
+
+    Args:
+        labels: which structures; by default the first two (femur and tibia).
+    """
+    labels = labels or sorted(manifest.classes)[:2]
+    truths = {label: label_surface(case.labels == label, case.spacing, case.affine) for label in labels}
+    meshes: dict[str, list[pv.PolyData]] = {}
+    for loss, seed, folder in run_folders(experiment, results):
+        if seed != experiment.seeds[0]:
+            continue
+        predicted = manifest.read_labels(folder / "predictions" / f"{case.name}.nii.gz")
+        meshes[loss] = []
+        for label in labels:
+            mesh = label_surface(predicted == label, case.spacing, case.affine)
+            mesh["error_mm"] = surface_error(mesh, truths[label]) if mesh.n_points else np.zeros(0)
+            meshes[loss].append(mesh)
+    return meshes
+
+
+def provenance_line(experiment: Experiment, manifest: Manifest, results: str | Path) -> str:
+    """Which data, profile, seeds and commit numbers come from, in a line for a caption."""
+    runs = [json.loads((folder / "run.json").read_text()) for _, _, folder in run_folders(experiment, results)]
+    precision = ", ".join(sorted({run["precision"] for run in runs}))
+    seeds = ", ".join(map(str, experiment.seeds))
+    return (
+        f"Data: {experiment.description} (hash {manifest.hash}). Profile: {experiment.name}. Seeds: {seeds}. "
+        f"Steps: {experiment.training.steps}. Precision: {precision}. Commit: {provenance()['commit']}."
+    )

@@ -1,0 +1,39 @@
+"""Shared by the tests: one tiny data set and one tiny experiment."""
+
+import json
+import os
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+from shapeloss.dataset import prepare
+from shapeloss.experiment import Experiment
+from shapeloss.phantom import PhantomOptions, write_dataset
+
+torch.set_num_threads(1)
+TINY = {"shape": [8, 24, 32], "spacing": [12.0, 4.5, 4.5]}
+
+
+@pytest.fixture(scope="session")
+def tiny_experiment():
+    """Two losses, ten steps, a network of a few thousand weights."""
+    values = {
+        "name": "tiny",
+        "description": "tiny knees",
+        "data": {"phantom": {"subjects": 4, "options": TINY}, "split": {"train": 2, "validation": 1, "test": 1}},
+        "losses": ["dpce", "ce"],
+        "network": {"options": {"widths": [8, 8], "convolutions": [1, 1], "strides": [[1, 2, 2]]}},
+        "training": {"steps": 10, "validate_every": 4, "checkpoint_every": 2},
+    }
+    return Experiment.model_validate(json.loads(json.dumps(values)))
+
+
+@pytest.fixture(scope="session")
+def tiny_manifest(tiny_experiment, tmp_path_factory):
+    """Four tiny phantom knees, checked and dealt out."""
+    folder = tmp_path_factory.mktemp("knees")
+    write_dataset(folder / "data", 4, PhantomOptions(**{k: tuple(v) for k, v in TINY.items()}))
+    return prepare(tiny_experiment, folder / "data", folder / "cases.json")

@@ -1,0 +1,211 @@
+"""Reading a folder: layouts, orientations, the split, and every fault that must be found before training."""
+
+import json
+
+import nibabel
+import numpy as np
+import pytest
+
+from shapeloss.dataset import DatasetError, cached_map, deal, find_cases, normalise, prepare, read_manifest
+from shapeloss.experiment import Experiment, Split
+
+SPACING = (0.7, 0.365, 0.365)
+
+
+def write_case(folder, name, labels, affine=None, image=None, suffix=""):
+    affine = np.diag([*SPACING, 1.0]) if affine is None else affine
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    image = labels + np.random.default_rng(0).normal(size=labels.shape) if image is None else image
+    nibabel.save(nibabel.Nifti1Image(image.astype(np.float32), affine), folder / f"imagesTr/{name}{suffix}.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(labels, affine), folder / f"labelsTr/{name}.nii.gz")
+
+
+def labels_of(seed=0, shape=(6, 7, 8)):
+    labels = np.zeros(shape, np.uint8)
+    labels[1:3, 2:5, 2:6], labels[4:, 3:6, 1 + seed % 2 : 4] = 1, 2
+    return labels
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four sound cases in Decathlon layout."""
+    for index in range(4):
+        write_case(tmp_path, f"case_{index}", labels_of(index))
+    listed = [{"image": f"./imagesTr/case_{i}.nii.gz", "label": f"./labelsTr/case_{i}.nii.gz"} for i in range(4)]
+    description = {"labels": {"0": "background", "1": "femur", "2": "tibia"}, "training": listed}
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    return tmp_path
+
+
+def experiment(train=2, validation=1, test=1):
+    split = {"train": train, "validation": validation, "test": test}
+    return Experiment(name="test", description="test", losses=["ce"], data={"split": split})
+
+
+def problems_of(folder):
+    with pytest.raises(DatasetError) as caught:
+        prepare(experiment(), folder, folder / "cases.json")
+    assert not (folder / "cases.json").exists()
+    return caught.value.problems
+
+
+def test_manifest_comes_back_and_splits_are_disjoint(folder):
+    written = prepare(experiment(), folder, folder / "cases.json")
+    manifest = read_manifest(folder / "cases.json")
+    assert manifest == written
+    assert manifest.classes == {1: "femur", 2: "tibia"}
+    assert manifest.num_classes == 3
+    names = [manifest.names(split) for split in ("train", "validation", "test")]
+    assert [len(part) for part in names] == [2, 1, 1]
+    assert sorted(sum(names, [])) == [f"case_{i}" for i in range(4)]
+    case = manifest.load("case_0")
+    assert case.spacing == SPACING
+    assert np.array_equal(case.labels, labels_of(0))
+    assert abs(case.image.mean()) < 1e-5
+    assert abs(case.image.std() - 1) < 1e-4
+
+
+def test_split_depends_on_the_seed_only():
+    names = [f"c{i:02}" for i in range(40)]
+    assert deal(names, Split()) == deal(names[::-1], Split())
+    assert deal(names, Split()) != deal(names, Split(seed=1))
+    assert len(deal(names, Split(train=3))) == 18
+
+
+def test_nnunet_layout_is_read_too(folder):
+    for path in sorted((folder / "imagesTr").iterdir()):
+        path.rename(path.with_name(path.name.replace(".nii.gz", "_0000.nii.gz")))
+    description = {"labels": {"background": 0, "femur": 1, "tibia": 2}, "numTraining": 4, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(description))
+    classes, files = find_cases(folder)
+    assert classes == {1: "femur", 2: "tibia"}
+    assert files["case_1"] == ("imagesTr/case_1_0000.nii.gz", "labelsTr/case_1.nii.gz")
+    prepare(experiment(), folder, folder / "cases.json")
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR", "SAL"])
+def test_predictions_return_to_the_orientation_of_their_image(folder, axes):
+    from nibabel.orientations import axcodes2ornt, ornt_transform
+
+    turn = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(axes))
+    stored = nibabel.Nifti1Image(labels_of(0), np.diag([*SPACING, 1.0])).as_reoriented(turn)
+    write_case(folder, "case_0", np.asarray(stored.dataobj), stored.affine)
+    manifest = prepare(experiment(), folder, folder / "cases.json")
+    case = manifest.load("case_0")
+    assert np.array_equal(case.labels, labels_of(0))  # whatever the orientation on disk, memory is RAS
+    assert case.spacing == SPACING
+    manifest.write_labels(folder / "out.nii.gz", case.labels, case)
+    written = nibabel.load(folder / "out.nii.gz")
+    assert np.array_equal(np.asarray(written.dataobj), np.asarray(stored.dataobj))
+    assert np.allclose(written.affine, stored.affine)
+    assert np.array_equal(manifest.read_labels(folder / "out.nii.gz"), case.labels)
+
+
+def test_all_faults_of_a_data_set_are_listed_at_once(folder):
+    (folder / "imagesTr/case_0.nii.gz").unlink()
+    labels = labels_of(1)
+    labels[0, 0, 0] = 7
+    write_case(folder, "case_1", labels)
+    image = np.ones(labels.shape)
+    image[0, 0, :2] = np.nan, np.inf
+    write_case(folder, "case_2", labels_of(2), image=image)
+    nibabel.save(nibabel.Nifti1Image(labels_of(3)[:, :-1], np.diag([*SPACING, 1.0])), folder / "labelsTr/case_3.nii.gz")
+    text = "\n".join(problems_of(folder))
+    assert "imagesTr/case_0.nii.gz: the image of case case_0 is missing" in text
+    assert "labelsTr/case_1.nii.gz: has label(s) 7 outside the declared 0 background, 1 femur, 2 tibia" in text
+    assert "imagesTr/case_2.nii.gz: 2 voxels are NaN or infinite" in text
+    assert "labelsTr/case_3.nii.gz: has shape (6, 6, 8), but its image has (6, 7, 8)" in text
+    assert len(problems_of(folder)) == 4
+
+
+def test_affines_that_differ(folder):
+    affine = np.diag([*SPACING, 1.0])
+    affine[0, 3] = 0.35  # half a voxel
+    nibabel.save(nibabel.Nifti1Image(labels_of(1), affine), folder / "labelsTr/case_1.nii.gz")
+    assert problems_of(folder) == ["labelsTr/case_1.nii.gz: its affine differs from its image's by up to 0.35 mm; resample the label"]
+
+
+def test_fractional_labels_and_truncated_files(folder):
+    nibabel.save(
+        nibabel.Nifti1Image(labels_of(1) * np.float32(0.5), np.diag([*SPACING, 1.0])), folder / "labelsTr/case_1.nii.gz"
+    )
+    whole = (folder / "imagesTr/case_2.nii.gz").read_bytes()
+    (folder / "imagesTr/case_2.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (folder / "labelsTr/case_3.nii.gz").write_bytes(b"")
+    text = "\n".join(problems_of(folder))
+    assert "label(s) 0.5 outside" in text
+    assert "imagesTr/case_2.nii.gz: cannot be read as NIfTI" in text
+    assert "labelsTr/case_3.nii.gz: cannot be read as NIfTI" in text
+
+
+def test_four_dimensions_and_constant_images(folder):
+    labels = labels_of(0)
+    write_case(folder, "case_0", labels, image=np.zeros((*labels.shape, 2)))
+    write_case(folder, "case_1", labels_of(1), image=np.full(labels.shape, 3.0))
+    text = "\n".join(problems_of(folder))
+    assert "has shape (6, 7, 8, 2); one volume of one channel (X, Y, Z) was expected" in text
+    assert "every voxel has the value 3.0" in text
+
+
+def test_a_declared_class_that_never_occurs(folder):
+    for index in range(4):
+        write_case(folder, f"case_{index}", np.where(labels_of(index) == 2, 0, labels_of(index)).astype(np.uint8))
+    assert problems_of(folder)[0].startswith("label 2 (tibia) is declared in dataset.json but occurs in no case")
+
+
+def test_too_few_cases(folder):
+    with pytest.raises(DatasetError, match=r"4 cases, but the split needs 6 \(4 train, 1 validation, 1 test\)"):
+        prepare(experiment(train=4), folder, folder / "cases.json")
+
+
+def test_folders_in_another_layout(tmp_path):
+    with pytest.raises(DatasetError, match="there is no such folder"):
+        find_cases(tmp_path / "nowhere")
+    (tmp_path / "scan.nii.gz").touch()
+    with pytest.raises(DatasetError, match=r"no dataset.json; expected dataset.json with 'labels'.*found scan.nii.gz"):
+        find_cases(tmp_path)
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(DatasetError, match="not valid JSON"):
+        find_cases(tmp_path)
+    for labels in ({"0": "background", "2": "femur"}, {"background": 0, "femur": [1, 2]}, ["femur"]):
+        (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+        with pytest.raises(DatasetError, match="needs 'labels'"):
+            find_cases(tmp_path)
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"0": "background", "1": "femur"}}))
+    with pytest.raises(DatasetError, match="no training case"):
+        find_cases(tmp_path)
+
+
+def test_a_file_that_changes_after_the_check_is_noticed(folder):
+    manifest = prepare(experiment(), folder, folder / "cases.json")
+    write_case(folder, "case_0", labels_of(1), image=np.arange(336.0).reshape(6, 7, 8))
+    with pytest.raises(ValueError, match="changed since it was checked"):
+        manifest.load("case_0")
+    with pytest.raises(ValueError, match="no case 'case_9'"):
+        manifest.load("case_9")
+
+
+def test_maps_are_computed_once_per_content(folder):
+    manifest = prepare(experiment(), folder, folder / "cases.json")
+    case, calls = manifest.load("case_0"), []
+
+    def compute(labels, spacing):
+        calls.append(spacing)
+        return labels * 2.0
+
+    first = cached_map(case, compute, {"name": "double"}, folder / "maps")
+    again = cached_map(case, compute, {"name": "double"}, folder / "maps")
+    assert calls == [SPACING]
+    assert np.array_equal(first, again)
+    cached_map(case, compute, {"name": "other"}, folder / "maps")
+    cached_map(manifest.load("case_1"), compute, {"name": "double"}, folder / "maps")
+    assert len(calls) == 3
+
+
+def test_normalisation():
+    image = np.random.default_rng(0).gamma(2.0, 100.0, (9, 9, 9)).astype(np.float32)
+    assert np.allclose([normalise(image, "zscore").mean(), normalise(image, "zscore").std()], [0, 1], atol=1e-5)
+    scaled = normalise(image, "percentile")
+    assert (scaled.min(), scaled.max()) == (0, 1)
+    assert np.isfinite(normalise(np.zeros((3, 3, 3), np.float32), "zscore")).all()

@@ -1,0 +1,180 @@
+"""Training: fair, deterministic, resumable to the bit; augmentation that keeps map and labels together."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from scipy import ndimage
+
+from shapeloss.dataset import Case
+from shapeloss.distance import boundary_distance
+from shapeloss.experiment import Training
+from shapeloss.training import augment, case_of_step, learning_rate, rotate_in_plane, train
+
+SPACING = (4.0, 1.0, 2.0)
+
+
+class Killed(BaseException):
+    """Ends a training as abruptly as Python can."""
+
+
+def kill_at(step):
+    def progress(now, _):
+        if now == step:
+            raise Killed
+
+    return progress
+
+
+def outcome(folder):
+    """Everything a run ends with that carries numbers."""
+    weights = load_file(folder / "weights.safetensors")
+    predictions = {path.name: path.read_bytes() for path in sorted((folder / "predictions").iterdir())}
+    return weights, (folder / "history.csv").read_bytes(), predictions
+
+
+def same(first, second):
+    weights = all(torch.equal(first[0][name], second[0][name]) for name in first[0])
+    return weights and first[1:] == second[1:]
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_experiment, tiny_manifest, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    train(tiny_experiment, tiny_manifest, "dpce", 0, folder, folder / "maps")
+    return folder
+
+
+def test_two_runs_are_equal_bit_for_bit(whole, tiny_experiment, tiny_manifest, tmp_path):
+    train(tiny_experiment, tiny_manifest, "dpce", 0, tmp_path, tmp_path / "maps")
+    assert same(outcome(whole), outcome(tmp_path))
+    train(tiny_experiment, tiny_manifest, "dpce", 1, tmp_path, tmp_path / "maps")
+    assert not same(outcome(whole), outcome(tmp_path))  # or the comparison could not fail
+
+
+@pytest.mark.parametrize("step", [1, 4, 7, 10])
+def test_a_killed_run_ends_with_the_same_numbers(step, whole, tiny_experiment, tiny_manifest, tmp_path):
+    with pytest.raises(Killed):
+        train(tiny_experiment, tiny_manifest, "dpce", 0, tmp_path, tmp_path / "maps", kill_at(step))
+    assert not (tmp_path / "run.json").exists()
+    steps = []
+    train(tiny_experiment, tiny_manifest, "dpce", 0, tmp_path, tmp_path / "maps", lambda now, _: steps.append(now))
+    assert len(steps) == 10 - step // 2 * 2  # from the last checkpoint, not from the start
+    assert same(outcome(whole), outcome(tmp_path))
+
+
+def test_a_checkpoint_of_other_settings_is_not_taken_up(tiny_experiment, tiny_manifest, tmp_path):
+    with pytest.raises(Killed):
+        train(tiny_experiment, tiny_manifest, "dpce", 0, tmp_path, tmp_path / "maps", kill_at(6))
+    changed = tiny_experiment.model_copy(
+        update={"training": tiny_experiment.training.model_copy(update={"learning_rate": 5e-4})}
+    )
+    steps = []
+    train(changed, tiny_manifest, "dpce", 0, tmp_path, tmp_path / "maps", lambda now, _: steps.append(now))
+    assert steps[0] == 1
+
+
+def test_history_and_provenance(whole, tiny_experiment, tiny_manifest):
+    history = pd.read_csv(whole / "history.csv")
+    assert history.step.tolist() == [4, 8, 10]
+    run = json.loads((whole / "run.json").read_text())
+    best = history.loc[history.val_dice.idxmax()]
+    assert (run["best_step"], run["best_val_dice"]) == (best.step, best.val_dice)
+    assert run["data"] == tiny_manifest.hash
+    assert {"commit", "versions", "precision", "processor", "fingerprint", "parameters"} <= set(run)
+
+
+def test_losses_see_the_same_cases_and_weights(tiny_experiment, tiny_manifest, tmp_path):
+    """Fairness: with a rate of zero each loss must end with the very same, untouched network."""
+    frozen = tiny_experiment.model_copy(
+        update={"training": Training(steps=2, validate_every=2, learning_rate=1e-30, schedule="constant")}
+    )
+    for loss in ("dpce", "ce"):
+        train(frozen, tiny_manifest, loss, 0, tmp_path / loss, tmp_path / "maps")
+    first, second = (load_file(tmp_path / loss / "weights.safetensors") for loss in ("dpce", "ce"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_every_case_once_per_epoch():
+    for seed in range(3):
+        for epoch in range(3):
+            assert sorted(case_of_step(epoch * 7 + i, 7, seed) for i in range(7)) == list(range(7))
+    orders = {tuple(case_of_step(step, 7, seed) for step in range(7)) for seed in range(5)}
+    assert len(orders) == 5
+
+
+def test_learning_rate():
+    options = Training(steps=100, learning_rate=2.0)
+    rates = [learning_rate(step, options) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2)
+    assert max(rates) == rates[9] == rates[10] == 2.0
+    assert rates[55] == pytest.approx(1.0)
+    assert rates[-1] < 0.01
+    assert {learning_rate(step, Training(schedule="constant")) for step in range(9)} == {1e-3}
+
+
+def ball(shape=(3, 40, 20), radius=12.0):
+    """A ball around the centre, off-centre by (4, 5) mm, on pixels that are twice as long as wide."""
+    axes = [(np.arange(n) - (n - 1) / 2) * h for n, h in zip(shape, SPACING, strict=True)]
+    x, y, z = np.meshgrid(*axes, indexing="ij")
+    return ((x**2 + (y - 4) ** 2 + (z - 5) ** 2) < radius**2).astype(np.float32)
+
+
+@pytest.mark.parametrize("degrees", [17.0, -30.0, 90.0])
+def test_rotation_is_in_millimetres(degrees):
+    volume = ball()
+    turned = rotate_in_plane(torch.from_numpy(volume)[None], degrees, SPACING, 0, "bilinear")[0].numpy()
+    assert turned.sum() == pytest.approx(volume.sum(), rel=0.05)  # a shear would keep the area, but not the centre:
+    middle = (np.array(volume.shape) - 1) / 2
+    before = (np.array(ndimage.center_of_mass(volume)) - middle) * SPACING
+    after = (np.array(ndimage.center_of_mass(turned)) - middle) * SPACING
+    assert np.hypot(*after[1:]) == pytest.approx(np.hypot(*before[1:]), abs=0.3)
+    angle = np.degrees(np.arctan2(after[2], after[1]) - np.arctan2(before[2], before[1]))
+    assert abs(angle) == pytest.approx(abs(degrees), abs=2)
+    spread = [turned[1].sum(0).astype(bool).sum() * SPACING[2], turned[1].sum(1).astype(bool).sum() * SPACING[1]]
+    assert spread[0] == pytest.approx(spread[1], abs=4.5)  # still a ball
+
+
+@pytest.mark.parametrize("slice_axis", [0, 1, 2])
+def test_rotation_leaves_other_slices_alone(slice_axis):
+    volume = torch.zeros(1, 5, 6, 7)
+    volume.select(slice_axis + 1, 2).fill_(1.0)
+    turned = rotate_in_plane(volume, 33.0, SPACING, slice_axis, "bilinear")
+    assert torch.allclose(turned, volume)
+
+
+def test_the_map_turns_with_its_labels():
+    """After a rotation the map still is the distance of the rotated labels, up to interpolation."""
+    labels = (ball((3, 40, 40), 11.0) > 0).astype(np.uint8)
+    spacing = (4.0, 1.0, 1.0)
+    distance = torch.from_numpy(boundary_distance(labels, spacing))[None]
+    case = Case("ball", labels.astype(np.float32), labels, spacing, np.eye(4))
+    image, turned, phi = augment(case, distance, 0, Training(rotation_degrees=40), np.random.default_rng(3))
+    assert turned.dtype == torch.int64
+    assert not np.array_equal(turned[0].numpy(), labels)
+    inner = (slice(None), slice(8, -8), slice(8, -8))
+    again = boundary_distance(turned[0].numpy(), spacing)
+    assert np.abs(phi[0].numpy() - again)[inner].mean() < 0.35
+    assert np.abs(distance[0].numpy() - again)[inner].mean() > 0.7  # the map left as it was would not do
+    assert np.abs(image[0, 0].numpy() - turned[0].numpy())[inner].mean() < 0.05
+
+
+def test_patches_are_cut_from_all_alike():
+    index = torch.arange(6 * 8 * 10.0).reshape(6, 8, 10)
+    case = Case("index", index.numpy(), index.numpy().astype(np.int64), SPACING, np.eye(4))
+    options = Training(rotation_degrees=0, patch_size=(4, 8, 5))
+    for seed in range(4):
+        image, labels, phi = augment(case, index[None].clone(), 0, options, np.random.default_rng(seed))
+        assert image.shape == (1, 1, 4, 8, 5)
+        assert torch.equal(image[0].long(), labels)
+        assert torch.equal(phi.long(), labels)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment, tiny_manifest, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.Tensor.backward", lambda *_, **__: None)
+    monkeypatch.setattr("shapeloss.vnet.VNet.forward", lambda self, x: self.last.weight.sum() * x.repeat(1, 4, 1, 1, 1) * np.nan)
+    with pytest.raises(FloatingPointError, match="lower training.learning_rate"):
+        train(tiny_experiment, tiny_manifest, "ce", 0, tmp_path, tmp_path / "maps")

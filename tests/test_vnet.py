@@ -1,0 +1,68 @@
+"""The network: the original's structure, any size, any number of classes."""
+
+import pytest
+import torch
+from torch import nn
+
+from shapeloss.vnet import ResidualStage, VNet, VNetOptions
+
+
+def test_original_has_the_published_number_of_convolutions():
+    network = VNet(1, 2, VNetOptions.original())
+    fives = [m for m in network.modules() if isinstance(m, nn.Conv3d) and m.kernel_size == (5, 5, 5)]
+    down = [m for m in network.modules() if isinstance(m, nn.Conv3d) and m.stride == (2, 2, 2)]
+    up = [m for m in network.modules() if isinstance(m, nn.ConvTranspose3d)]
+    # figure 2: stages of 1, 2, 3, 3, 3 on the way down and 3, 3, 2, 1 on the way up; four changes of size each way
+    assert (len(fives), len(down), len(up)) == (12 + 9, 4, 4)
+    # the right side's stages have 256, 256, 128, 64, 32 channels
+    assert [stage.activation.num_parameters for stage in network.decode] == [32, 64, 128, 256]
+    assert network.last.in_channels == 32
+    assert not [m for m in network.modules() if isinstance(m, nn.GroupNorm | nn.BatchNorm3d | nn.InstanceNorm3d)]
+
+
+def test_stage_is_residual():
+    stage = ResidualStage(4, 4, 2, VNetOptions(normalisation="none"))
+    for parameter in stage.convolutions.parameters():
+        nn.init.zeros_(parameter)
+    x = torch.rand(1, 4, 3, 4, 5)
+    assert torch.equal(stage(x), x)  # with convolutions that give 0 only the shortcut is left; PReLU keeps what is positive
+
+
+@pytest.mark.parametrize("size", [(8, 8, 8), (5, 9, 7), (1, 16, 3), (12, 13, 14)])
+@pytest.mark.parametrize("classes", [2, 5])
+def test_any_size_and_number_of_classes(size, classes):
+    network = VNet(1, classes, VNetOptions((4, 8, 8), (1, 1, 2), ((1, 2, 2), (2, 2, 2))))
+    assert network(torch.rand(2, 1, *size)).shape == (2, classes, *size)
+
+
+def test_padding_does_not_reach_the_inside():
+    """A volume and the same volume with room to spare on the padded side agree far from that side."""
+    torch.manual_seed(0)
+    network = VNet(1, 2, VNetOptions((4, 4), (1, 1), ((2, 2, 2),), normalisation="none")).eval()
+    image = torch.rand(1, 1, 16, 16, 15)
+    padded = nn.functional.pad(image, [0, 1])
+    assert torch.allclose(network(image), network(padded)[..., :15])
+
+
+@pytest.mark.parametrize("normalisation", ["none", "group", "instance", "batch"])
+def test_every_parameter_learns(normalisation):
+    torch.manual_seed(0)
+    network = VNet(2, 3, VNetOptions((4, 8), (2, 2), ((2, 2, 2),), 5, normalisation))
+    network(torch.rand(2, 2, 8, 8, 8)).square().mean().backward()
+    silent = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    # a bias just before a normalisation over its own channel has no effect
+    allowed = normalisation in ("instance", "batch", "group")
+    assert not [name for name in silent if not (allowed and name.endswith("bias"))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((16, 32), (1, 2, 3), ((2, 2, 2),)), "2 widths needs as many convolutions"),
+        (((16, 32), (1, 2), ((2, 2, 2), (2, 2, 2))), "one stride less"),
+        (((16, 32), (1, 2), ((2, 2, 2),), 4), "kernel_size must be odd"),
+    ],
+)
+def test_impossible_sizes(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        VNetOptions(*arguments)
