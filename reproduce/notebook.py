@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def unknown_parameters(notebook: Path, names: list[str]) -> list[str]:
     """Which of these parameters the notebook does not have, each with the list of those it has."""
     known = papermill.inspect_notebook(str(notebook))
-    return [f"{notebook.name} has no parameter {name!r}; it has {', '.join(known)}" for name in names if name not in known]
+    has = f"it has {', '.join(known)}"
+    return [f"{notebook.name} has no parameter {name!r}; {has}" for name in names if name not in known]
 
 
 def execute(notebook: Path, output: Path, parameters: dict[str, object]) -> None:

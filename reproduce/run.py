@@ -75,7 +75,7 @@ class Progress:
         self.say(f"to do: {steps}")
         self.bar = tqdm(
             total=self.total,
-            bar_format="{percentage:3.0f}% |{bar:30}| {elapsed} so far, about {remaining} left  {postfix}",
+            bar_format="{percentage:3.0f}% |{bar:30}| {elapsed} so far, about {remaining} left | {desc}",
             mininterval=0.5 if sys.stderr.isatty() else 30,
             smoothing=0.05,
         )
@@ -91,12 +91,12 @@ class Progress:
             now += WEIGHTS.get(rule, 0) * fraction
             if rule in WEIGHTS:
                 names.append(title(rule, wildcards) + (f" {fraction:.0%}" if rule == "train" else ""))
-        self.bar.set_postfix_str("; ".join(names), refresh=False)
+        self.bar.set_description_str("; ".join(names), refresh=False)
         self.bar.update(min(now, self.total) - self.bar.n)
 
     def fraction(self, wildcards: str) -> float:
         """How much of a training is done, from the file that it writes."""
-        values = dict(part.split("=", 1) for part in wildcards.split(", "))
+        values = parse(wildcards)
         try:
             text = (self.results / "runs" / values["loss"] / f"seed{values['seed']}" / "progress").read_text()
             step, steps = text.split("/")
@@ -114,9 +114,14 @@ class Progress:
             self.bar.close()
 
 
+def parse(wildcards: str) -> dict[str, str]:
+    """`loss=dice, seed=0` as a dictionary."""
+    return dict(part.split("=", 1) for part in wildcards.split(", ") if "=" in part)
+
+
 def title(rule: str, wildcards: str) -> str:
     """`train dice, seed 0`."""
-    values = dict(part.split("=", 1) for part in wildcards.split(", ")) if wildcards else {}
+    values = parse(wildcards)
     name = rule.replace("_", " ")
     return f"{name} {values['loss']}, seed {values['seed']}" if "loss" in values else name
 
@@ -173,7 +178,7 @@ def run(experiment: Experiment, profile: Path, data: str, results: Path, figures
             print(f"\n{path.read_text(encoding='utf-8', errors='replace').strip()[-4000:]}", file=sys.stderr)
         if not progress.failed_logs:
             print(f"\n{log.read_text(encoding='utf-8').strip()[-2000:]}", file=sys.stderr)
-        print(f"\nStopped. Nothing that was finished is lost: the same command goes on from here. Log: {log}", file=sys.stderr)
+        print("\nStopped. What was finished is kept: the same command goes on from here. Log:", log, file=sys.stderr)
     return process.returncode
 
 
@@ -228,6 +233,7 @@ def main() -> None:
 
 def summary(figures: Path, results: Path, seconds: float) -> str:
     """What was produced, and where."""
+
     def short(path: Path) -> str:
         return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 

@@ -3,8 +3,8 @@
 A claim's statistic, comparison, test and margin are data (`shapeloss.paper`), fixed before a run. Every comparison is
 between per-case means over seeds (see `shapeloss.statistics`) and is Holm-corrected within its claim. Verdicts:
 *confirmed*, when the claimed direction, equivalence or non-inferiority is shown; *contradicted*, when its opposite is;
-*inconclusive* otherwise, with the smallest effect that so many cases could have shown; *not tested* where the scores are
-absent. Directions are tested two-sided: a one-sided test could confirm a claim but never contradict it.
+*inconclusive* otherwise, with the smallest effect that so many cases could have shown; *not tested* where the scores
+are absent. Directions are tested two-sided: a one-sided test could confirm a claim but never contradict it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from shapeloss.paper import Claim, Paper, read_paper
 from shapeloss.statistics import case_means, format_p, paired_scores
 
 __all__ = [
-    "Finding", "Verdict", "claims_markdown", "evaluate_claims", "findings_table", "overall", "read_paper", "write_claims",
+    "Finding", "Verdict", "claims_markdown", "evaluate_claims", "findings_table", "overall", "read_paper",
+    "write_claims",
 ]  # fmt: skip
 
 Verdict = Literal["confirmed", "contradicted", "inconclusive", "not tested"]
@@ -211,11 +212,9 @@ def claims_markdown(
         papers_own_data: the scores are of the kind of data that the paper used (OAI DESS knees with its three bones);
             only then is anything called reproduced.
     """
-    scope = (
-        f"The verdicts are on {data}, the paper's own kind of data."
-        if papers_own_data
-        else f"The verdicts speak of {data}, and not of the data that the paper used: nothing is reproduced or refuted there."
-    )
+    scope = f"The verdicts are on {data}, the paper's own kind of data."
+    if not papers_own_data:
+        scope = f"The verdicts speak of {data}. The paper's own data may behave otherwise: nothing is reproduced here."
     groups = {claim.id: [f for f in findings if f.claim == claim.id] for claim in paper.claims}
     lines = [
         f"# Claims of “{paper.title}”, on {data}",
@@ -249,12 +248,12 @@ def write_claims(
 _NOTES = (
     "- The unit is the test volume: scores are averaged over the seeds first, so that a training repeated is not a "
     "patient more.",
-    "- Effects are Hodges–Lehmann estimates, positive where they favour the claim; intervals invert the exact Wilcoxon "
-    "signed-rank test: 95 % for differences, 1 − 2 α for tests against a margin. They are not widened for the number of "
-    "comparisons; p is (Holm, within each claim).",
-    "- *Smallest detectable*: the true difference that so many volumes with this spread would show with a power of 80 % "
-    "(for a margin test: the margin). *Power*: to find the difference that the paper reports; for a margin test, to pass "
-    "if there is no difference.",
+    "- Effects are Hodges–Lehmann estimates, positive where they favour the claim. Intervals invert the exact "
+    "signed-rank test: 95 % for differences, 1 − 2 α for tests against a margin. The p-values are Holm-corrected "
+    "within each claim, the intervals are not.",
+    "- *Smallest detectable*: the true difference that so many volumes with this spread would show with a power of "
+    "80 % (for a margin test: the margin). *Power*: to find the difference that the paper reports; for a margin test, "
+    "to pass if there is no difference.",
     "- A claim is confirmed when every comparison is, contradicted when one is, else inconclusive. Inconclusive is not "
     "“no difference”.",
 )
@@ -264,18 +263,18 @@ def _headline(findings: Sequence[Finding], data: str, papers_own_data: bool) -> 
     verdict = overall(findings)
     word = {"confirmed": "reproduced", "contradicted": "not reproduced"}.get(verdict) if papers_own_data else None
     confirmed = sum(finding.verdict == "confirmed" for finding in findings)
-    count = "" if verdict == "not tested" else f" ({confirmed} of {len(findings)} comparisons confirmed)"
+    count = "" if verdict == "not tested" else f" ({confirmed} of {len(findings)} confirmed)"
     return f"on {data}: **{verdict}**{f', {word}' if word else ''}{count}"
 
 
 def _claim_section(claim: Claim, findings: Sequence[Finding], data: str) -> list[str]:
     margin = f", margin {claim.margin:g}" if claim.margin else ""
     unit = " in mm" if claim.statistic == "surface_error" else ""
-    where = f" at {', '.join(claim.landmarks)}" if claim.landmarks else ""
+    where = f" at {', '.join(f'`{x}`' for x in claim.landmarks)}" if claim.landmarks else ""
     lines = [
         f"## {claim.title}", "", f"> {claim.text} (source {claim.source})", "",
         f"Test: {claim.test}{margin}, level {claim.alpha:g}, Holm over {len(findings)}; exact Wilcoxon signed-rank; "
-        f"{claim.statistic}{unit}{where}, {claim.better} is better. {claim.reason.strip()}", "",
+        f"`{claim.statistic}`{unit}{where}, {claim.better} is better. {claim.reason.strip()}", "",
         f"| {claim.reference} against | On {data} | Effect | Interval | p | p (Holm) | n | Seeds "
         "| Smallest detectable | Power | Note |",
         "|" + " --- |" * 11,

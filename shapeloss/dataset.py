@@ -200,7 +200,9 @@ def find_cases(folder: Path) -> tuple[dict[int, str], dict[str, tuple[str, str]]
         raise DatasetError(folder, [f"dataset.json needs 'labels' as {expected}"]) from None
     files: dict[str, tuple[str, str]] = {}
     training = values.get("training")
-    if isinstance(training, list) and all(isinstance(item, dict) and {"image", "label"} <= set(item) for item in training):
+    if isinstance(training, list) and all(
+        isinstance(item, dict) and {"image", "label"} <= set(item) for item in training
+    ):
         for item in training:
             name = Path(item["label"]).name.removesuffix(".gz").removesuffix(".nii")
             files[name] = (item["image"].removeprefix("./"), item["label"].removeprefix("./"))
@@ -211,14 +213,18 @@ def find_cases(folder: Path) -> tuple[dict[int, str], dict[str, tuple[str, str]]
             suffix = "_0000" if (folder / "imagesTr" / f"{name}_0000{ending}").is_file() else ""
             files[name] = (f"imagesTr/{name}{suffix}{ending}", f"labelsTr/{label.name}")
     if not files:
-        raise DatasetError(folder, [f"no training case is listed in dataset.json or lies in labelsTr; expected {LAYOUT}"])
+        raise DatasetError(
+            folder, [f"no training case is listed in dataset.json or lies in labelsTr; expected {LAYOUT}"]
+        )
     return classes, files
 
 
 def _classes(labels: Mapping[str, Any]) -> dict[int, str]:
     """Decathlon's {"1": "femur"} or nnU-Net's {"femur": 1} → {1: "femur"}, without the background."""
     decathlon = all(str(key).isdigit() for key in labels)
-    classes = {int(key): str(value) for key, value in (labels.items() if decathlon else ((v, k) for k, v in labels.items()))}
+    classes = {
+        int(key): str(value) for key, value in (labels.items() if decathlon else ((v, k) for k, v in labels.items()))
+    }
     if sorted(classes) != list(range(len(classes))) or len(classes) < 2:
         raise ValueError("labels must be 0 to K-1")
     return {label: name for label, name in sorted(classes.items()) if label > 0}
@@ -249,7 +255,9 @@ def check_case(
         problems.append(f"{label_path}: has shape {labels.shape}, but its image has {image.shape}; resample the label")
     elif not np.allclose(affine, label_affine, atol=AFFINE_TOLERANCE_MM):
         worst = np.abs(affine - label_affine).max()
-        problems.append(f"{label_path}: its affine differs from its image's by up to {worst:.3g} mm; resample the label")
+        problems.append(
+            f"{label_path}: its affine differs from its image's by up to {worst:.3g} mm; resample the label"
+        )
     spacing = _spacing(affine)
     if not (np.isfinite(affine).all() and min(spacing) > 0):
         problems.append(f"{image_path}: the voxel size is {spacing} mm; three positive numbers were expected")
@@ -276,7 +284,10 @@ def check_case(
 
 
 def cached_map(
-    case: Case, compute: Callable[[np.ndarray, tuple[float, float, float]], np.ndarray], spec: Mapping[str, Any], cache: Path
+    case: Case,
+    compute: Callable[[np.ndarray, tuple[float, float, float]], np.ndarray],
+    spec: Mapping[str, Any],
+    cache: Path,
 ) -> np.ndarray:
     """A loss's map of one truth, float32 (X, Y, Z) or (K, X, Y, Z): computed once, then read from `cache`.
 
@@ -285,7 +296,7 @@ def cached_map(
     key = content_hash(
         np.ascontiguousarray(case.labels).tobytes(),
         json.dumps([case.labels.shape, case.spacing, dict(spec)], sort_keys=True),
-        code_hash("distance", "losses"),
+        code_hash("distance", "maps", "losses", "distance_losses"),
     )
     path = cache / f"{case.name}-{key}.npy"
     if path.is_file():

@@ -5,8 +5,8 @@ A *compartment* is the set of all voxels of one label; the background (label 0) 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 import edt
@@ -64,6 +64,28 @@ READINGS: dict[str, PenaltyOptions] = {
     "exponential": PenaltyOptions(decay=2.0),
 }
 """The readings of the paper's φ, by name; every one is an option of `DistancePenalizedCELoss`."""
+
+
+Reading = str | PenaltyOptions | Mapping[str, Any]
+
+
+def penalty_options(reading: Reading) -> PenaltyOptions:
+    """The options of a reading: a name of `READINGS`, a dict of fields of :class:`PenaltyOptions`, or such an object.
+
+    >>> penalty_options({"decay": 3.0})
+    PenaltyOptions(sides='both', maximum='own', unit='relative', decay=3.0)
+    """
+    if isinstance(reading, PenaltyOptions):
+        return reading
+    if isinstance(reading, str):
+        if reading not in READINGS:
+            raise ValueError(f"reading must be one of {', '.join(READINGS)}, or a dict of options, got {reading!r}")
+        return READINGS[reading]
+    known = [field.name for field in fields(PenaltyOptions)]
+    unknown = [key for key in reading if key not in known]
+    if unknown:
+        raise ValueError(f"reading has no option {', '.join(unknown)}; it has {', '.join(known)}")
+    return PenaltyOptions(**reading)
 
 
 def check_labels(labels: NDArray[Any], spacing: Sequence[float]) -> tuple[NDArray[Any], tuple[float, ...]]:
@@ -149,20 +171,12 @@ def distance_penalty(
     distance = boundary_distance(labels, spacing)
     labels = np.asarray(labels)
     penalty = np.zeros_like(distance)
-    if np.isinf(distance.flat[0]):  # one compartment: no boundary to be near to
+    selected = [value for value in np.unique(labels) if sides == "both" or (value != 0) == (sides == "inside")]
+    if np.isinf(distance.flat[0]) or not selected:  # no boundary to be near to, or nothing that can be near
         return penalty
-    inside = labels != 0
-    selected = {"both": None, "inside": inside, "outside": ~inside}[sides]
-    if maximum == "common":
-        masks = [np.ones(labels.shape, bool) if selected is None else selected]
-    elif sides == "outside":
-        masks = [~inside]
-    else:
-        masks = [labels == value for value in np.unique(labels) if value != 0 or sides == "both"]
+    masks = [np.isin(labels, selected)] if maximum == "common" else (labels == value for value in selected)
     for mask in masks:
         d = distance[mask]
-        if d.size == 0:  # sides="outside" of a volume without background
-            continue
         highest, lowest = d.max(), d.min()
         if decay is not None:
             penalty[mask] = np.exp((lowest - d) / np.float32(decay))
@@ -171,11 +185,6 @@ def distance_penalty(
         else:
             penalty[mask] = (highest - d) / (highest - lowest) if highest > lowest else 1
     return penalty
-
-
-def penalty_of(labels: NDArray[Any], spacing: Sequence[float], options: PenaltyOptions) -> NDArray[np.float32]:
-    """:func:`distance_penalty` with its options in one object."""
-    return distance_penalty(labels, spacing, **asdict(options))
 
 
 def weight_near_boundary(

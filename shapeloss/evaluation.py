@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pyvista as pv
 from tqdm import tqdm
 
 from shapeloss.dataset import Case, Manifest
+from shapeloss.distance import distance_penalty
 from shapeloss.experiment import Experiment
 from shapeloss.files import atomic
 from shapeloss.metrics import score_case
@@ -64,27 +66,45 @@ def representative_case(scores: pd.DataFrame, reference: str, metric: str = "bou
     return str(ranked.index[(len(ranked) - 1) // 2])
 
 
+def first_predictions(
+    experiment: Experiment, manifest: Manifest, results: str | Path, case: str
+) -> dict[str, np.ndarray]:
+    """What each loss's first seed predicted for a test case: loss → labels (X, Y, Z)."""
+    return {
+        loss: manifest.read_labels(folder / "predictions" / f"{case}.nii.gz")
+        for loss, seed, folder in run_folders(experiment, results)
+        if seed == experiment.seeds[0]
+    }
+
+
 def surface_errors(
-    experiment: Experiment, manifest: Manifest, results: str | Path, case: Case, labels: list[int] | None = None
+    experiment: Experiment, manifest: Manifest, results: str | Path, case: Case
 ) -> dict[str, list[pv.PolyData]]:
     """The predicted surfaces of one test case, per loss (its first seed), with the signed error `error_mm` per vertex.
 
-    Args:
-        labels: which structures; by default the first two (femur and tibia).
+    The structures are the first two of the data set: femur and tibia.
     """
-    labels = labels or sorted(manifest.classes)[:2]
+    labels = sorted(manifest.classes)[:2]
     truths = {label: label_surface(case.labels == label, case.spacing, case.affine) for label in labels}
     meshes: dict[str, list[pv.PolyData]] = {}
-    for loss, seed, folder in run_folders(experiment, results):
-        if seed != experiment.seeds[0]:
-            continue
-        predicted = manifest.read_labels(folder / "predictions" / f"{case.name}.nii.gz")
-        meshes[loss] = []
-        for label in labels:
-            mesh = label_surface(predicted == label, case.spacing, case.affine)
-            mesh["error_mm"] = surface_error(mesh, truths[label]) if mesh.n_points else np.zeros(0)
-            meshes[loss].append(mesh)
+    for loss, predicted in first_predictions(experiment, manifest, results, case.name).items():
+        meshes[loss] = [label_surface(predicted == label, case.spacing, case.affine) for label in labels]
+        for label, mesh in zip(labels, meshes[loss], strict=True):
+            mesh["error_mm"] = surface_error(mesh, truths[label])
     return meshes
+
+
+def distance_map_panels(case: Case, classes: dict[int, str]) -> dict[str, Any]:
+    """The arguments of :func:`shapeloss.plots.figure_distance_maps` for a case: φ of the paper's default reading."""
+    phi = distance_penalty(case.labels, case.spacing)
+    return {
+        "image": case.image,
+        "labels": case.labels,
+        "phi_by_compartment": dict.fromkeys([0, *classes], phi),  # each is shown where its label is
+        "phi": phi,
+        "spacing": case.spacing,
+        "class_names": classes,
+    }
 
 
 def provenance_line(experiment: Experiment, manifest: Manifest, results: str | Path) -> str:

@@ -201,4 +201,3 @@ def _keys(model: Any, location: tuple[Any, ...]) -> list[str]:
         options = [a for a in getattr(annotation, "__args__", ()) if a is not type(None)]
         model = options[0] if options else annotation
     return list(getattr(model, "model_fields", None) or getattr(model, "__dataclass_fields__", {}))
-

@@ -1,4 +1,4 @@
-"""The maps of the truth that losses other than the distance-penalised cross-entropy need: one label map in, one map out.
+"""The maps of the truth that losses other than the distance-penalised cross-entropy need, each from one label map.
 
 All distances are in mm, from voxel centre to the nearest voxel centre across the boundary, by
 :func:`shapeloss.distance.boundary_distance`; so inside and outside are symmetric about the boundary, and nothing is 0.
@@ -19,7 +19,7 @@ Objects = Literal["components", "labels"]
 
 
 def mask_distance(mask: NDArray[np.bool_], spacing: Sequence[float]) -> NDArray[np.float32]:
-    """Distance in mm from each voxel to the boundary of one mask, from both sides; 0 throughout for an empty or full one."""
+    """Distance in mm from each voxel to the boundary of a mask, from both sides; 0 throughout if it has none."""
     distance = boundary_distance(mask, spacing)
     return np.zeros_like(distance) if np.isinf(distance.flat[0]) else distance
 
@@ -48,10 +48,10 @@ def signed_distance(labels: NDArray[Any], num_classes: int, spacing: Sequence[fl
 
 
 def normalised_signed_distance(labels: NDArray[Any], num_classes: int, spacing: Sequence[float]) -> NDArray[np.float32]:
-    """Signed distance of each class in [−1, 1], positive inside: each side divided by its own maximum (Xue et al. 2020).
+    """Signed distance of each class in [−1, 1], positive inside: each side divided by its maximum (Xue et al. 2020).
 
-    Shapes as for :func:`signed_distance`. Throughout −1 for an absent class and 1 for one that fills the volume. At each
-    voxel one class alone is positive, its label, so that the argmax over the classes is the label map.
+    Shapes as for :func:`signed_distance`. Throughout −1 for an absent class and 1 for one that fills the volume. At
+    each voxel one class alone is positive, its label, so that the argmax over the classes is the label map.
     """
     signed = -signed_distance(labels, num_classes, spacing)
     for k, mask in enumerate(_class_masks(labels, num_classes, spacing)):

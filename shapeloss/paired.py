@@ -1,7 +1,7 @@
 """Tests, intervals, margins and power for paired differences: one number per case, positive where the first is better.
 
-SciPy and statsmodels do the work; where they are exact only without ties, or fail on differences that are all equal,
-the functions here say what happens instead.
+SciPy does the work; where it is exact only without ties, or fails on differences that are all equal, the functions here
+say what happens instead.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
-from statsmodels.stats.multitest import multipletests
 
 Alternative = Literal["two-sided", "greater", "less"]
 Floats = NDArray[np.float64]
@@ -97,6 +96,8 @@ def sign_flip_test(difference: ArrayLike, alternative: Alternative = "two-sided"
     d = _vector("difference", difference)
     if not d.any():
         return PairedTest(0.0, 1.0)
+    if len(d) == 1:  # SciPy wants two; the signs are then all there is, as for ranks
+        return PairedTest(float(d[0]), signed_rank_test(d, alternative).p)
     resamples = 2 ** len(d) if len(d) <= _ENUMERATE_LIMIT else 99_999
     result = stats.permutation_test(
         (d,), np.mean, permutation_type="samples", vectorized=True, n_resamples=resamples, batch=4096,
@@ -126,9 +127,9 @@ def holm(p_values: ArrayLike) -> Floats:
     """
     p = np.asarray(p_values, dtype=float)
     adjusted = np.full(p.shape, np.nan)
-    known = ~np.isnan(p)
-    if known.any():
-        adjusted[known] = multipletests(p[known], method="holm")[1]
+    order = np.argsort(p)[: int((~np.isnan(p)).sum())]  # NaN sorts last
+    steps = p[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return adjusted
 
 
@@ -176,7 +177,7 @@ def power_of(effect: float, sd: float, n: int, alpha: float = 0.05) -> float:
     """
     if n < 2 or np.isnan(sd):
         return np.nan
-    if sd == 0:
+    if effect == 0 or sd == 0:
         return 1.0 if effect else alpha
     # t² is F with the squared noncentrality; SciPy's noncentral t, which statsmodels uses, is NaN in places
     critical = stats.t.ppf(1 - alpha / 2, n - 1) ** 2
@@ -234,7 +235,8 @@ def noninferiority(difference: ArrayLike, margin: float, alpha: float = 0.025, t
     `p_contrary` is that of the opposite one-sided test: worse by more than the margin.
     """
     d, interval = _margin_setup(difference, margin, alpha, test)
-    return MarginTest(_p(d + margin, test, "greater"), _p(d + margin, test, "less"), interval)
+    above = differences(d, np.full(len(d), -margin))  # not d + margin, whose rounding errors would break ties
+    return MarginTest(_p(above, test, "greater"), _p(above, test, "less"), interval)
 
 
 def equivalence(difference: ArrayLike, margin: float, alpha: float = 0.05, test: TestName = "t") -> MarginTest:
@@ -243,6 +245,7 @@ def equivalence(difference: ArrayLike, margin: float, alpha: float = 0.05, test:
     `p_contrary`, for a difference beyond the margin on either side, is twice the smaller of the two opposite tests.
     """
     d, interval = _margin_setup(difference, margin, alpha, test)
-    p = max(_p(d + margin, test, "greater"), _p(d - margin, test, "less"))
-    contrary = min(_p(d + margin, test, "less"), _p(d - margin, test, "greater"))
+    above, below = (differences(d, np.full(len(d), side)) for side in (-margin, margin))
+    p = max(_p(above, test, "greater"), _p(below, test, "less"))
+    contrary = min(_p(above, test, "less"), _p(below, test, "greater"))
     return MarginTest(p, min(1.0, 2 * contrary), interval)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
+import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -32,6 +33,8 @@ class Reported(_Section):
     unit: float = Field(default=1.0, gt=0)
     """What one unit of `printed` is worth in the metric's own unit: 0.01 for percent of a Dice score."""
     n: int = Field(gt=0)
+    bounds: tuple[float, float] = (0.0, 1.0)
+    """Least and largest possible value, in the metric's own unit."""
 
     @property
     def mean(self) -> float:
@@ -131,6 +134,18 @@ class Paper(_Section):
             if r.source == source:
                 table.setdefault(r.metric, {})[r.loss] = (r.mean, r.sd)
         return table
+
+    def results_table(self) -> pd.DataFrame:
+        """The reported results as `shapeloss.audit.audit_table` and `compare_sources` take them, numbers as printed."""
+        rows = []
+        for r in self.results:
+            mean, sd = r.printed.split(" ± ")
+            low, high = (float(f"{bound / r.unit:.12g}") for bound in r.bounds)
+            rows.append({
+                "metric": r.metric, "loss": r.loss, "source": r.source, "mean": mean, "sd": sd, "n": r.n, "low": low,
+                "high": high, "scale": r.unit,
+            })  # fmt: skip
+        return pd.DataFrame(rows)
 
 
 def read_paper(path: str | Path) -> Paper:

@@ -40,7 +40,7 @@ __all__ = [
     "paired_scores", "paired_t_test", "power_of", "sign_flip_test", "signed_rank_test", "summary_table", "write_table",
 ]  # fmt: skip
 
-METRICS = {"boundary_dice": "Boundary Dice", "dice": "Global Dice"}
+METRICS = {"boundary_dice_in_plane": "Boundary Dice", "dice": "Global Dice"}
 """Score columns of the results table and their headings."""
 
 
@@ -63,7 +63,8 @@ def case_means(per_case: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     twice = per_case.loc[per_case.duplicated(keys), keys]
     if len(twice):
         rows = "; ".join(", ".join(f"{k} {v}" for k, v in row.items()) for _, row in twice.head(5).iterrows())
-        raise ValueError(f"per_case has {len(twice)} rows more than one per {', '.join(keys)}: {rows}")
+        hint = "; keep the rows of one structure" if "structure" in per_case.columns else ""
+        raise ValueError(f"per_case must have one row per {', '.join(keys)}; {len(twice)} are repeated: {rows}{hint}")
     finite = per_case[list(metrics)].astype(float).replace([np.inf, -np.inf], np.nan)
     groups = finite.groupby([per_case["loss"], per_case["case"]], sort=True)
     expected = groups.size().groupby("loss").transform("max")

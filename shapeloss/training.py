@@ -21,17 +21,22 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric, seed_everything
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from shapeloss.dataset import Case, Manifest, cached_map, load_all
 from shapeloss.experiment import Experiment, Training
-from shapeloss.files import atomic, code_hash, content_hash, write_json
+from shapeloss.files import atomic, code_hash, content_hash, write_json, write_text
 from shapeloss.inference import postprocess, predict_labels
 from shapeloss.vnet import VNet
 
-CODE = ("vnet", "losses", "distance", "training", "inference", "dataset")
+CODE = (
+    *("vnet", "training", "inference", "dataset"),
+    *("losses", "loss_base", "region_losses", "distance_losses", "maps", "distance"),
+)
 """The modules whose change makes a checkpoint worthless."""
 
 
@@ -79,7 +84,7 @@ def train(
     cases = load_all(manifest, "train", progress=False)
     validation = load_all(manifest, "validation", progress=False)
     loss = experiment.build_loss(loss_name, manifest.num_classes, cases[0].spacing)
-    truth_maps = [_truth_map(loss, case, Path(maps)) for case in cases]
+    truth_maps = [truth_map(loss, case, Path(maps)) for case in cases]
 
     fingerprint = run_fingerprint(experiment, manifest, loss_name, seed)
     checkpoint = folder / "checkpoint.safetensors"
@@ -122,6 +127,7 @@ def train(
                 best = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
         if state.step % options.checkpoint_every == 0 or last:
             save(checkpoint, fingerprint, network, optimiser, state, best)
+        write_text(folder / "progress", f"{state.step}/{options.steps}")
         progress(state.step, options.steps)
 
     network.load_state_dict(best)
@@ -236,13 +242,27 @@ def validation_dice(model: nn.Module, fabric: Fabric, cases: list[Case], options
     return sum(scores) / len(scores)
 
 
-def _truth_map(loss: nn.Module, case: Case, cache: Path) -> Tensor | None:
+def truth_map(loss: nn.Module, case: Case, cache: Path) -> Tensor | None:
     """The map a loss needs of one truth, as (C, X, Y, Z), or None."""
     spec = getattr(loss, "map_spec", None)
     if spec is None:
         return None
     values = torch.from_numpy(cached_map(case, loss.compute_map, spec, cache))
     return values if values.ndim == 4 else values[None]
+
+
+def bar(description: str) -> Callable[[int, int], None]:
+    """A progress bar over the steps, with an estimate of the time left, to be passed to :func:`train`."""
+    shown: list[tqdm] = []
+
+    def update(step: int, steps: int) -> None:
+        if not shown:
+            shown.append(tqdm(total=steps, initial=step - 1, desc=description, unit="step", mininterval=5))
+        shown[0].update(step - shown[0].n)
+        if step == steps:
+            shown[0].close()
+
+    return update
 
 
 def resolve_precision(precision: str) -> Any:
@@ -282,12 +302,8 @@ def save(
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
 
 
-def restore(
-    path: Path, fingerprint: str, network: nn.Module, optimiser: Any
-) -> tuple[State, dict[str, Tensor]]:
+def restore(path: Path, fingerprint: str, network: nn.Module, optimiser: Any) -> tuple[State, dict[str, Tensor]]:
     """Go on from a checkpoint: fills network and optimiser; (state, best weights), or a fresh start where there is none."""
-    from safetensors import safe_open
-
     if not path.is_file():
         return State(), {}
     with safe_open(path, "pt") as opened:
@@ -311,8 +327,11 @@ def restore(
 
 def provenance(fabric: Fabric | None = None) -> dict[str, Any]:
     """Where numbers come from: commit, versions, processor, precision."""
+
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
         return done.stdout.strip() if done.returncode == 0 else ""
 
     changed = git("status", "--porcelain", "--untracked-files=no", "--", "shapeloss", "notebooks", "reproduce")
@@ -320,6 +339,8 @@ def provenance(fabric: Fabric | None = None) -> dict[str, Any]:
         "commit": (git("rev-parse", "--short=12", "HEAD") or "unknown") + ("+changes" if changed else ""),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("torch", "monai", "edt", "numpy", "scipy")},
-        "processor": torch.cuda.get_device_name() if torch.cuda.is_available() else torch.backends.cpu.get_cpu_capability(),
+        "processor": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else torch.backends.cpu.get_cpu_capability(),
         "precision": str(fabric._precision.precision) if fabric else "",
     }

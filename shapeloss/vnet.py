@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ Triple = tuple[int, int, int]
 class VNetOptions:
     """Sizes of a V-Net; `VNetOptions.original()` has those of the paper that introduced it."""
 
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # in a profile, an unknown size is an error
+
     widths: tuple[int, ...] = (16, 32, 64)
     """Channels of each level, from full resolution down (original: 16, 32, 64, 128, 256)."""
     convolutions: tuple[int, ...] = (1, 2, 3)
@@ -29,7 +31,7 @@ class VNetOptions:
     """Stride of each strided convolution between two levels (original: 2 along every axis)."""
     kernel_size: int = 3
     """Width of the stages' convolutions in voxels, odd (original: 5)."""
-    normalisation: Normalisation = "group"
+    normalisation: Normalisation = "instance"
     """After each convolution (original: none; it was written before normalisation was common in 3D)."""
     dropout: float = 0.0
     """Probability of dropping a channel at the end of the deepest stage (original: none stated)."""
@@ -107,7 +109,9 @@ class VNet(nn.Module):
             self.down.append(_resample(nn.Conv3d, above, below, stride, options))
             self.encode.append(ResidualStage(below, below, convolutions[level + 1], options))
             # the up-convolution brings half of the decoder's channels, the skip connection the other half
-            self.up.append(_resample(nn.ConvTranspose3d, 2 * below if level + 2 < len(widths) else below, above, stride, options))
+            self.up.append(
+                _resample(nn.ConvTranspose3d, 2 * below if level + 2 < len(widths) else below, above, stride, options)
+            )
             self.decode.append(ResidualStage(2 * above, 2 * above, convolutions[level], options))
         self.dropout = nn.Dropout3d(options.dropout)
         self.last = nn.Conv3d(2 * widths[0], num_classes, 1)
@@ -131,7 +135,11 @@ class VNet(nn.Module):
 
 
 def _resample(
-    kind: type[nn.Conv3d] | type[nn.ConvTranspose3d], before: int, after: int, stride: Sequence[int], options: VNetOptions
+    kind: type[nn.Conv3d] | type[nn.ConvTranspose3d],
+    before: int,
+    after: int,
+    stride: Sequence[int],
+    options: VNetOptions,
 ) -> nn.Sequential:
     """A strided convolution (down or up) whose kernel is its stride: the original's 2 × 2 × 2."""
     size = (stride[0], stride[1], stride[2])

@@ -123,7 +123,9 @@ def test_affines_that_differ(folder):
     affine = np.diag([*SPACING, 1.0])
     affine[0, 3] = 0.35  # half a voxel
     nibabel.save(nibabel.Nifti1Image(labels_of(1), affine), folder / "labelsTr/case_1.nii.gz")
-    assert problems_of(folder) == ["labelsTr/case_1.nii.gz: its affine differs from its image's by up to 0.35 mm; resample the label"]
+    assert problems_of(folder) == [
+        "labelsTr/case_1.nii.gz: its affine differs from its image's by up to 0.35 mm; resample the label"
+    ]
 
 
 def test_fractional_labels_and_truncated_files(folder):

@@ -25,7 +25,9 @@ def test_stage_is_residual():
     for parameter in stage.convolutions.parameters():
         nn.init.zeros_(parameter)
     x = torch.rand(1, 4, 3, 4, 5)
-    assert torch.equal(stage(x), x)  # with convolutions that give 0 only the shortcut is left; PReLU keeps what is positive
+    assert torch.equal(
+        stage(x), x
+    )  # with convolutions that give 0 only the shortcut is left; PReLU keeps what is positive
 
 
 @pytest.mark.parametrize("size", [(8, 8, 8), (5, 9, 7), (1, 16, 3), (12, 13, 14)])

@@ -1,0 +1,130 @@
+"""What every loss shares: the checks, float32, the map of the truth, the one-hot truth."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Spacing = Sequence[float]
+MapSpec = dict[str, Any]
+
+
+class SegmentationLoss(nn.Module):
+    """Base of the losses: checks the shapes, computes in float32, calls `compute`."""
+
+    @property
+    def map_spec(self) -> MapSpec | None:
+        """What identifies the loss's map in a cache, JSON-able; None for a loss without a map."""
+        return None
+
+    def forward(self, logits: Tensor, target: Tensor, phi: Tensor | None = None) -> Tensor:
+        """The loss, a scalar; shapes in the module's docstring.
+
+        Raises:
+            ValueError: shapes that do not fit, a target that is not integer or lies outside 0 to K − 1, or no `phi`
+                for a loss that needs one and was given no `spacing`.
+        """
+        target = check_target(logits, target)
+        logits = logits.as_subclass(Tensor)  # MONAI's MetaTensor is slow, and would return one
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        with torch.autocast(logits.device.type, enabled=False):
+            return self.compute(logits, target, self.prepare_map(logits, target, phi))
+
+    def prepare_map(self, logits: Tensor, target: Tensor, phi: Tensor | None) -> Tensor:
+        """The map for `compute`; an empty tensor for losses without one."""
+        return logits.new_empty(0)
+
+    def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
+        """The equation, on checked input: target (B, X, Y[, Z]) of dtype int64."""
+        raise NotImplementedError
+
+
+class MapLoss(SegmentationLoss):
+    """Base of the losses that need a map of the truth.
+
+    The map comes as `phi`, computed once for each volume by `compute_map` and cropped with it; or, if the loss was
+    given `spacing` in mm and no `phi`, it is computed at each call from the target as it is, on the CPU.
+    """
+
+    per_class = False
+
+    def __init__(self, spacing: Spacing | None = None) -> None:
+        super().__init__()
+        self.spacing = None if spacing is None else tuple(float(step) for step in spacing)
+
+    def compute_map(self, labels: NDArray[Any], spacing: Spacing) -> NDArray[np.float32]:
+        """labels (X, Y[, Z]) with its spacing in mm → the map, float32 (X, Y[, Z]) or (K, X, Y[, Z])."""
+        raise NotImplementedError
+
+    def prepare_map(self, logits: Tensor, target: Tensor, phi: Tensor | None) -> Tensor:
+        if phi is None:
+            if self.spacing is None:
+                raise ValueError(
+                    f"{type(self).__name__} needs a map of the truth: pass phi, from compute_map(labels, spacing) once "
+                    "for each volume, or give the loss spacing=(…) in mm to have it computed at each call"
+                )
+            volumes = target.cpu().numpy()
+            phi = torch.from_numpy(np.stack([self.compute_map(volume, self.spacing) for volume in volumes]))
+        wanted = logits.shape if self.per_class else target.shape
+        if not self.per_class and phi.shape == (target.shape[0], 1, *target.shape[1:]):
+            phi = phi[:, 0]
+        if phi.shape != wanted:
+            raise ValueError(f"phi must have shape {tuple(wanted)} for {type(self).__name__}, got {tuple(phi.shape)}")
+        return phi.as_subclass(Tensor).to(logits)
+
+
+def check_target(logits: Tensor, target: Tensor) -> Tensor:
+    """The target as int64 (B, X, Y[, Z]) if it fits the logits.
+
+    Raises:
+        ValueError: it does not; the message says how.
+    """
+    if logits.ndim not in (4, 5) or not logits.is_floating_point():
+        raise ValueError(
+            "logits must be floating point of shape (B, K, X, Y) or (B, K, X, Y, Z), "
+            f"got {logits.dtype} {tuple(logits.shape)}"
+        )
+    classes, wanted = logits.shape[1], (logits.shape[0], *logits.shape[2:])
+    if classes < 2:
+        raise ValueError("logits must have at least 2 classes, the background included; for one structure use K = 2")
+    if target.shape == (wanted[0], 1, *wanted[1:]):
+        target = target[:, 0]
+    if target.shape != wanted:
+        raise ValueError(
+            f"target must have shape {wanted} for logits of shape {tuple(logits.shape)}, got {tuple(target.shape)}; "
+            "a one-hot target becomes one by argmax(1)"
+        )
+    if target.is_floating_point() or target.is_complex():
+        raise ValueError(f"target must be integer labels, got {target.dtype}; convert with target.long()")
+    target = target.as_subclass(Tensor).long()
+    lowest, highest = (int(value) for value in target.aminmax())
+    if lowest < 0 or highest >= classes:
+        raise ValueError(f"target must lie in 0 to {classes - 1} for {classes} classes, got {lowest} to {highest}")
+    return target
+
+
+def one_hot(target: Tensor, classes: int) -> Tensor:
+    """target (B, X, Y[, Z]) → bool (B, K, X, Y[, Z])."""
+    k = torch.arange(classes, device=target.device).view(1, classes, *[1] * (target.ndim - 1))
+    return target[:, None] == k
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """A hint for an error about an unknown word; empty if none of the words is close."""
+    close = difflib.get_close_matches(word, list(words), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def at_least_0(name: str, value: float) -> float:
+    """The value, if it is a number from 0; ValueError that names the argument otherwise."""
+    if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} must be a number from 0, got {value!r}")
+    return value

@@ -1,0 +1,232 @@
+"""A synthetic sagittal DESS knee whose boundary is known exactly, and data sets of such knees.
+
+A subject's anatomy (`phantom_anatomy`) is a set of signed distance fields in world mm and knows of no grid; a voxel belongs to
+a bone when the signed distance of its centre is negative. Grey values come from `phantom_contrast`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import edt
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from skimage import measure
+
+from shapeloss.files import write_json, write_nifti
+from shapeloss.phantom_anatomy import (
+    BONES,
+    Anatomy,
+    Array,
+    Bone,
+    Coordinates,
+    bone_field,
+    distance_and_normal,
+    draw_anatomy,
+    landmarks,
+    signed_distances,
+)
+from shapeloss.phantom_contrast import PhantomOptions, acquire, draw_tissue, render
+
+__all__ = [
+    "BONES",
+    "Anatomy",
+    "Knee",
+    "PhantomOptions",
+    "anatomy_statistics",
+    "make_anatomy",
+    "make_knee",
+    "signed_distances",
+    "write_dataset",
+]
+
+NAME = "shapeloss phantom knees"  # of the data set
+_OWN_FILE = re.compile(r"(imagesTr|labelsTr|landmarks)/(knee_\d+|\.partial-\w+)\.(nii\.gz|json)")
+_SLAB_VOXELS = 1_500_000  # worked on at a time, which keeps the memory of a DESS knee near 1 GB
+
+
+@dataclass(frozen=True)
+class Knee:
+    """One case.
+
+    Attributes:
+        image: (X, Y, Z) float32.
+        labels: (X, Y, Z) uint8: 0 background, 1 femur, 2 tibia, 3 patella; by the signed distance of the voxel's centre.
+        affine: (4, 4) voxel index → world mm (RAS).
+        landmarks: name → world mm (x, y, z).
+        distances: (3, X, Y, Z) float32: signed distance in mm of each voxel's centre to the femur, tibia and patella,
+            negative inside; a true distance near the surface.
+        anatomy: the subject, for distances at any other point.
+    """
+
+    image: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+    affine: NDArray[np.float64]
+    landmarks: dict[str, tuple[float, float, float]]
+    distances: NDArray[np.float32]
+    anatomy: Anatomy
+
+
+def _streams(subject: int, seed: int) -> list[np.random.Generator]:
+    """Independent random numbers for the subject's bones, tissues and noise."""
+    if subject < 0 or seed < 0:
+        raise ValueError(f"subject and seed: wanted whole numbers of at least 0, got {subject} and {seed}")
+    return [np.random.default_rng(s) for s in np.random.SeedSequence([seed, subject]).spawn(3)]
+
+
+def make_anatomy(subject: int, seed: int = 0) -> Anatomy:
+    """The bones of a subject, the same on every grid."""
+    return draw_anatomy(_streams(subject, seed)[0])
+
+
+def _grid(options: PhantomOptions, start: int, stop: int) -> Coordinates:
+    """World mm of the voxel centres of sagittal slices start … stop − 1 (which may lie outside the volume)."""
+    counts = (np.arange(start, stop), np.arange(options.shape[1]), np.arange(options.shape[2]))
+    axes = [
+        (o + s * n).astype(np.float32) for o, s, n in zip(options.affine[:3, 3], options.spacing, counts, strict=True)
+    ]
+    x, y, z = np.meshgrid(*axes, indexing="ij")
+    return x, y, z
+
+
+def make_knee(subject: int, options: PhantomOptions, seed: int = 0) -> Knee:
+    """The knee of a subject on the grid of the options; the same bits for the same (seed, subject, options)."""
+    bones_rng, tissue_rng, noise_rng = _streams(subject, seed)
+    anatomy = draw_anatomy(bones_rng)
+    tissue = draw_tissue(tissue_rng, anatomy)
+    signal = np.empty(options.shape, np.float32)
+    distances = np.empty((3, *options.shape), np.float32)
+    step = max(1, _SLAB_VOXELS // (options.shape[1] * options.shape[2]))
+    for start in range(0, options.shape[0], step):
+        stop = min(start + step, options.shape[0])
+        points = _grid(options, start - 1, stop + 1)  # one slice more on each side, for differences
+        bones = [distance_and_normal(points, bone) for bone in anatomy.bones]
+        signal[start:stop] = render(points, bones, anatomy, tissue, options)[1:-1]
+        for k, (distance, _) in enumerate(bones):
+            distances[k, start:stop] = distance[1:-1]
+    nearest = distances.argmin(0).astype(np.uint8)
+    labels = np.where(distances.min(0) < 0, nearest + np.uint8(1), np.uint8(0))
+    image = acquire(signal, tissue, options, noise_rng)
+    return Knee(image, labels, options.affine, landmarks(anatomy), distances, anatomy)
+
+
+# Mean and SD over 24 manual OAI DESS masks, as seen in the field of view (extents: no SD is known).
+ANATOMY = {
+    "volume_cm3": ((171, 39), (115, 32), (18.1, 6.8)),
+    "surface_cm2": ((240, 36), (172, 32), (50, 14)),
+    "extent_x_mm": ((82, np.nan), (77, np.nan), (44, np.nan)),
+    "extent_y_mm": ((66, np.nan), (57, np.nan), (23, np.nan)),
+    "extent_z_mm": ((84, np.nan), (65, np.nan), (44, np.nan)),
+    "inscribed_radius_mm": ((19.9, 1.9), (19.7, 2.1), (9.7, 0.9)),
+}
+
+
+def anatomy_statistics(subjects: int = 24, seed: int = 0, sampling_mm: float = 1.4) -> pd.DataFrame:
+    """The phantom's bones beside the anatomy of real knees, in the field of view of an OAI DESS (112 × 140 × 140 mm).
+
+    Args:
+        subjects: knees to measure, from subject 0 on.
+        seed: which population.
+        sampling_mm: isotropic sampling.
+
+    Returns:
+        One row for each bone and quantity: columns `bone`, `quantity`, `real_mean`, `real_sd`, `phantom_mean`, `phantom_sd`.
+    """
+    if subjects < 2:
+        raise ValueError(f"subjects: wanted at least 2 for a standard deviation, got {subjects}")
+    x, y, z = (round(mm / sampling_mm) for mm in (112, 140, 140))
+    options = PhantomOptions(shape=(x, y, z), spacing=(sampling_mm, sampling_mm, sampling_mm))
+    points = _grid(options, 0, x)
+    measured = np.array(
+        [[_measure(points, b, sampling_mm) for b in make_anatomy(i, seed).bones] for i in range(subjects)]
+    )
+    rows = [
+        (bone, quantity, *real[k], measured[:, k, q].mean(), measured[:, k, q].std(ddof=1))
+        for k, bone in enumerate(BONES)
+        for q, (quantity, real) in enumerate(ANATOMY.items())
+    ]
+    return pd.DataFrame(rows, columns=["bone", "quantity", "real_mean", "real_sd", "phantom_mean", "phantom_sd"])
+
+
+def _measure(points: Coordinates, bone: Bone, spacing: float) -> list[float]:
+    """The quantities of `ANATOMY`, in its order, of one bone on an isotropic grid."""
+    value: Array = bone_field(points, bone)
+    mask = value < 0
+    extents = [np.ptp(i) * spacing + spacing for i in np.nonzero(mask)]
+    # Like the real masks: marching cubes on the voxels (staircases included), closed where the field of view cuts.
+    vertices, faces, *_ = measure.marching_cubes(np.pad(mask, 1).astype(np.float32), 0.5, spacing=(spacing,) * 3)
+    # The transform ends at the centre of the first voxel outside, half a voxel beyond the surface.
+    radius = edt.edt(np.asfortranarray(mask), anisotropy=(spacing,) * 3).max() - spacing / 2
+    return [mask.sum() * spacing**3 / 1e3, measure.mesh_surface_area(vertices, faces) / 1e2, *extents, radius]
+
+
+def write_dataset(
+    folder: str | Path,
+    subjects: int,
+    options: PhantomOptions,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write knees as a data set in Decathlon layout; equal arguments give equal bytes.
+
+    Files: `imagesTr/knee_001.nii.gz` (float32), `labelsTr/knee_001.nii.gz` (uint8), `landmarks/knee_001.json` (name → world
+    mm), and last, when everything else is complete, `dataset.json`. Knees that an earlier call left there are replaced.
+
+    Args:
+        folder: where; made if it does not exist.
+        subjects: how many knees, subjects 0 … subjects − 1.
+        options: grid and contrast.
+        seed: which population.
+        progress: called with (knees done, knees in all) after each.
+
+    Raises:
+        ValueError: no subjects, or a folder that holds something else.
+    """
+    folder = Path(folder)
+    if subjects < 1:
+        raise ValueError(f"subjects: wanted at least 1, got {subjects}")
+    _clear(folder)
+    names = [f"knee_{i + 1:03d}" for i in range(subjects)]
+    for i, name in enumerate(names):
+        knee = make_knee(i, options, seed)
+        write_nifti(folder / "imagesTr" / f"{name}.nii.gz", knee.image, knee.affine)
+        write_nifti(folder / "labelsTr" / f"{name}.nii.gz", knee.labels, knee.affine)
+        write_json(folder / "landmarks" / f"{name}.json", knee.landmarks)
+        if progress:
+            progress(i + 1, subjects)
+    description = {
+        "name": NAME,
+        "description": f"Synthetic sagittal DESS knees, generated by shapeloss; population {seed}",
+        "licence": "CC0-1.0",
+        "tensorImageSize": "3D",
+        "modality": {"0": "MRI"},
+        "labels": {"0": "background"} | {str(k): bone for k, bone in enumerate(BONES, start=1)},
+        "numTraining": subjects,
+        "numTest": 0,
+        "training": [{"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"} for n in names],
+        "test": [],
+        "phantom": {"seed": seed, "options": asdict(options)},
+    }
+    write_json(folder / "dataset.json", description)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier call wrote, `dataset.json` first; refuse a folder that holds anything else."""
+    described = folder / "dataset.json"
+    files = [path for path in sorted(folder.rglob("*")) if not path.is_dir()]
+    foreign = [
+        path for path in files if path != described and not _OWN_FILE.fullmatch(path.relative_to(folder).as_posix())
+    ]
+    if described.exists() and json.loads(described.read_text(encoding="utf-8")).get("name") != NAME:
+        foreign.append(described)
+    if foreign:
+        raise ValueError(
+            f"{folder} holds {foreign[0].relative_to(folder)}, which is no phantom's; give an empty folder or a new one"
+        )
+    for path in sorted(files, key=lambda path: path != described):
+        path.unlink()

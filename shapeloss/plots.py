@@ -1,0 +1,385 @@
+"""Every figure of the project: arrays, meshes and tables in, one matplotlib figure out.
+
+Volumes are (X, Y, Z) in RAS (left → right, posterior → anterior, inferior → superior) with their spacing in mm: a slice
+across X is sagittal, and is drawn as radiologists see it, anterior on the left. Look and colours are in `style.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+import pyvista as pv
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+
+from shapeloss.charts import figure_intervals, figure_scores, figure_training
+from shapeloss.distance import weight_near_boundary
+from shapeloss.render import render_surfaces, view_plane
+from shapeloss.style import (
+    ERROR_MAP,
+    GREY,
+    INK,
+    PALE,
+    PHI_MAP,
+    canvas,
+    loss_color,
+    loss_name,
+    save_figure,
+    structure_color,
+    styled,
+)
+from shapeloss.surfaces import vertex_areas
+
+__all__ = [
+    "central_slice", "figure1", "figure_distance_maps", "figure_intervals", "figure_predictions", "figure_readings",
+    "figure_scores", "figure_surface_errors", "figure_training", "save_figure",
+]  # fmt: skip
+
+
+WIDTH = 13.0
+"""Inches: figure 1 from side to side."""
+POSTERIOR = (0.0, -1.0, 0.0)
+"""The direction from the structures to someone behind them, in RAS."""
+
+
+def central_slice(labels: NDArray[Any]) -> int:
+    """The index along X of a slice that shows as many structures as any other; of several, the most central."""
+    shown = np.array([len(np.unique(plane[plane > 0])) for plane in labels])
+    best = np.flatnonzero(shown == shown.max())
+    return int(best[np.abs(best - (len(labels) - 1) / 2).argmin()])
+
+
+class _Slice:
+    """One sagittal slice through volumes of one shape, and how to draw it: in mm, anterior on the left."""
+
+    def __init__(self, labels: NDArray[Any], spacing: Sequence[float], index: int | None) -> None:
+        if np.ndim(labels) != 3 or len(spacing) != 3:
+            raise ValueError(f"labels must be (X, Y, Z) with three spacings, got {np.shape(labels)} and {spacing}")
+        if index is not None and not 0 <= index < len(labels):
+            raise ValueError(f"slice_index must be from 0 to {len(labels) - 1}, the slices along X, got {index}")
+        self.shape = np.shape(labels)
+        self.index = central_slice(labels) if index is None else index
+        self.name = f"sagittal slice {self.index + 1} of {len(labels)}"
+        self.labels = self.of(labels)
+        self.steps = spacing[2], spacing[1]  # mm between the rows and between the columns
+        self.height, self.width = (n * step for n, step in zip(self.labels.shape, self.steps, strict=True))
+
+    def of(self, volume: NDArray[Any]) -> NDArray[Any]:
+        """(Z, Y): rows upwards, columns from anterior to posterior."""
+        if np.shape(volume) != self.shape:
+            raise ValueError(f"every volume must have the shape of the labels, {self.shape}, got {np.shape(volume)}")
+        return np.asarray(volume)[self.index, ::-1, :].T
+
+    def show(self, axes: Axes, plane: NDArray[Any], **options: Any) -> Any:
+        axes.set_axis_off()
+        return axes.imshow(plane, origin="lower", extent=(0, self.width, 0, self.height), aspect="equal", **options)
+
+    def grey(self, axes: Axes, image: NDArray[Any]) -> None:
+        low, high = np.percentile(image, (1, 99.5))
+        self.show(axes, self.of(image), cmap="gray", vmin=low, vmax=high, interpolation="bilinear")
+
+    def outlines(self, axes: Axes, plane: NDArray[Any], color: Any, width: float) -> None:
+        """The boundary of each structure, through the middle between voxels."""
+        z, y = ((np.arange(n) + 0.5) * step for n, step in zip(plane.shape, self.steps, strict=True))
+        for label in np.unique(plane[plane > 0]):
+            if (plane != label).any():
+                axes.contour(y, z, plane == label, levels=[0.5], colors=[color], linewidths=width)
+
+    def directions(self, axes: Axes) -> None:
+        """The letters that tell which way is anterior, posterior, superior and inferior."""
+        halo = [withStroke(linewidth=2, foreground="black")]
+        for x, y, letter in ((0.04, 0.5, "A"), (0.96, 0.5, "P"), (0.5, 0.96, "S"), (0.5, 0.04, "I")):
+            text = axes.text(x, y, letter, transform=axes.transAxes, ha="center", va="center", fontsize=10)
+            text.set(color="white", path_effects=halo)
+
+    def window(self, margin: float) -> tuple[float, float, float, float]:
+        """The structures and a margin in mm around them: left, right, bottom, top; without structures, all."""
+        rows, columns = np.nonzero(self.labels)
+        if not len(rows):
+            return 0.0, self.width, 0.0, self.height
+        (bottom, top), (left, right) = (
+            (max(line.min() * step - margin, 0), min((line.max() + 1) * step + margin, end))
+            for line, step, end in zip((rows, columns), self.steps, (self.height, self.width), strict=True)
+        )
+        return left, right, bottom, top
+
+
+@styled
+def figure_distance_maps(
+    image: NDArray[Any],
+    labels: NDArray[Any],
+    phi_by_compartment: Mapping[int, NDArray[Any]] | Sequence[NDArray[Any]],
+    phi: NDArray[Any],
+    spacing: Sequence[float],
+    class_names: Mapping[int, str],
+    slice_index: int | None = None,
+    into: SubFigure | None = None,
+) -> Figure:
+    """Figure 1, top: the mask on its slice, the map of each compartment, and the combined φ.
+
+    Args:
+        image: (X, Y, Z) grey values.
+        labels: (X, Y, Z) integers, 0 the background.
+        phi_by_compartment: for each label, 0 included, a map (X, Y, Z) in [0, 1]; shown where the label is.
+        phi: (X, Y, Z), the penalty of the loss.
+        spacing: mm along X, Y, Z.
+        class_names: label → name; the background needs none.
+        slice_index: along X; default :func:`central_slice`.
+        into: a part of a larger figure, to draw into.
+
+    Raises:
+        ValueError: for volumes of different shapes, or a slice outside them.
+    """
+    cut = _Slice(labels, spacing, slice_index)
+    figure = canvas(into, WIDTH, _maps_height(cut))
+    names = {label: name for label, name in class_names.items() if label != 0}
+    grid = figure.add_gridspec(1, 3, wspace=0.02)
+
+    axes = figure.add_subplot(grid[0])
+    axes.set_title(f"Mask, {cut.name}")
+    cut.grey(axes, image)
+    for label, name in names.items():
+        color, mask = structure_color(label, name), cut.labels == label
+        cut.show(axes, np.where(mask, 1.0, np.nan), cmap=ListedColormap([color]), alpha=0.35)
+        cut.outlines(axes, mask.astype(int), color, 1.8)
+        axes.plot([], [], color=color, linewidth=6, label=name)
+    cut.directions(axes)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(names), handlelength=0.8, columnspacing=1.2)
+
+    compartments = {**names, 0: "background"}
+    columns = int(np.ceil(np.sqrt(len(compartments))))
+    rows = int(np.ceil(len(compartments) / columns))
+    small = grid[1].subgridspec(rows, columns, wspace=0.01, hspace=0.01)
+    for place, (label, name) in enumerate(compartments.items()):
+        axes = figure.add_subplot(small[place])
+        row, column = divmod(place, columns)
+        axes.set_anchor((1 - column / max(columns - 1, 1), row / max(rows - 1, 1)))  # towards each other
+        inside = cut.labels == label
+        cut.show(axes, np.where(inside, np.nan, 1), cmap=ListedColormap([PALE]))
+        cut.show(axes, np.where(inside, cut.of(phi_by_compartment[label]), np.nan), cmap=PHI_MAP, vmin=0, vmax=1)
+        halo = [withStroke(linewidth=2.5, foreground="white")]
+        axes.text(0.04, 0.95, name, transform=axes.transAxes, va="top", fontsize=10, path_effects=halo)
+        if place == 0:
+            axes.set_title("Map of each compartment").set_in_layout(False)  # it is wider than this panel
+
+    axes = figure.add_subplot(grid[2])
+    axes.set_title("Combined map φ, boundaries in white")
+    shown = cut.show(axes, cut.of(phi), cmap=PHI_MAP, vmin=0, vmax=max(1.0, float(np.max(phi))))
+    cut.outlines(axes, cut.labels, "white", 1.8)
+    cut.directions(axes)
+    bar = figure.colorbar(shown, cax=axes.inset_axes((1.03, 0, 0.045, 1)))
+    bar.outline.set_visible(False)
+    return figure.get_figure(root=True)
+
+
+@styled
+def figure_readings(
+    phi_by_reading: Mapping[str, NDArray[Any]],
+    labels: NDArray[Any],
+    spacing: Sequence[float],
+    slice_index: int | None = None,
+) -> Figure:
+    """The readings of φ side by side, and how much of the weight 1 + φ each puts within 2 mm of a boundary.
+
+    Args:
+        phi_by_reading: name → (X, Y, Z), in [0, 1] or in mm; each is drawn from 0 to its own maximum.
+        labels: (X, Y, Z) integers.
+        spacing: mm along X, Y, Z.
+        slice_index: along X; default :func:`central_slice`.
+
+    Raises:
+        ValueError: for no reading, volumes of different shapes, or a slice outside them.
+    """
+    cut = _Slice(labels, spacing, slice_index)
+    columns, rows = _grid("phi_by_reading", phi_by_reading, 4)
+    panels = rows * (2.2 * np.clip(cut.height / cut.width, 0.4, 2) + 0.35)
+    figure = canvas(None, 2.2 * columns + 5, max(panels, 1 + 0.38 * len(phi_by_reading)))
+    left, right = figure.subfigures(1, 2, width_ratios=(2.2 * columns, 5))
+    cells = [["reading", "largest φ", "mean\n1 + φ", "share within\n2 mm"]]
+    for axes, (name, phi) in _panels(left, rows, columns, phi_by_reading):
+        cut.show(axes, cut.of(phi), cmap=PHI_MAP, vmin=0, vmax=float(np.max(phi)) or 1.0)
+        cut.outlines(axes, cut.labels, "white", 0.9)
+        axes.set_title(name, fontsize=11)
+        share, mean = weight_near_boundary(phi, labels, spacing, within=2.0)
+        cells.append([name, f"{np.max(phi):.3g}", f"{mean:.2f}", f"{100 * share:.1f} %"])
+    axes = right.subplots()
+    axes.set_axis_off()
+    table = axes.table(cells, loc="center", cellLoc="right", edges="horizontal", colWidths=(0.32, 0.2, 0.18, 0.3))
+    table.auto_set_font_size(False)
+    table.scale(1, 1.55)
+    for (row, column), cell in table.get_celld().items():
+        cell.set_edgecolor(PALE)
+        cell.get_text().set_ha("right" if column else "left")
+        if row == 0:
+            cell.get_text().set_fontweight("bold")
+            cell.set_height(1.5 * cell.get_height())
+    return figure
+
+
+@styled
+def figure_predictions(
+    image: NDArray[Any],
+    truth: NDArray[Any],
+    predictions: Mapping[str, NDArray[Any]],
+    spacing: Sequence[float],
+    slice_index: int | None = None,
+) -> Figure:
+    """One sagittal slice for each loss: the true outlines in white, the predicted ones in the loss's colour.
+
+    Args:
+        image: (X, Y, Z) grey values.
+        truth: (X, Y, Z) integers.
+        predictions: loss → (X, Y, Z) integers. A structure of the truth that a prediction lacks is noted.
+        spacing: mm along X, Y, Z.
+        slice_index: along X; default :func:`central_slice` of the truth.
+
+    Raises:
+        ValueError: for no prediction, volumes of different shapes, or a slice outside them.
+    """
+    cut = _Slice(truth, spacing, slice_index)
+    columns, rows = _grid("predictions", predictions, 5)
+    left, right, bottom, top = cut.window(margin=8)
+    aspect = np.clip((top - bottom) / (right - left), 0.4, 2)
+    figure = canvas(None, 2.6 * columns, rows * (2.5 * aspect + 0.35) + 0.4)
+    structures = np.setdiff1d(truth, [0])
+    for axes, (loss, labels) in _panels(figure, rows, columns, predictions):
+        cut.grey(axes, image)
+        cut.outlines(axes, cut.labels, "white", 1.3)
+        cut.outlines(axes, cut.of(labels), loss_color(loss), 1.6)
+        axes.set(xlim=(left, right), ylim=(bottom, top))
+        axes.set_title(loss_name(loss), fontsize=11, color=loss_color(loss))
+        if axes is figure.axes[0]:
+            cut.directions(axes)
+        _note_missed(axes, len(np.setdiff1d(structures, labels)), len(structures))
+    figure.supxlabel(f"White: truth. Coloured: prediction. {cut.name.capitalize()}.", fontsize=10, color=GREY)
+    return figure
+
+
+@styled
+def figure_surface_errors(
+    meshes: Mapping[str, Sequence[pv.PolyData]],
+    landmarks: Mapping[str, Sequence[float]] | None = None,
+    maximum_mm: float | None = None,
+    direction: Sequence[float] = POSTERIOR,
+    title: str = "Distance of the predicted surface from the truth",
+    into: SubFigure | None = None,
+) -> Figure:
+    """Figure 1, bottom: the predicted surfaces of one case, one panel per loss, coloured by their error.
+
+    Args:
+        meshes: loss → surfaces in world mm (RAS) with the point array `error_mm`, signed or absolute; a surface without
+            points is one that the loss missed, and its panel says so.
+        landmarks: name → world point in mm, marked on each panel.
+        maximum_mm: upper end of the colour scale; default the 98th percentile of all errors, rounded up to 0.5 mm.
+        direction: from the structures to the viewer, in RAS; default from behind.
+        title: above the panels; the name of the view is added.
+        into: a part of a larger figure, to draw into.
+
+    Raises:
+        ValueError: for no loss, or a mesh without `error_mm`.
+    """
+    columns, rows = _grid("meshes", meshes, 6)
+    found = {loss: [mesh for mesh in surfaces if mesh.n_points] for loss, surfaces in meshes.items()}
+    everything = [mesh for surfaces in found.values() for mesh in surfaces]
+    if any("error_mm" not in mesh.point_data for mesh in everything):
+        raise ValueError("each of meshes must have the point array 'error_mm'; set it to surface_error(mesh, truth)")
+    if maximum_mm is None:
+        errors = np.concatenate([np.abs(mesh["error_mm"]) for mesh in everything] or [np.zeros(1)])
+        maximum_mm = max(float(np.ceil(2 * np.percentile(errors, 98)) / 2), 0.5)
+    right, up = view_plane(direction)
+    width = max(2.4 * columns + 1, 6)
+    figure = canvas(into, width, _errors_height(meshes, direction, width))
+    figure.suptitle(f"{title}, {_view_name(direction)} view", x=0.01, ha="left", fontweight="bold", fontsize=12)
+    for axes, (loss, surfaces) in _panels(figure, rows, columns, found):
+        axes.set_title(loss_name(loss), color=loss_color(loss), loc="center", fontsize=11)
+        if surfaces:
+            picture, extent = render_surfaces(surfaces, everything, "error_mm", (0, maximum_mm), ERROR_MAP, direction)
+            axes.imshow(picture, extent=extent, interpolation="bilinear")
+            for number, point in enumerate((landmarks or {}).values(), start=1):
+                place = np.dot(point, right), np.dot(point, up)
+                ring = {"boxstyle": "circle,pad=0.25", "facecolor": (1, 1, 1, 0.6), "edgecolor": INK, "linewidth": 0.8}
+                axes.annotate(str(number), place, ha="center", va="center", fontsize=8, bbox=ring)
+            error = np.concatenate([np.abs(mesh["error_mm"]) for mesh in surfaces])
+            mean = np.average(error, weights=np.concatenate([vertex_areas(mesh) for mesh in surfaces]))
+            axes.text(0.5, -0.01, f"mean {mean:.2f} mm", transform=axes.transAxes, ha="center", va="top")
+        _note_missed(axes, len(meshes[loss]) - len(surfaces), len(meshes[loss]))
+    if landmarks:
+        # spaces that do not break keep a number and its name together
+        key = [
+            f"{number}\u00a0{name}".replace("_", " ").replace(" ", "\u00a0") for number, name in enumerate(landmarks, 1)
+        ]
+        figure.supxlabel(fill("    ".join(key), 28 * columns, drop_whitespace=True), fontsize=10, color=GREY)
+    scale = ScalarMappable(Normalize(0, maximum_mm), ERROR_MAP)
+    bar = figure.colorbar(scale, ax=figure.axes, fraction=0.03, pad=0.02, shrink=0.7, extend="max")
+    bar.set_label("absolute distance, mm")
+    bar.outline.set_visible(False)
+    return figure.get_figure(root=True)
+
+
+@styled
+def figure1(top: Mapping[str, Any], bottom: Mapping[str, Any]) -> Figure:
+    """The paper's figure 1 in one file: the maps above, the surface errors below.
+
+    Args:
+        top: the arguments of :func:`figure_distance_maps`, by name.
+        bottom: the arguments of :func:`figure_surface_errors`, by name.
+    """
+    heights = (
+        _maps_height(_Slice(top["labels"], top["spacing"], top.get("slice_index"))),
+        _errors_height(bottom["meshes"], bottom.get("direction", POSTERIOR), WIDTH),
+    )
+    figure = canvas(None, WIDTH, sum(heights))
+    above, below = figure.subfigures(2, 1, height_ratios=heights)
+    figure_distance_maps(**top, into=above)
+    figure_surface_errors(**bottom, into=below)
+    return figure
+
+
+def _maps_height(cut: _Slice) -> float:
+    """Inches for three panels of figure 1, top, side by side."""
+    return float(np.clip(WIDTH / 3.2 * cut.height / cut.width, 2, 7)) + 0.8
+
+
+def _errors_height(meshes: Mapping[str, Sequence[pv.PolyData]], direction: Sequence[float], width: float) -> float:
+    """Inches for the panels of figure 1, bottom, in a figure so many inches wide."""
+    columns, rows = _grid("meshes", meshes, 6)
+    points = np.concatenate([np.zeros((0, 3)), *(mesh.points for surfaces in meshes.values() for mesh in surfaces)])
+    across, along = (float(np.ptp(points @ axis)) if len(points) else 0.0 for axis in view_plane(direction))
+    aspect = np.clip((along + 6) / (across + 6), 0.4, 2.5)  # 3 mm of room around, as in the pictures
+    return rows * (min((width - 1.3) / columns * aspect, 7) + 0.65) + 0.8
+
+
+def _view_name(direction: Sequence[float]) -> str:
+    axis = int(np.abs(direction).argmax())
+    return (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))[axis][int(direction[axis] > 0)]
+
+
+def _grid(name: str, items: Mapping[str, Any], widest: int) -> tuple[int, int]:
+    """Columns and rows for so many panels."""
+    if not items:
+        raise ValueError(f"{name} must hold at least one entry, name → content; it is empty")
+    columns = min(len(items), widest)
+    return columns, -(-len(items) // columns)
+
+
+def _panels(figure: Any, rows: int, columns: int, items: Mapping[str, Any]) -> list[tuple[Axes, tuple[str, Any]]]:
+    """Axes without frame, each with its item."""
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    return list(zip(grid, items.items(), strict=False))
+
+
+def _note_missed(axes: Axes, missed: int, structures: int) -> None:
+    """Say on a panel that a prediction lacks structures."""
+    if missed:
+        text = "missed" if missed == structures else f"{missed} of {structures} structures missed"
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontweight="bold", bbox=box)

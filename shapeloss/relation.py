@@ -1,0 +1,179 @@
+"""How Dice and boundary Dice go together on given bones, measured, and whether two reported values can both hold.
+
+At a given Dice, the boundary Dice depends on bones, resolution and kind of error, but not freely: an outline that is
+wrong by a voxel nearly everywhere leaves a high Dice and a low boundary Dice; a Dice near 1 leaves no room for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from shapeloss.audit import Audit
+from shapeloss.metrics import score_case
+
+Floats = NDArray[np.float64]
+
+
+def _smooth_field(
+    shape: tuple[int, ...], spacing: Sequence[float], correlation_mm: float, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Gaussian noise of SD 1, smoothed by a Gaussian of SD `correlation_mm` (0: white noise)."""
+    field = rng.standard_normal(shape, dtype=np.float32)
+    if correlation_mm > 0:
+        field = ndimage.gaussian_filter(field, [correlation_mm / s for s in spacing], mode="wrap", truncate=3.0)
+    return field / field.std()
+
+
+def _labels(distances: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.where(distances.min(0) < 0, distances.argmin(0) + 1, 0).astype(np.uint8)
+
+
+def measure_relation(
+    distances: NDArray[Any], spacing: Sequence[float], classes: Mapping[int, str], displacements_mm: Sequence[float],
+    correlations_mm: Sequence[float] = (0.0, 2.0, 8.0), slice_axis: int = 0, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
+    """Displace the surfaces of a case by smooth random fields, and score each result against the truth.
+
+    Args:
+        distances: (K − 1, X, Y, Z) signed distance in mm to each structure 1 … K − 1, negative inside: a phantom's own
+            (`Knee.distances`), or `shapeloss.maps.signed_distance(labels, K, spacing)[1:]`.
+        spacing: mm, for X, Y, Z.
+        classes: label → name of structures 1 … K − 1.
+        displacements_mm: standard deviations of the displacement.
+        correlations_mm: over what length displacements are alike; 0 is independent from voxel to voxel.
+        slice_axis: axis across the slices; the boundary Dice is strict and within the slices.
+        seed: of the random fields.
+
+    Returns:
+        Columns `dice`, `boundary_dice`, `structure` (with "mean" and "merged"), `displacement_mm`, `correlation_mm`.
+    """
+    distances = np.asarray(distances)
+    if distances.ndim != 4 or sorted(classes) != list(range(1, len(distances) + 1)):
+        raise ValueError(
+            f"distances must be (structures, X, Y, Z) with classes 1 … {len(distances)} named; got shape "
+            f"{distances.shape} and classes {dict(classes)}"
+        )
+    truth = _labels(distances)
+    rng = np.random.default_rng(seed)
+    rows = []
+    for correlation in correlations_mm:
+        fields = np.stack([_smooth_field(truth.shape, spacing, correlation, rng) for _ in distances])
+        for displacement in displacements_mm:
+            moved = _labels(distances + np.float32(displacement) * fields)
+            scores = score_case(truth, moved, spacing, classes, slice_axis, ["dice", "boundary_dice_in_plane"])
+            rows += [
+                {
+                    "dice": s["dice"], "boundary_dice": s["boundary_dice_in_plane"], "structure": s["structure"],
+                    "displacement_mm": displacement, "correlation_mm": correlation,
+                }
+                for s in scores
+            ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _hull_at(points: Floats, x: float, side: int) -> float:
+    """The convex hull of (n, 2) points at x: its lower edge (side 1) or its upper edge (side −1); NaN outside."""
+    hull: list[Floats] = []
+    for point in points[np.lexsort((side * points[:, 1], points[:, 0]))]:
+        while len(hull) > 1:
+            (ax, ay), (bx, by) = hull[-1] - hull[-2], point - hull[-2]
+            if side * (ax * by - ay * bx) > 0:
+                break
+            hull.pop()
+        if not hull or point[0] > hull[-1][0]:
+            hull.append(point)
+    edge = np.array(hull)
+    return float(np.interp(x, edge[:, 0], edge[:, 1], left=np.nan, right=np.nan))
+
+
+def mean_limits(points: Floats, mean: tuple[float, float], values: tuple[float, float]) -> tuple[float, float]:
+    """The mean boundary Dice that cases with such Dice values can have, if each lies where `points` show one can.
+
+    Args:
+        points: (n, 2) measured pairs of Dice and boundary Dice; (1, 1) is added.
+        mean: least and largest mean Dice.
+        values: least and largest Dice of a case.
+
+    Returns:
+        Limits of the convex hull of the points at these Dice values, the next ones beyond included, over the range of
+        the mean: averages cannot leave the hull. NaN where the mean lies beyond the measured Dice values.
+    """
+    points = np.vstack([points, [1.0, 1.0]])
+    below, above = points[points[:, 0] < values[0], 0], points[points[:, 0] > values[1], 0]
+    low = below.max() if len(below) else -np.inf
+    high = above.min() if len(above) else np.inf
+    near = points[(points[:, 0] >= low) & (points[:, 0] <= high)]
+    ends = [*mean, *near[(near[:, 0] > mean[0]) & (near[:, 0] < mean[1]), 0]]  # corners of the hull between them
+    return (
+        float(np.min([_hull_at(near, x, 1) for x in ends])),
+        float(np.max([_hull_at(near, x, -1) for x in ends])),
+    )
+
+
+@dataclass(frozen=True)
+class RelationCheck:
+    """Whether a reported Dice and a reported boundary Dice can both hold on such bones."""
+
+    possible: bool | None
+    """None: the reported Dice lies beyond what was measured."""
+    limits: pd.DataFrame
+    """`structure`, `low`, `high`: the mean boundary Dice that the reported Dice leaves possible."""
+    reported: tuple[float, float]
+    """The reported mean boundary Dice before rounding."""
+    dice_text: str
+
+    def to_text(self) -> str:
+        """Sentences for a person."""
+        low, high = self.limits["low"].min(), self.limits["high"].max()
+        value = f"{self.reported[0]:.3f} to {self.reported[1]:.3f}"
+        if self.possible is None:
+            return f"Dice {self.dice_text} lies beyond the measured relation: nothing can be said."
+        verdict = "lies within that: both can hold." if self.possible else "lies outside that: both cannot hold."
+        return (
+            f"A Dice of {self.dice_text} leaves a mean boundary Dice of {low:.2f} to {high:.2f}, over all structures "
+            f"measured; the reported one ({value} before rounding) {verdict}"
+        )
+
+
+def check_relation(dice: Audit, boundary_dice: Audit, relation: pd.DataFrame) -> RelationCheck:
+    """Can the two reported results hold together, on the bones that the relation was measured on?
+
+    Args:
+        dice: `audit_summary` of the Dice, with its bounds.
+        boundary_dice: that of the boundary Dice, strict and within the slices.
+        relation: columns `dice`, `boundary_dice`, `structure`, from `measure_relation`.
+
+    Raises:
+        ValueError: a column lacks, a bound is missing, or the reported Dice is impossible by itself.
+    """
+    if missing := {"dice", "boundary_dice", "structure"} - set(relation.columns):
+        raise ValueError(f"relation lacks the columns {sorted(missing)}; it has {list(relation.columns)}")
+    if not dice.possible or not np.isfinite([dice.high, boundary_dice.high]).all():
+        raise ValueError(f"dice must be possible and both must have bounds; got {dice.to_text()!r}")
+    scale = 1 / dice.high
+    reach = dice.sd.high * np.sqrt((dice.n - dice.ddof) * (dice.n - 1) / dice.n)  # no value lies farther from the mean
+    values = (scale * max(dice.low, dice.mean.low - reach), scale * min(dice.high, dice.mean.high + reach))
+    mean = (scale * max(dice.mean.low, dice.low), scale * min(dice.mean.high, dice.high))
+    rows = []
+    for structure, group in relation.groupby("structure", sort=False):
+        points = group[["dice", "boundary_dice"]].to_numpy(float)
+        low, high = mean_limits(points, mean, values)
+        if dice.side == "low":
+            # the others alone: they average at least so much, and the extreme case adds at least nothing
+            others = mean_limits(points, (scale * dice.others, scale * dice.others), (values[0], 1.0))[0]
+            low = float(np.nanmax([low, others * (dice.n - 1) / dice.n, 0.0])) if not np.isnan(low + others) else low
+        rows.append({"structure": structure, "low": low, "high": high})
+    limits = pd.DataFrame(rows)
+    reported = (boundary_dice.mean.low / boundary_dice.high, boundary_dice.mean.high / boundary_dice.high)
+    possible: bool | None = None
+    if limits[["low", "high"]].notna().all(axis=None):
+        possible = bool(limits["low"].min() <= reported[1] and limits["high"].max() >= reported[0])
+    text = f"{dice.mean.value:.{dice.mean.decimals}f} ± {dice.sd.value:.{dice.sd.decimals}f}"
+    return RelationCheck(possible, limits, reported, text)

@@ -1,0 +1,155 @@
+"""Deliberate breaks: each entry of tests/mutations/*.toml breaks the code in one way, and must turn its test red.
+
+    python tests/mutate.py                      # all
+    python tests/mutate.py losses               # those of tests/mutations/losses.toml
+    python tests/mutate.py losses metrics gdice # also those whose name contains "gdice"
+
+An entry has `name`, `file` (from the repository's root), `find` (a text that occurs once in it), `replace`, `test` (a
+pytest node or file that must fail) and `why`. Each is applied to a copy of the repository in a temporary folder. The
+tests run unbroken first: one that is red anyway proves nothing; nor does a break after which the test cannot even be
+collected. Ends with 1 if any break stays unseen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SKIPPED = shutil.ignore_patterns(".*", "results", "__pycache__", "*.egg-info", "build", "dist")
+TIMEOUT = 300  # seconds; a break that makes its test hang counts as seen
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One deliberate break."""
+
+    part: str
+    """Name of the file in tests/mutations that lists it."""
+    name: str
+    file: str
+    find: str
+    replace: str
+    test: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the test did: "red" is what is wanted; "green" and "broken" are failures of the test or of the entry."""
+
+    colour: str
+    detail: str
+
+
+def load(root: Path = ROOT) -> list[Mutation]:
+    """Every entry of tests/mutations/*.toml.
+
+    Raises:
+        ValueError: an entry with other keys, or two of one name in a file.
+    """
+    mutations = []
+    for path in sorted((root / "tests" / "mutations").glob("*.toml")):
+        for entry in tomllib.loads(path.read_text(encoding="utf-8")).get("mutation", []):
+            try:
+                mutations.append(Mutation(path.stem, **entry))
+            except TypeError as error:
+                raise ValueError(f"{path.name}, entry {entry.get('name', entry)!r}: {error}") from error
+    names = [(mutation.part, mutation.name) for mutation in mutations]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two mutations of one name: {twice}")
+    return mutations
+
+
+def select(mutations: Iterable[Mutation], words: list[str]) -> list[Mutation]:
+    """The mutations whose part is one of the words, or whose name contains one; all if there is no word."""
+    return [m for m in mutations if not words or m.part in words or any(word in m.name for word in words)]
+
+
+def apply(mutation: Mutation, root: Path) -> None:
+    """Write the broken file.
+
+    Raises:
+        ValueError: the text to replace does not occur exactly once.
+    """
+    path = root / mutation.file
+    text = path.read_text(encoding="utf-8")
+    if text.count(mutation.find) != 1:
+        raise ValueError(f"{mutation.file} holds {mutation.find!r} {text.count(mutation.find)} times, not once")
+    path.write_text(text.replace(mutation.find, mutation.replace), encoding="utf-8")
+
+
+def pytest(test: str, root: Path) -> Result:
+    """Run one test in a copy: red if it fails, green if it passes, broken if it could not run."""
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=line", "-p", "no:cacheprovider", test]
+    try:
+        run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        return Result("red", f"{test} (no end after {TIMEOUT} s)")
+    if run.returncode == 0:
+        return Result("green", test)
+    failed = re.search(r"^FAILED (.+?)(?: - .*)?$", run.stdout, re.MULTILINE)
+    if run.returncode == 1 and failed:
+        return Result("red", failed[1])
+    return Result("broken", (run.stdout + run.stderr).strip().splitlines()[-1][:200])
+
+
+def try_mutation(mutation: Mutation, root: Path = ROOT) -> Result:
+    """Copy the repository, break the copy, run the test there."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        shutil.copytree(root, copy, ignore=SKIPPED)
+        try:
+            apply(mutation, copy)
+        except (ValueError, OSError) as error:
+            return Result("broken", str(error))
+        return pytest(mutation.test, copy)
+
+
+def try_unbroken(test: str, root: Path = ROOT) -> Result:
+    """The test in a copy without a break."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        shutil.copytree(root, copy, ignore=SKIPPED)
+        return pytest(test, copy)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Break the code in each listed way and show which test goes red.")
+    parser.add_argument("words", nargs="*", help="parts (names of files in tests/mutations) or pieces of names")
+    parser.add_argument("--jobs", type=int, default=2, help="tests to run at a time")
+    arguments = parser.parse_args()
+    mutations = select(load(), arguments.words)
+    if not mutations:
+        print(f"no mutation matches {' '.join(arguments.words)}; parts are {sorted({m.part for m in load()})}")
+        return 1
+    tests = sorted({mutation.test for mutation in mutations})
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        unbroken = dict(zip(tests, pool.map(try_unbroken, tests), strict=True))
+        red_anyway = {test: result for test, result in unbroken.items() if result.colour != "green"}
+        for test, result in red_anyway.items():
+            print(f"not green without a break: {test}: {result.detail}")
+        usable = [mutation for mutation in mutations if mutation.test not in red_anyway]
+        width = max(len(f"{m.part}: {m.name}") for m in mutations)
+        seen = 0
+        for mutation, result in zip(usable, pool.map(try_mutation, usable), strict=True):
+            print(f"{mutation.part + ': ' + mutation.name:{width}}  {result.colour:6}  {result.detail}", flush=True)
+            seen += result.colour == "red"
+    print(f"{seen} of {len(mutations)} breaks were seen")
+    return 0 if seen == len(mutations) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
