@@ -13,7 +13,7 @@ export PYTHONHASHSEED := 0
 RUN  := $(BIN)/python reproduce/run.py --profile $(PROFILE) --cores $(CORES) $(if $(DATA),--data "$(DATA)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce compare report test test-all lint types mutations lab bench clean
+.PHONY: help setup reproduce compare readme test test-all mutations lab bench clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ reproduce: $(VENV)/.reproduce ## regenerate the figure and the table of PROFILE
 
 compare: $(VENV)/.reproduce ## is a fresh run's table the committed one?
 	@$(BIN)/python reproduce/compare.py --profile $(PROFILE)
+
+readme: $(VENV)/.reproduce ## put the results table and the metrics' contracts into README.md
+	@$(BIN)/python reproduce/readme.py
 
 test: $(VENV)/.test ## ruff, types, unit tests, and the smoke profile end to end
 	@$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Execute one notebook of the workflow with Papermill: `python reproduce/notebook.py IN.ipynb OUT.ipynb -p name value …`
+"""Execute one notebook of the workflow with Papermill: `notebook.py IN.ipynb OUT.ipynb -p name value …`
 
 Beyond `papermill` itself: a parameter that the notebook does not have is an error, not a warning; the output appears
 only when it is whole (a failed one is kept as OUT.failed.ipynb); the same notebook is never executed twice at a time.

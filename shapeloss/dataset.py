@@ -87,8 +87,8 @@ class Manifest:
         for kind in ("image", "label"):
             if file_hash(self.folder / entry[kind]) != entry[f"{kind}_sha256"]:
                 raise ValueError(f"{self.folder / entry[kind]} changed since it was checked; run the command again")
-        image = _ras(nibabel.load(self.folder / entry["image"]))
-        labels = _ras(nibabel.load(self.folder / entry["label"]))
+        image = _ras(self.folder / entry["image"])
+        labels = _ras(self.folder / entry["label"])
         return Case(
             name=name,
             image=normalise(np.asarray(image.dataobj, dtype=np.float32), self.intensity),
@@ -100,18 +100,22 @@ class Manifest:
     def write_labels(self, path: Path, labels: np.ndarray, case: Case) -> None:
         """Write a label map (X, Y, Z) in RAS as NIfTI, on the grid and in the orientation of the case's own image."""
         entry = next(c for c in self.cases if c["name"] == case.name)
-        original = nibabel.load(self.folder / entry["image"]).affine
+        original = _load(self.folder / entry["image"]).affine
         back = ornt_transform(axcodes2ornt("RAS"), io_orientation(original))
         turned = nibabel.Nifti1Image(labels.astype(np.uint8), case.affine).as_reoriented(back)
         write_nifti(path, np.asarray(turned.dataobj), original)
 
     def read_labels(self, path: Path) -> np.ndarray:
         """Read a label map that :meth:`write_labels` wrote: (X, Y, Z) uint8 in RAS."""
-        return np.asarray(_ras(nibabel.load(path)).dataobj).astype(np.uint8)
+        return np.asarray(_ras(path).dataobj).astype(np.uint8)
 
 
-def _ras(image: Any) -> Any:
-    return nibabel.as_closest_canonical(image)
+def _load(path: Path) -> Any:
+    return nibabel.load(path)
+
+
+def _ras(path: Path) -> Any:
+    return nibabel.as_closest_canonical(_load(path))
 
 
 def _spacing(affine: np.ndarray) -> tuple[float, float, float]:
@@ -241,7 +245,7 @@ def check_case(
             problems.append(f"{path}: the {kind} of case {name} is missing")
             continue
         try:
-            volume = nibabel.load(folder / path)
+            volume = _load(folder / path)
             volumes[kind] = (np.asanyarray(volume.dataobj), volume.affine)
         except Exception as error:  # nibabel, gzip and zlib raise a dozen kinds
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__

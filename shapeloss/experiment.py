@@ -1,6 +1,7 @@
-"""The configuration of a replication: one frozen object, read from a profile (`reproduce/profiles/*.yaml`).
+"""The configuration of a replication: one frozen object, read from a profile.
 
-Each field says what it is and, where the paper states one, the paper's value. A key that is not listed here is an error.
+Profiles are `reproduce/profiles/*.yaml`. Each field says what it is and, where the paper states one, the paper's value.
+A key that is not listed here is an error.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
 from torch import nn
 
 from shapeloss.losses import build_loss
@@ -108,8 +108,8 @@ class Experiment(_Section):
     """One line for captions: which data, how many cases."""
     data: Data = Data()
     losses: dict[str, dict[str, Any]] = Field(min_length=1)
-    """Rows of the table, with the options of each row's loss; the first is the reference. A row's name is a loss's key or
-    `package.module:Class`, or else its option `loss` is: `dpce_mm: {loss: dpce, reading: mm}`."""
+    """Rows of the table, with the options of each row's loss; the first is the reference. A row's name is a loss's key
+    or `package.module:Class`, or else its option `loss` is: `dpce_mm: {loss: dpce, reading: mm}`."""
     seeds: tuple[NotNegative, ...] = Field(default=(0,), min_length=1)
     """One training per loss and seed."""
     network: Network = Network()
@@ -123,7 +123,7 @@ class Experiment(_Section):
         if isinstance(values, dict):
             losses = values.get("losses")
             if isinstance(losses, list):
-                values = values | {"losses": dict.fromkeys(losses, {})}
+                values = values | {"losses": {key: {} for key in losses}}
             elif isinstance(losses, dict):
                 values = values | {"losses": {key: options or {} for key, options in losses.items()}}
         return values

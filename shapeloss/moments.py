@@ -38,9 +38,11 @@ def read_printed(value: str | float, decimals: int | None = None, rounding: Roun
     """
     try:
         number = Decimal(str(value).strip())
-        places = -int(number.as_tuple().exponent)
-    except (InvalidOperation, TypeError):  # a TypeError from the exponent of "nan" or "inf", which is a letter
-        raise ValueError(f"a reported number must be a decimal number such as 0.96; got {value!r}") from None
+    except InvalidOperation:
+        number = Decimal("nan")
+    if not number.is_finite():
+        raise ValueError(f"a reported number must be a decimal number such as 0.96; got {value!r}")
+    places = -int(number.as_tuple().exponent)
     places = max(places, 0) if decimals is None else decimals
     if rounding not in ("nearest", "truncated"):
         raise ValueError(f"rounding must be 'nearest' or 'truncated'; got {rounding!r}")

@@ -115,6 +115,44 @@ def make_knee(subject: int, options: PhantomOptions, seed: int = 0) -> Knee:
     return Knee(image, labels, options.affine, landmarks(anatomy), distances, anatomy)
 
 
+def _extreme(bone: Bone, direction: tuple[int, int, int], centre: tuple, half: tuple) -> NDArray[np.float64]:
+    """The bone's point furthest along a world direction, within a box of the bone's frame; to 0.1 mm."""
+    at = np.asarray(centre, float)
+    for size, step in ((np.asarray(half, float), 2.0), (2.5, 0.5), (0.7, 0.1)):
+        local = box(at, size, step)
+        local = local[(np.abs(local - centre) <= np.asarray(half) + 1e-6).all(1)]
+        world = to_world(local, bone)
+        inside = bone_field(tuple(world.T.astype(np.float32)), bone) < 0  # type: ignore[arg-type]
+        at = local[inside][np.argmax(world[inside] @ direction)]
+    return to_world(at, bone)
+
+
+def _first_surface(bone: Bone, start: tuple, end: tuple) -> NDArray[np.float64]:
+    """Where the way from start (outside) to end, both in the bone's frame, first enters the bone; to 0.02 mm."""
+    way = np.linspace(start, end, 2001)
+    inside = bone_field(tuple(to_world(way, bone).T.astype(np.float32)), bone) < 0  # type: ignore[arg-type]
+    return to_world(way[np.argmax(inside)], bone)
+
+
+def landmarks(anatomy: Anatomy) -> dict[str, tuple[float, float, float]]:
+    """Landmarks in world mm: points of the surfaces, except the patella's centre, which is its centre of mass.
+
+    The roof of the intercondylar notch above the middle of the joint; of each femoral condyle the most posterior and the most
+    distal point; the middle of each tibial plateau; the highest point of the tibia's eminence.
+    """
+    femur, tibia, patella = anatomy.bones
+    points = {"notch_roof": _first_surface(femur, (0, -5, -2), (0, -5, 40))}
+    for name, sign in (("medial", -1), ("lateral", 1)):
+        condyle = ((sign * 22, -6, 16), (21, 34, 22))
+        points[f"{name}_condyle_posterior"] = _extreme(femur, (0, -1, 0), *condyle)
+        points[f"{name}_condyle_distal"] = _extreme(femur, (0, 0, -1), *condyle)
+        points[f"{name}_plateau"] = _first_surface(tibia, (sign * 20, -6, 20), (sign * 20, -6, -20))
+    points["eminence"] = _extreme(tibia, (0, 0, 1), (0, -5, 0), (10, 12, 12))
+    world = to_world(box(np.zeros(3), 32.0, 1.0), patella)
+    points["patella_centre"] = world[bone_field(tuple(world.T.astype(np.float32)), patella) < 0].mean(0)  # type: ignore[arg-type]
+    return {name: tuple(round(float(c), 3) for c in point) for name, point in points.items()}  # type: ignore[misc]
+
+
 # Mean and SD over 24 manual OAI DESS masks, as seen in the field of view (extents: no SD is known).
 ANATOMY = {
     "volume_cm3": ((171, 39), (115, 32), (18.1, 6.8)),

@@ -8,7 +8,7 @@ so the true boundary is known below the voxel and no voxel grid enters the anato
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -19,6 +19,7 @@ Coordinates = tuple[Array, Array, Array]  # x, y, z in mm, one array each, of on
 
 BONES = ("femur", "tibia", "patella")  # label 1, 2, 3
 BAND = 6.0  # mm around the surface within which the field is a distance
+RELIEF_MM = 0.8  # RMS of the smooth irregularities of a surface
 _STEP = 0.2  # mm, step of the finite differences that give the gradient
 _TETRAHEDRON = ((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1))  # four directions that sum to zero
 
@@ -26,6 +27,25 @@ _TETRAHEDRON = ((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1))  # four direct
 def _mm(mean: float, sd: float) -> float:
     """A dataclass field: the population's mean, and its SD as metadata."""
     return field(default=mean, metadata={"sd": sd})
+
+
+@dataclass(frozen=True)
+class Waves:
+    """A smooth random function of position: a sum of plane waves."""
+
+    vectors: NDArray[np.float64]  # (n, 3), rad/mm
+    phases: NDArray[np.float64]  # (n,)
+    amplitudes: NDArray[np.float64]  # (n,)
+
+    def __call__(self, p: Coordinates, voxel: Sequence[float] = (0.0, 0.0, 0.0)) -> Array:
+        """Value at p, averaged over a voxel of the given size in mm (which damps each wave by its sinc)."""
+        amplitudes = self.amplitudes * np.prod(np.sinc(self.vectors * np.asarray(voxel) / (2 * np.pi)), axis=1)
+        total = np.zeros(np.broadcast(*p).shape, np.float32)
+        for vector, phase, amplitude in zip(self.vectors, self.phases, amplitudes, strict=True):
+            if abs(amplitude) > 1e-3:
+                kx, ky, kz = vector.astype(np.float32)
+                total += np.float32(amplitude) * np.sin(kx * p[0] + ky * p[1] + kz * p[2] + np.float32(phase))
+        return total
 
 
 @dataclass(frozen=True)
@@ -92,7 +112,7 @@ class Bone:
     origin: tuple[float, float, float]  # world mm
     rotation: NDArray[np.float64]  # (3, 3), bone axes as columns; a left knee's has determinant −1
     scale: NDArray[np.float64]  # (3,), world mm per mm of the shape along the bone's axes
-    waves: NDArray[np.float64]  # (n, 5): wave vector (rad/mm, bone's frame), phase, amplitude (mm)
+    relief: Waves  # mm, added to the surface, in the bone's frame
 
 
 @dataclass(frozen=True)
@@ -227,10 +247,7 @@ def to_world(points: ArrayLike, bone: Bone) -> NDArray[np.float64]:
 def bone_field(points: Coordinates, bone: Bone) -> Array:
     """The implicit function of a bone: negative inside, in mm only after division by its gradient."""
     p = to_bone(points, bone)
-    value = _FIELDS[type(bone.shape)](p, bone.shape) * np.float32(bone.scale.mean())
-    for kx, ky, kz, phase, amplitude in bone.waves.astype(np.float32):
-        value += amplitude * np.sin(kx * p[0] + ky * p[1] + kz * p[2] + phase)
-    return value
+    return _FIELDS[type(bone.shape)](p, bone.shape) * np.float32(bone.scale.mean()) + bone.relief(p)
 
 
 def distance_and_normal(points: Coordinates, bone: Bone) -> tuple[Array, Array]:
@@ -271,6 +288,12 @@ def signed_distances(points: NDArray, anatomy: Anatomy) -> Array:
     return np.stack([distance_and_normal((x, y, z), bone)[0] for bone in anatomy.bones])
 
 
+def box(centre: NDArray, half: NDArray | float, step: float) -> NDArray[np.float64]:
+    """Points (n, 3) of a lattice around a centre."""
+    axes = [np.arange(-h, h + step / 2, step) for h in np.broadcast_to(half, 3)]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3) + centre
+
+
 def _rotation(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rotation about x, then y, then z."""
     matrix = np.eye(3)
@@ -292,14 +315,26 @@ def _draw_shape(kind: type[Shape], rng: np.random.Generator) -> Shape:
     return kind(**{f.name: f.default + f.metadata["sd"] * float(_normal(rng)) for f in fields(kind)})  # type: ignore[operator]
 
 
-def _draw_waves(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Plane waves of 14 to 60 mm in random directions: together a smooth perturbation of about 0.8 mm RMS."""
-    n = 14
+def draw_waves(
+    rng: np.random.Generator,
+    shortest: float,
+    longest: float,
+    n: int,
+    rms: float = 1.0,
+    power: float = 0.0,
+    along_z: float = 1.0,
+) -> Waves:
+    """n plane waves in random directions, with wavelengths between two lengths in mm.
+
+    Amplitudes grow with the given power of the wavelength; `along_z` below 1 stretches the pattern along z.
+    """
     direction = rng.standard_normal((n, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    wavelength = np.geomspace(14, 60, n)
-    amplitude = 0.3 * (wavelength / 30) ** 0.7
-    return np.column_stack([direction * (2 * np.pi / wavelength)[:, None], rng.uniform(0, 2 * np.pi, n), amplitude])
+    wavelength = np.geomspace(shortest, longest, n)
+    amplitude = wavelength**power
+    amplitude *= rms * np.sqrt(2 / (amplitude**2).sum())
+    vectors = direction * (2 * np.pi / wavelength)[:, None] * [1, 1, along_z]
+    return Waves(vectors, rng.uniform(0, 2 * np.pi, n), amplitude)
 
 
 def _gap(a: Bone, b: Bone, points: Coordinates) -> float:
@@ -335,60 +370,16 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         stretch = scale * np.exp(spread * _normal(rng) + 0.02 * _normal(rng, 3))
         start = pose @ (scale * origin) + (pose - axes) @ (scale * pivot) + place
         x, y, z = (float(c) for c in start)
-        return Bone(_draw_shape(kind, rng), (x, y, z), axes, stretch, _draw_waves(rng))
+        return Bone(_draw_shape(kind, rng), (x, y, z), axes, stretch, draw_waves(rng, 14, 60, 14, RELIEF_MM, 0.7))
 
     femur = bone(Femur, np.zeros(3), np.array([2.5, 1.2, 2.0]) * _normal(rng, 3), np.array([0.0, -5.0, 22.0]), 0.02)
     tibia = bone(Tibia, np.zeros(3), np.array([1.0, 0.8, 3.0]) * _normal(rng, 3), np.array([0.0, -5.0, -4.0]), 0.04)
     at = np.array([2.0, 46.0, 36.0]) + np.array([1.5, 0.0, 3.0]) * _normal(rng, 3)
     patella = bone(Patella, at, np.array([3.0, 3.0, 4.0]) * _normal(rng, 3), np.zeros(3), 0.06)
     joint_mm = float(rng.uniform(3.2, 5.2))
-    plateaus = _box(np.array([0, -5, 0]), np.array([34, 26, 8]), 2.0)
+    plateaus = box(np.array([0, -5, 0]), np.array([34, 26, 8]), 2.0)
     tibia = _set_gap(femur, tibia, (0, 0, 1), plateaus[np.abs(plateaus[:, 0]) > 11], joint_mm)
     patella = _set_gap(
-        femur, patella, (0, -1, 0), _box(np.array([0, -10, 0]), np.array([22, 10, 22]), 2.0), 1.15 * joint_mm
+        femur, patella, (0, -1, 0), box(np.array([0, -10, 0]), np.array([22, 10, 22]), 2.0), 1.15 * joint_mm
     )
     return Anatomy(femur, tibia, patella, side, scale, joint_mm)
-
-
-def _box(centre: NDArray, half: NDArray | float, step: float) -> NDArray[np.float64]:
-    """Points (n, 3) of a lattice around a centre."""
-    axes = [np.arange(-h, h + step / 2, step) for h in np.broadcast_to(half, 3)]
-    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3) + centre
-
-
-def _extreme(bone: Bone, direction: tuple[int, int, int], centre: tuple, half: tuple) -> NDArray[np.float64]:
-    """The bone's point furthest along a world direction, within a box of the bone's frame; to 0.1 mm."""
-    at = np.asarray(centre, float)
-    for size, step in ((np.asarray(half, float), 2.0), (2.5, 0.5), (0.7, 0.1)):
-        local = _box(at, size, step)
-        local = local[(np.abs(local - centre) <= np.asarray(half) + 1e-6).all(1)]
-        world = to_world(local, bone)
-        inside = bone_field(tuple(world.T.astype(np.float32)), bone) < 0  # type: ignore[arg-type]
-        at = local[inside][np.argmax(world[inside] @ direction)]
-    return to_world(at, bone)
-
-
-def _first_surface(bone: Bone, start: tuple, end: tuple) -> NDArray[np.float64]:
-    """Where the way from start (outside) to end, both in the bone's frame, first enters the bone; to 0.02 mm."""
-    way = np.linspace(start, end, 2001)
-    inside = bone_field(tuple(to_world(way, bone).T.astype(np.float32)), bone) < 0  # type: ignore[arg-type]
-    return to_world(way[np.argmax(inside)], bone)
-
-
-def landmarks(anatomy: Anatomy) -> dict[str, tuple[float, float, float]]:
-    """Landmarks in world mm: points of the surfaces, except the patella's centre, which is its centre of mass.
-
-    The roof of the intercondylar notch above the middle of the joint; of each femoral condyle the most posterior and the most
-    distal point; the middle of each tibial plateau; the highest point of the tibia's eminence.
-    """
-    femur, tibia, patella = anatomy.bones
-    points = {"notch_roof": _first_surface(femur, (0, -5, -2), (0, -5, 40))}
-    for name, sign in (("medial", -1), ("lateral", 1)):
-        condyle = ((sign * 22, -6, 16), (21, 34, 22))
-        points[f"{name}_condyle_posterior"] = _extreme(femur, (0, -1, 0), *condyle)
-        points[f"{name}_condyle_distal"] = _extreme(femur, (0, 0, -1), *condyle)
-        points[f"{name}_plateau"] = _first_surface(tibia, (sign * 20, -6, 20), (sign * 20, -6, -20))
-    points["eminence"] = _extreme(tibia, (0, 0, 1), (0, -5, 0), (10, 12, 12))
-    world = to_world(_box(np.zeros(3), 32.0, 1.0), patella)
-    points["patella_centre"] = world[bone_field(tuple(world.T.astype(np.float32)), patella) < 0].mean(0)  # type: ignore[arg-type]
-    return {name: tuple(round(float(c), 3) for c in point) for name, point in points.items()}  # type: ignore[misc]

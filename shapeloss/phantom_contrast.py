@@ -26,7 +26,9 @@ from shapeloss.phantom_anatomy import (
     Coordinates,
     Femur,
     Tibia,
+    Waves,
     capsule,
+    draw_waves,
     ellipse,
     select,
     smooth_max,
@@ -61,7 +63,7 @@ _MUSCLES = (
 class PhantomOptions:
     """The grid and the difficulty of the phantom's images."""
 
-    shape: tuple[Annotated[int, Field(ge=4)], Annotated[int, Field(ge=4)], Annotated[int, Field(ge=4)]] = (24, 64, 96)
+    shape: tuple[Annotated[int, Field(ge=4)], Annotated[int, Field(ge=4)], Annotated[int, Field(ge=4)]] = (24, 72, 96)
     """Voxels along (X, Y, Z): left to right, posterior to anterior, inferior to superior. An OAI DESS has 160, 384, 384."""
     spacing: tuple[
         Annotated[float, Field(gt=0, allow_inf_nan=False)],
@@ -69,7 +71,7 @@ class PhantomOptions:
         Annotated[float, Field(gt=0, allow_inf_nan=False)],
     ] = (4.0, 1.5, 1.5)
     """mm in the same order. An OAI DESS has 0.7, 0.365, 0.365."""
-    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.06
+    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.04
     """SD of the noise in either channel of the Rician noise, relative to cartilage's signal."""
     bias: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """Relative amplitude of the smooth, multiplicative bias field."""
@@ -93,33 +95,6 @@ class PhantomOptions:
 
 
 @plain_dataclass(frozen=True)
-class Waves:
-    """A smooth random function of position with mean 0 and RMS 1: a sum of plane waves."""
-
-    vectors: NDArray[np.float64]  # (n, 3), rad/mm
-    phases: NDArray[np.float64]  # (n,)
-
-    def __call__(self, p: Coordinates, voxel: Sequence[float] = (0.0, 0.0, 0.0)) -> Array:
-        """Value at p, averaged over a voxel of the given size in mm (which damps each wave by its sinc)."""
-        amplitudes = np.sqrt(2 / len(self.phases)) * np.prod(np.sinc(self.vectors * np.asarray(voxel) / (2 * np.pi)), 1)
-        total = np.zeros(np.broadcast(*p).shape, np.float32)
-        for (kx, ky, kz), phase, amplitude in zip(self.vectors, self.phases, amplitudes, strict=True):
-            if abs(amplitude) > 1e-3:
-                total += np.float32(amplitude) * np.sin(
-                    np.float32(kx) * p[0] + np.float32(ky) * p[1] + np.float32(kz) * p[2] + np.float32(phase)
-                )
-        return total
-
-
-def _draw_waves(rng: np.random.Generator, shortest: float, longest: float, n: int, along_z: float = 1.0) -> Waves:
-    """n waves between two lengths in mm; `along_z` below 1 stretches the pattern along z."""
-    direction = rng.standard_normal((n, 3))
-    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    vectors = direction * (2 * np.pi / np.geomspace(shortest, longest, n))[:, None] * [1, 1, along_z]
-    return Waves(vectors, rng.uniform(0, 2 * np.pi, n))
-
-
-@plain_dataclass(frozen=True)
 class Tissue:
     """What a subject's image shows beside the shape of the bones; like the anatomy, it knows of no grid."""
 
@@ -140,13 +115,13 @@ class Tissue:
 def draw_tissue(rng: np.random.Generator, anatomy: Anatomy) -> Tissue:
     """Random tissues of one subject; the cartilages fill the joint."""
     return Tissue(
-        cortex=_draw_waves(rng, 12, 50, 6),
-        cartilage=_draw_waves(rng, 15, 40, 5),
-        lost=_draw_waves(rng, 14, 45, 6),
-        oedema=_draw_waves(rng, 20, 60, 6),
-        marrow=_draw_waves(rng, 1.2, 6, 28),
-        soft=_draw_waves(rng, 2.5, 14, 12, along_z=0.3),
-        bias=_draw_waves(rng, 130, 300, 4),
+        cortex=draw_waves(rng, 12, 50, 6),
+        cartilage=draw_waves(rng, 15, 40, 5),
+        lost=draw_waves(rng, 14, 45, 6),
+        oedema=draw_waves(rng, 20, 60, 6),
+        marrow=draw_waves(rng, 1.2, 6, 36),
+        soft=draw_waves(rng, 2.5, 14, 12, along_z=0.3),
+        bias=draw_waves(rng, 130, 300, 4),
         cartilage_mm=float(anatomy.joint_mm / 2 * rng.uniform(0.9, 1.1)),
         effusion_mm=float(rng.gamma(2.0, 0.6)),
         gain=float(GAIN * rng.uniform(0.85, 1.15)),
@@ -206,7 +181,7 @@ def _soft_tissue(
     canvas.paint(limb, SKIN)
     grain = np.float32(options.texture) * tissue.soft(p, options.spacing)
     canvas.paint(limb + 1.8, np.float32(FAT) + np.float32(0.4) * grain)
-    wobble = np.float32(2) * tissue.lost(f)  # no belly is a plain capsule
+    wobble = np.float32(1.3) * tissue.lost(f)  # no belly is a plain capsule
     for start, end, radius_a, radius_b, squeeze, signal in _MUSCLES:
         belly = smooth_max(capsule(f, start, end, radius_a, radius_b, squeeze) + wobble, limb + 6, 5)
         canvas.paint(belly - np.float32(1.2), FAT)
@@ -288,7 +263,9 @@ def _marrow(p: Coordinates, q: Coordinates, bone: int, tissue: Tissue, options: 
     if bone == 2:
         return signal
     voxel = float(np.mean(options.spacing))
-    plate = np.abs(q[2] - (38, -17)[bone] - 2 * np.sin(q[0] / 9 + q[1] / 7) - 2 * np.sin(q[1] / 13) - 0.004 * q[0] ** 2) - np.float32(0.5)
+    plate = np.abs(
+        q[2] - (38, -17)[bone] - 2 * np.sin(q[0] / 9 + q[1] / 7) - 2 * np.sin(q[1] / 13) - 0.004 * q[0] ** 2
+    ) - np.float32(0.5)
     signal += coverage(plate, voxel) * np.float32(min(1.0, 1.5 / voxel)) * (np.float32(SCAR) - signal)
     half, centre = np.array([[30, 20, 22], [28, 18, 16]])[bone], np.array([[0, 2, 32], [0, -4, -22]])[bone]
     for ends in tissue.vessel[4 * bone : 4 * bone + round(min(2 * options.vessels, 4))]:

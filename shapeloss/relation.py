@@ -106,7 +106,7 @@ def mean_limits(points: Floats, mean: tuple[float, float], values: tuple[float, 
         the mean: averages cannot leave the hull. NaN where the mean lies beyond the measured Dice values.
     """
     points = np.vstack([points, [1.0, 1.0]])
-    below, above = points[points[:, 0] < values[0], 0], points[points[:, 0] > values[1], 0]
+    below, above = points[points[:, 0] <= values[0], 0], points[points[:, 0] >= values[1], 0]
     low = below.max() if len(below) else -np.inf
     high = above.min() if len(above) else np.inf
     near = points[(points[:, 0] >= low) & (points[:, 0] <= high)]

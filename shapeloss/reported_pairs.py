@@ -72,7 +72,7 @@ def required_correlation(
     (m1, s1), (m2, s2) = ([read_printed(x, rounding=rounding) for x in group] for group in (first, second))
     if min(s1.low, s2.low) <= 0:
         raise ValueError(f"both SDs must be above zero after rounding; got {first[1]!r} and {second[1]!r}")
-    per_square = n / stats.t.ppf(1 - p / 2, n - 1) ** 2
+    per_square = float(n / stats.t.ppf(1 - p / 2, n - 1) ** 2)
 
     def needed(difference: float, a: float, b: float) -> float:
         return (a * a + b * b - per_square * difference**2) / (2 * a * b)

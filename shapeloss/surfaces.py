@@ -91,7 +91,7 @@ class ShapeBiomarkers:
     extents_mm: tuple[float, float, float]
     """Side lengths of the bounding box along X, Y, Z."""
     inscribed_radius_mm: float
-    """Radius of the largest ball whose inside the surface does not enter."""
+    """Largest distance from the centre of a voxel inside to the nearest one outside; a cut is no outside."""
     sphericity: float
     """π^(1/3) (6 V)^(2/3) / A: 1 for a ball, less for all else; here A includes the cuts, which close the shape."""
 
@@ -183,11 +183,7 @@ def shape_biomarkers(mask: NDArray[Any], spacing: Sequence[float]) -> ShapeBioma
         for end in (0, -1)
     )
     surface = label_surface(mask, steps)
-    radius = float("nan")
-    if surface.n_points:
-        field, first, fine = _signed_distance(mask, steps)
-        deepest = first * steps + np.unravel_index(field.argmin(), field.shape) * fine
-        radius = float(np.abs(surface_error(pv.PolyData(deepest[None]), surface))[0])
+    radius = float("nan") if mask.all() else float(boundary_distance(mask, steps)[mask].max())
     sphericity = np.pi ** (1 / 3) * (6 * volume) ** (2 / 3) / (surface.area + cuts)
     return ShapeBiomarkers(volume / 1000, surface.area / 100, (x, y, z), radius, float(sphericity))
 

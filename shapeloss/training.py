@@ -48,7 +48,7 @@ class State:
     best_dice: float = -1.0
     best_step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
-    """One row per validation: step, mean training loss since the last, learning rate, mean Dice of the validation cases."""
+    """One row per validation: step, mean training loss since the last, learning rate, mean validation Dice."""
     losses: list[float] = field(default_factory=list)
     """Training losses since the last validation."""
 
@@ -77,7 +77,8 @@ def train(
     torch.use_deterministic_algorithms(True, warn_only=False)
     seed_everything(seed, verbose=False)
     fabric = Fabric(accelerator="auto", devices=1, precision=resolve_precision(options.precision))
-    network = VNet(1, manifest.num_classes, experiment.network.options).to(memory_format=torch.channels_last_3d)
+    network = VNet(1, manifest.num_classes, experiment.network.options)
+    network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in its stub
     optimiser = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
     model, optimiser = fabric.setup(network, optimiser)
 
@@ -95,7 +96,7 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = rate
         if hasattr(loss, "progress"):
-            loss.progress = step / options.steps
+            setattr(loss, "progress", step / options.steps)  # noqa: B010 (a loss with a schedule)
 
         generator = np.random.default_rng([seed, step])
         torch.manual_seed(int(generator.integers(2**62)))
@@ -244,10 +245,11 @@ def validation_dice(model: nn.Module, fabric: Fabric, cases: list[Case], options
 
 def truth_map(loss: nn.Module, case: Case, cache: Path) -> Tensor | None:
     """The map a loss needs of one truth, as (C, X, Y, Z), or None."""
-    spec = getattr(loss, "map_spec", None)
+    spec: Any = getattr(loss, "map_spec", None)
+    compute: Any = getattr(loss, "compute_map", None)
     if spec is None:
         return None
-    values = torch.from_numpy(cached_map(case, loss.compute_map, spec, cache))
+    values = torch.from_numpy(cached_map(case, compute, spec, cache))
     return values if values.ndim == 4 else values[None]
 
 
@@ -303,7 +305,7 @@ def save(
 
 
 def restore(path: Path, fingerprint: str, network: nn.Module, optimiser: Any) -> tuple[State, dict[str, Tensor]]:
-    """Go on from a checkpoint: fills network and optimiser; (state, best weights), or a fresh start where there is none."""
+    """Fill network and optimiser from a checkpoint: (state, best weights), or a fresh start where there is none."""
     if not path.is_file():
         return State(), {}
     with safe_open(path, "pt") as opened:

@@ -58,7 +58,7 @@ def test_manifest_comes_back_and_splits_are_disjoint(folder):
     assert manifest.num_classes == 3
     names = [manifest.names(split) for split in ("train", "validation", "test")]
     assert [len(part) for part in names] == [2, 1, 1]
-    assert sorted(sum(names, [])) == [f"case_{i}" for i in range(4)]
+    assert sorted(name for part in names for name in part) == [f"case_{i}" for i in range(4)]
     case = manifest.load("case_0")
     assert case.spacing == SPACING
     assert np.array_equal(case.labels, labels_of(0))

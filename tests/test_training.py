@@ -178,5 +178,5 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment, tiny_manifest,
     monkeypatch.setattr(
         "shapeloss.vnet.VNet.forward", lambda self, x: self.last.weight.sum() * x.repeat(1, 4, 1, 1, 1) * np.nan
     )
-    with pytest.raises(FloatingPointError, match="lower training.learning_rate"):
+    with pytest.raises(FloatingPointError, match=r"lower training\.learning_rate"):
         train(tiny_experiment, tiny_manifest, "ce", 0, tmp_path, tmp_path / "maps")

@@ -1,0 +1,92 @@
+"""How often the tests err and the intervals cover: a simulation at the sizes and distributions of this project.
+
+    python reproduce/benchmarks/error_rates.py [--replications 1000] [--output error_rates.csv]
+
+Without a true difference a test at 0.05 should reject in 5 % of the replications, or fewer where few cases allow only few
+p-values; a 95 % interval should cover the truth in 95 %. The last columns show what counting each seed of a case as a case
+of its own would do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import typer
+
+from shapeloss.files import atomic
+from shapeloss.paired import (
+    bootstrap_mean,
+    equivalence,
+    hodges_lehmann,
+    holm,
+    noninferiority,
+    paired_t_test,
+    sign_flip_test,
+    signed_rank_test,
+)
+
+Sampler = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+
+# Differences of mean 0 and SD 1. The skewed ones violate what Wilcoxon's test assumes, symmetry about the mean.
+DISTRIBUTIONS: dict[str, Sampler] = {
+    "normal": lambda rng, size: rng.normal(size=size),
+    "heavy tails (t, 4 df)": lambda rng, size: rng.standard_t(4, size=size) / np.sqrt(2),
+    "skewed (exponential)": lambda rng, size: rng.exponential(size=size) - 1,
+    "with ties and zeros": lambda rng, size: np.round(rng.normal(size=size)) / np.sqrt(13 / 12),
+}
+MARGIN = 0.8
+SEEDS = 3
+SEED_SD = 0.5  # of a run about its case, in units of the SD between cases
+
+
+def simulate(distribution: str, n: int, replications: int, seed: int = 0) -> dict[str, float]:
+    """Shares of the replications for `n` cases: rejections at 0.05 (0.025 for non-inferiority), and coverage at 95 %."""
+    rng = np.random.default_rng([seed, n, list(DISTRIBUTIONS).index(distribution)])
+    draw = DISTRIBUTIONS[distribution]
+    rows = []
+    for _ in range(replications):
+        d = draw(rng, (n,))
+        # three rivals compared with one reference, whose scores the three comparisons share
+        shared = draw(rng, (4, n))
+        family = holm([signed_rank_test(shared[0] - other).p for other in shared[1:]])
+        boot, shift = bootstrap_mean(d, resamples=1999, seed=int(rng.integers(2**31))), hodges_lehmann(d)
+        runs = (d[:, None] + rng.normal(0, SEED_SD, (n, SEEDS))).ravel()
+        rows.append({
+            "Wilcoxon": signed_rank_test(d).p < 0.05,
+            "sign flips": sign_flip_test(d).p < 0.05,
+            "t": paired_t_test(d).p < 0.05,
+            "any of 3 (Holm)": family.min() < 0.05,
+            "equivalent, at the margin": equivalence(d + MARGIN, MARGIN, test="wilcoxon").p < 0.05,
+            "not inferior, at the margin": noninferiority(d - MARGIN, MARGIN, test="wilcoxon").p < 0.025,
+            "bootstrap covers": boot.low <= 0 <= boot.high,
+            "Hodges–Lehmann covers": shift.low <= 0 <= shift.high,
+            "Wilcoxon, seeds as cases": signed_rank_test(runs).p < 0.05,
+        })  # fmt: skip
+    return {key: float(share) for key, share in pd.DataFrame(rows).mean().items()}
+
+
+def main(
+    replications: Annotated[int, typer.Option(help="Simulated studies for each row.", min=10)] = 1000,
+    output: Annotated[Path | None, typer.Option(help="CSV file to write.")] = None,
+) -> None:
+    """Print the table as Markdown, and write it as CSV."""
+    rows = [
+        {"differences": name, "n": n} | simulate(name, n, replications) for name in DISTRIBUTIONS for n in (5, 10, 20)
+    ]
+    table = pd.DataFrame(rows)
+    columns = list(table.columns)
+    print("| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns))
+    for row in rows:
+        print("| " + " | ".join(str(v) if isinstance(v, (str, int)) else f"{v:.3f}" for v in row.values()) + " |")
+    print(f"\nStandard error of a share near 0.05: {np.sqrt(0.05 * 0.95 / replications):.3f}.")
+    if output is not None:
+        with atomic(output) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,88 @@
+"""MONAI: a dictionary transform that adds φ, or another loss's map, computed from a label with its own affine."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
+from monai.transforms import MapTransform
+
+from shapeloss.distance import Reading
+from shapeloss.losses import DistancePenalizedCELoss, MapLoss
+
+
+class DistancePenaltyd(MapTransform):
+    """Add the map φ of each label, so that a loop can call `loss(logits, batch["label"], batch["phi"])`.
+
+    Put it after the loading, orientation and resampling of whole volumes and before random crops and rotations, which
+    then list "phi" beside "label" (mode "bilinear" where the label has "nearest"). It is deterministic, so that
+    `CacheDataset` and `PersistentDataset` compute it once for each volume.
+
+    Args:
+        keys: labels, channel first: (1, X, Y, Z) or (1, X, Y), whole numbers of any dtype.
+        output_keys: where the maps go, one for each key.
+        reading: of φ, as in :class:`shapeloss.losses.DistancePenalizedCELoss`.
+        loss: another loss whose map is wanted in place of φ, such as `BoundaryLoss(num_classes=4)`.
+        spacing: mm; None takes it from the affine of each label, which must then be a MetaTensor. A MetaTensor that was
+            not read from a file has the identity as its affine, 1 mm, whatever the truth is: give spacing for it.
+        allow_missing_keys: whether a missing key is skipped.
+
+    The maps are float32 of shape (1, X, Y[, Z]), or (K, X, Y[, Z]) for a loss with one map for each class: MetaTensors
+    with the label's meta data where the label is one.
+
+    >>> add_phi = DistancePenaltyd("label", spacing=(0.7, 0.365))
+    >>> add_phi({"label": torch.tensor([[[0, 0, 0, 1, 1]]])})["phi"]
+    tensor([[[0.0000, 0.5000, 1.0000, 1.0000, 0.0000]]])
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "label",
+        output_keys: KeysCollection = "phi",
+        reading: Reading = "compartment",
+        loss: MapLoss | None = None,
+        spacing: Sequence[float] | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.output_keys = (output_keys,) if isinstance(output_keys, str) else tuple(output_keys)  # type: ignore[arg-type]
+        if len(self.output_keys) != len(self.keys):
+            raise ValueError(f"output_keys must be one for each of keys {self.keys}, got {self.output_keys}")
+        self.loss = DistancePenalizedCELoss(reading=reading) if loss is None else loss
+        self.spacing = spacing
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key, output_key in self.key_iterator(result, self.output_keys):
+            result[output_key] = self._map(str(key), result[key])
+        return result
+
+    def _map(self, key: str, label: Any) -> torch.Tensor:
+        if label.ndim not in (3, 4) or len(label) != 1:
+            raise ValueError(
+                f"{key} must be one label map, channel first, (1, X, Y) or (1, X, Y, Z), got {tuple(label.shape)}; "
+                "use EnsureChannelFirstd for a missing channel and AsDiscreted(argmax=True) for one-hot channels"
+            )
+        if self.spacing is not None:
+            spacing: Sequence[float] = self.spacing
+        elif isinstance(label, MetaTensor):
+            spacing = [float(step) for step in affine_to_spacing(label.affine, r=label.ndim - 1)]
+        else:
+            raise ValueError(
+                f"{key} is a {type(label).__name__} without affine: give DistancePenaltyd spacing=(…) in mm"
+            )
+        values = np.asarray(label[0].cpu() if isinstance(label, torch.Tensor) else label[0])
+        labels = values.astype(np.int64)
+        if not np.array_equal(labels, values):
+            raise ValueError(f"{key} must hold whole numbers; was it resampled with another mode than 'nearest'?")
+        phi = self.loss.compute_map(labels, spacing)
+        if phi.ndim == labels.ndim:
+            phi = phi[None]
+        if isinstance(label, MetaTensor):
+            return MetaTensor(phi, meta=label.meta, applied_operations=label.applied_operations)
+        return torch.from_numpy(phi)

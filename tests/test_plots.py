@@ -1,0 +1,468 @@
+"""Figures: what they show, in which place and colour, and that equal input gives equal files."""
+
+from __future__ import annotations
+
+import struct
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import pyvista as pv
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.colors import to_hex
+from skimage.color import rgb2lab
+
+from shapeloss import charts, plots, style
+from shapeloss.distance import distance_penalty, weight_near_boundary
+from shapeloss.render import render_surfaces, view_plane
+from shapeloss.surfaces import label_surface, surface_error
+
+SPACING = (4.0, 1.5, 1.0)
+NAMES = {1: "femur", 2: "tibia"}
+
+
+def volume(classes=2, shape=(6, 20, 24)):
+    """Blocks one above the other, one per class, in the slices 2 to 5 of 6."""
+    labels = np.zeros(shape, np.uint8)
+    step = shape[2] // classes
+    for label in range(1, classes + 1):
+        labels[2:, 6:14, (label - 1) * step + 1 : label * step - 1] = label
+    image = np.random.default_rng(0).normal(size=shape) + 3 * labels
+    return image, labels
+
+
+def maps(classes=2, **changes):
+    image, labels = volume(classes)
+    phi = distance_penalty(labels, SPACING)
+    return {
+        "image": image,
+        "labels": labels,
+        "phi_by_compartment": [phi] * (classes + 1),
+        "phi": phi,
+        "spacing": SPACING,
+        "class_names": {label: f"structure {label}" for label in range(1, classes + 1)},
+    } | changes
+
+
+def sphere(radius, error, center=(0, 0, 0)):
+    mesh = pv.Sphere(radius=radius, center=center)
+    mesh["error_mm"] = np.full(mesh.n_points, float(error))
+    return mesh
+
+
+def history(seeds=(0, 1)):
+    return pd.DataFrame(
+        [
+            {"loss": loss, "seed": seed, "step": step, "train_loss": start / step, "val_dice": 1 - start / step}
+            for loss, start in (("dpce", 2.0), ("dice", 1.0))
+            for seed in seeds
+            for step in (10, 20, 40)
+        ]
+    )
+
+
+def scores():
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        [
+            {
+                "case": f"c{case}",
+                "loss": loss,
+                "seed": seed,
+                "boundary_dice_in_plane": rng.random(),
+                "dice": rng.random(),
+            }
+            for loss in ("dpce", "dice", "ce")
+            for seed in (0, 1)
+            for case in range(4)
+        ]
+    )
+
+
+def intervals(**changes):
+    row = {"comparison": "a − b", "estimate": 0.1, "low": 0.05, "high": 0.2, "margin_low": -0.02, "margin_high": 0.02}
+    return pd.DataFrame([row | changes])
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.findobj(matplotlib.text.Text)]
+
+
+def png_size(path):
+    return struct.unpack(">II", path.read_bytes()[16:24])
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: plots.figure_distance_maps(**maps()),
+        lambda: plots.figure_training(history()),
+        lambda: plots.figure_scores(scores()),
+        lambda: plots.figure_surface_errors({"dpce": [sphere(5, 1)], "dice": []}),
+    ],
+)
+def test_equal_figures_give_equal_files(make, tmp_path):
+    figure = make()
+    for name, drawn in (("a", figure), ("b", figure), ("c", make())):  # saved twice, and made twice
+        paths = plots.save_figure(drawn, tmp_path / name)
+        assert [path.name for path in paths] == [f"{name}.png", f"{name}.pdf"]
+    for ending in ("png", "pdf"):
+        first, second, third = ((tmp_path / f"{name}.{ending}").read_bytes() for name in "abc")
+        assert first == second == third
+    width, height = figure.get_size_inches()
+    assert png_size(tmp_path / "a.png") == (int(width * 200), int(height * 200))
+    assert b"CreationDate" not in (tmp_path / "a.pdf").read_bytes()
+    assert b"atplotlib" not in (tmp_path / "a.pdf").read_bytes()
+    assert b"Software" not in (tmp_path / "a.png").read_bytes()
+
+
+def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_text("old")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(style, "_rendered", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        plots.save_figure(plots.figure_intervals(intervals()), tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert (tmp_path / "a.png").read_text() == "old"
+
+
+def test_a_notebook_shows_what_is_saved(tmp_path):
+    figure = plots.figure_intervals(intervals())
+    assert figure._repr_png_() == plots.save_figure(figure, tmp_path / "a")[0].read_bytes()
+
+
+def test_the_callers_style_stays():
+    with matplotlib.rc_context({"font.size": 31}):
+        before = dict(matplotlib.rcParams)
+        figure = plots.figure_training(history())
+        assert dict(matplotlib.rcParams) == before
+        assert figure.axes[0].xaxis.label.get_fontsize() == 11
+
+
+# --- colours ---------------------------------------------------------------------------------------------------------
+
+
+def test_each_loss_and_bone_has_its_colour():
+    assert [style.loss_color(key) for key in ("dpce", "dice", "pcol", "focal", "ce")] == [
+        "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9",
+    ]  # fmt: skip
+    colors = [color for _, color in style.LOSSES.values()]
+    assert len(set(colors)) == len(colors)
+    assert style.loss_color("mine:Loss") == style.loss_color("mine:Loss") in style.OTHER_LOSSES
+    assert style.loss_name("package.module:MyLoss") == "MyLoss"
+    assert style.structure_color(1, "Femur") == style.structure_color(7, "femur") == style.BONES["femur"]
+    assert style.structure_color(1, "Anterior") != style.structure_color(2, "Posterior")
+
+
+def test_every_loss_has_a_name_and_a_colour():
+    from shapeloss.losses import LOSSES
+
+    assert set(LOSSES) <= set(style.LOSSES)
+
+
+def test_colours_go_with_losses_and_not_with_their_order():
+    for table in (history(), history().iloc[::-1]):
+        figure = plots.figure_training(table)
+        colors = {t.get_text().split("  ")[0]: to_hex(t.get_color()) for t in figure.axes[1].texts}
+        assert colors == {"Distance-penalised CE": "#d55e00", "Dice": "#0072b2"}
+
+
+def test_the_error_map_is_perceptually_uniform():
+    lab = rgb2lab(style.ERROR_MAP(np.arange(256))[None, :, :3])[0]
+    steps = np.linalg.norm(np.diff(lab, axis=0), axis=1)
+    assert steps.max() / steps.min() < 1.02
+    assert (np.diff(lab[:, 0]) < 0).all()  # ever darker: it reads in grey too
+
+
+# --- slices ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_central_slice_shows_most_structures():
+    labels = np.zeros((9, 4, 4), int)
+    assert plots.central_slice(labels) == 4
+    labels[6:, 0, 0] = 1
+    assert plots.central_slice(labels) == 6
+    labels[8, 1, 1] = 2
+    assert plots.central_slice(labels) == 8
+
+
+def test_slices_have_anterior_on_the_left_superior_on_top_and_true_proportions():
+    arguments = maps()
+    arguments["image"][3] = 0
+    arguments["image"][3, -1, -1] = 9  # the most anterior and superior voxel
+    axes = plots.figure_distance_maps(**arguments, slice_index=3).axes[0]
+    shown = axes.images[0]
+    assert shown.origin == "lower"
+    assert np.argwhere(shown.get_array() == 9).tolist() == [[23, 0]]  # the last row is the top one
+    assert shown.get_extent() == [0, 20 * 1.5, 0, 24 * 1.0]
+    assert axes.get_aspect() == 1
+    places = {text.get_text(): text.get_position() for text in axes.texts}
+    assert places["A"][0] < 0.5 < places["P"][0]
+    assert places["I"][1] < 0.5 < places["S"][1]
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3, 5])
+def test_distance_maps_of_any_number_of_classes(classes):
+    figure = plots.figure_distance_maps(**maps(classes))
+    compartments = figure.axes[1:-2] if len(figure.axes) > classes + 3 else figure.axes[1 : classes + 2]
+    assert len(compartments) == classes + 1
+    for axes, label in zip(compartments, [*range(1, classes + 1), 0], strict=True):
+        shown = axes.images[1].get_array()
+        inside = volume(classes)[1][2, ::-1, :].T == label
+        np.testing.assert_array_equal(np.isfinite(np.ma.filled(shown, np.nan)), inside)  # each in its own compartment
+        assert axes.images[1].get_clim() == (0, 1)
+    assert {f"structure {label}" for label in range(1, classes + 1)} | {"background"} <= set(texts(figure))
+
+
+def test_the_boundary_is_drawn_between_the_voxels():
+    figure = plots.figure_distance_maps(**maps(1))
+    combined = next(axes for axes in figure.axes if axes.get_title(loc="left").startswith("Combined"))
+    points = np.concatenate([path.vertices for path in combined.collections[0].get_paths()])
+    # the block holds the voxels 6 to 13 of 20 along Y, seen from the front: (20 − 14) to (20 − 6) times 1.5 mm
+    np.testing.assert_allclose((points[:, 0].min(), points[:, 0].max()), (9, 21))
+    np.testing.assert_allclose((points[:, 1].min(), points[:, 1].max()), (1, 23))
+    np.testing.assert_allclose(combined.collections[0].get_edgecolor()[0], (1, 1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"slice_index": 6}, "slice_index must be from 0 to 5"),
+        ({"phi": np.zeros((6, 20, 23))}, "every volume must have the shape"),
+        ({"labels": np.zeros((20, 24), int)}, "labels must be"),
+        ({"spacing": (1.0, 1.0)}, "three spacings"),
+    ],
+)
+def test_volumes_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        plots.figure_distance_maps(**maps(**changes))
+
+
+def test_an_empty_label_map_can_be_drawn(tmp_path):
+    image, labels = volume()
+    empty = np.zeros_like(labels)
+    phi = distance_penalty(empty, SPACING)
+    plots.save_figure(plots.figure_distance_maps(image, empty, [phi] * 3, phi, SPACING, NAMES), tmp_path / "a")
+    plots.save_figure(plots.figure_predictions(image, empty, {"ce": empty}, SPACING), tmp_path / "b")
+
+
+def test_readings_are_tabulated():
+    _, labels = volume()
+    readings = {"none": np.zeros(labels.shape), "default": distance_penalty(labels, SPACING)}
+    figure = plots.figure_readings(readings, labels, SPACING)
+    share, mean = weight_near_boundary(readings["default"], labels, SPACING, within=2.0)
+    found = texts(figure)
+    assert {f"{mean:.2f}", f"{100 * share:.1f} %", "1.00"} <= set(found)  # φ = 0 weighs every voxel 1
+    with pytest.raises(ValueError, match="phi_by_reading must hold"):
+        plots.figure_readings({}, labels, SPACING)
+
+
+def test_predictions_are_outlined_in_the_colour_of_their_loss_and_gaps_are_noted():
+    image, labels = volume()
+    half = np.where(labels == 1, 1, 0)
+    figure = plots.figure_predictions(image, labels, {"dpce": labels, "dice": half, "ce": 0 * labels}, SPACING)
+    for axes, loss, outlines in zip(figure.axes, ("dpce", "dice", "ce"), (4, 3, 2), strict=True):
+        assert len(axes.collections) == outlines
+        assert to_hex(axes.collections[0].get_edgecolor()[0]) == "#ffffff"
+        assert outlines == 2 or to_hex(axes.collections[-1].get_edgecolor()[0]) == style.loss_color(loss).lower()
+    notes = [[text for text in texts(axes) if "missed" in text] for axes in figure.axes]
+    assert notes == [[], ["1 of 2 structures missed"], ["missed"]]
+    with pytest.raises(ValueError, match="predictions must hold"):
+        plots.figure_predictions(image, labels, {}, SPACING)
+
+
+# --- surfaces --------------------------------------------------------------------------------------------------------
+
+
+def test_seen_from_behind_right_is_right():
+    for direction, right, up in (
+        ((0, -1, 0), (1, 0, 0), (0, 0, 1)),
+        ((0, 2, 0), (-1, 0, 0), (0, 0, 1)),
+        ((-1, 0, 0), (0, -1, 0), (0, 0, 1)),
+        ((0, 0, 1), (1, 0, 0), (0, 1, 0)),
+    ):
+        found = view_plane(direction)
+        np.testing.assert_allclose(found[0], right, atol=1e-12)
+        np.testing.assert_allclose(found[1], up, atol=1e-12)
+    with pytest.raises(ValueError, match="direction must be"):
+        view_plane((0, 0, 0))
+
+
+def draw(meshes, frame, direction=(0, -1, 0)):
+    return render_surfaces(meshes, frame, "error_mm", (0, 2), style.ERROR_MAP, direction, longest_side=200)
+
+
+def test_a_mesh_is_drawn_where_it_is():
+    small = sphere(3, 0, center=(8, -5, 4))
+    frame = [sphere(20, 0), small]
+    picture, (left, right, bottom, top) = draw([small], frame)
+    rows, columns = np.nonzero((picture < 250).any(axis=2))
+    x = left + (columns + 0.5) / picture.shape[1] * (right - left)
+    z = top - (rows + 0.5) / picture.shape[0] * (top - bottom)
+    np.testing.assert_allclose((x.min(), x.max()), (5, 11), atol=0.4)
+    np.testing.assert_allclose((z.min(), z.max()), (1, 7), atol=0.4)
+    np.testing.assert_allclose((left, right, bottom, top), (-23, 23, -23, 23), atol=0.1)
+
+
+def test_one_mesh_hides_another_that_lies_behind_it():
+    behind, before = sphere(5, 2, center=(0, 20, 0)), sphere(5, 0, center=(0, -20, 0))
+    (seen_from_behind, _), (from_the_front, _) = (draw([behind, before], [behind, before], (0, y, 0)) for y in (-1, 1))
+    assert seen_from_behind[100, 100].sum() > 2 * from_the_front[100, 100].sum()  # pale without error, dark with it
+
+
+def test_the_colour_is_the_absolute_error():
+    frame = [sphere(10, 0)]
+    pictures = {error: draw([sphere(10, error)], frame)[0] for error in (0, 1, -1, 2)}
+    np.testing.assert_array_equal(pictures[1], pictures[-1])
+    for error, picture in pictures.items():
+        drawn, wanted = picture[100, 100] / 255, np.array(style.ERROR_MAP(abs(error) / 2)[:3])
+        ratio = drawn / wanted  # the light dims all three channels alike
+        assert np.ptp(ratio) < 0.15
+        assert 0.6 < ratio.mean() < 1.2
+
+
+def test_the_error_of_concentric_spheres_of_voxels_is_written_below_them():
+    grid = np.stack(np.meshgrid(*[np.arange(n) * s for n, s in zip((13, 34, 50), SPACING, strict=True)], indexing="ij"))
+    r = np.sqrt(((grid - np.array([24, 25, 24.5])[:, None, None, None]) ** 2).sum(axis=0))
+    truth = label_surface(r <= 15, SPACING)
+    meshes = {}
+    for loss, radius in (("dpce", 15), ("dice", 16), ("focal", 14)):
+        mesh = label_surface(r <= radius, SPACING)
+        mesh["error_mm"] = surface_error(mesh, truth)
+        meshes[loss] = [mesh]
+    figure = plots.figure_surface_errors(meshes)
+    means = [float(text.split()[1]) for text in texts(figure) if text.startswith("mean")]
+    np.testing.assert_allclose(means, (0, 1, 1), atol=0.12)
+    pictures = [axes.images[0] for axes in figure.axes[:3]]
+    assert len({tuple(picture.get_extent()) for picture in pictures}) == 1  # one place and scale for all
+    assert "Distance of the predicted surface from the truth, posterior view" in texts(figure)
+
+
+def test_missed_structures_are_said_and_nothing_crashes(tmp_path):
+    meshes = {"dpce": [sphere(5, 1), pv.PolyData()], "dice": [pv.PolyData(), pv.PolyData()]}
+    figure = plots.figure_surface_errors(meshes)
+    plots.save_figure(figure, tmp_path / "a")
+    assert [text for text in texts(figure) if "missed" in text] == ["1 of 2 structures missed", "missed"]
+    nothing = plots.figure_surface_errors({"dpce": [pv.PolyData()]})
+    plots.save_figure(nothing, tmp_path / "b")
+    assert "missed" in texts(nothing)
+
+
+def test_one_scale_for_all_losses():
+    meshes = {"dpce": [sphere(5, 0.2)], "dice": [sphere(5, -3.1)]}
+    assert plots.figure_surface_errors(meshes).axes[-1].get_ylim() == (0, 3.5)
+    assert plots.figure_surface_errors(meshes, maximum_mm=2).axes[-1].get_ylim() == (0, 2)
+
+
+def test_landmarks_are_marked_in_each_panel():
+    meshes = {"dpce": [sphere(5, 1)], "dice": [sphere(5, 1)]}
+    figure = plots.figure_surface_errors(meshes, landmarks={"notch_roof": (1, 9, 3)}, direction=(0, 1, 0))
+    for axes in figure.axes[:2]:
+        assert next(text.xy for text in axes.texts if text.get_text() == "1") == (-1, 3)
+    assert "1\u00a0notch\u00a0roof" in texts(figure)
+    assert any("anterior view" in text for text in texts(figure))
+
+
+def test_meshes_without_errors_are_refused():
+    with pytest.raises(ValueError, match="error_mm"):
+        plots.figure_surface_errors({"dpce": [pv.Sphere()]})
+    with pytest.raises(ValueError, match="meshes must hold"):
+        plots.figure_surface_errors({})
+
+
+def test_figure_1_holds_both_parts(tmp_path):
+    figure = plots.figure1(maps(), {"meshes": {"dpce": [sphere(5, 1)], "dice": [sphere(5, 2)]}, "maximum_mm": 3})
+    plots.save_figure(figure, tmp_path / "figure1")
+    found = texts(figure)
+    assert {"Mask, sagittal slice 3 of 6", "Map of each compartment", "Dice", "mean 1.00 mm"} <= set(found)
+    assert len(figure.subfigs) == 2
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def test_learning_curves():
+    figure = plots.figure_training(history())
+    left, right = figure.axes
+    assert len(left.lines) == len(right.lines) == 2 * 3  # two seeds and their mean, for two losses
+    for line in left.lines:
+        np.testing.assert_allclose(line.get_ydata(), (1, (2 - 1) / (4 - 1), 0))  # 1/10, 1/20, 1/40, from 1 to 0
+    np.testing.assert_allclose(right.lines[2].get_ydata(), (0.8, 0.9, 0.95))
+    assert {"Dice  0.975", "Distance-penalised CE  0.950"} <= set(texts(figure))
+    assert len(plots.figure_training(history(seeds=(0,))).axes[0].lines) == 2
+
+
+def test_a_constant_training_loss_can_be_drawn():
+    figure = plots.figure_training(history().assign(train_loss=1.0))
+    assert all(np.isfinite(line.get_ydata()).all() for line in figure.axes[0].lines)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=15))
+def test_labels_beside_curves_do_not_overlap(values):
+    heights = sorted(values, reverse=True)
+    moved = list(charts._spread(heights, gap=0.06))
+    assert all(a - b > 0.0599 for a, b in zip(moved, moved[1:], strict=False))
+    assert min(moved) > -1e-9
+    assert max(moved) < 1 + 1e-9
+
+
+def test_labels_with_room_stay_in_place():
+    assert list(charts._spread([0.9, 0.5, 0.2])) == [0.9, 0.5, 0.2]
+
+
+def test_scores_are_case_means_joined_across_losses():
+    table = scores()
+    axes = plots.figure_scores(table).axes[0]
+    by_case = table.groupby(["loss", "case"])["boundary_dice_in_plane"].mean()
+    expected = by_case.unstack("loss")[["dpce", "dice", "ce"]].to_numpy()
+    joined = np.array([line.get_ydata() for line in axes.lines[:4]])
+    np.testing.assert_allclose(joined, expected)
+    diamonds = [line for line in axes.lines if line.get_marker() == "D"]
+    np.testing.assert_allclose([line.get_ydata()[0] for line in diamonds], expected.mean(axis=0))
+    assert [to_hex(line.get_color()) for line in diamonds] == ["#d55e00", "#0072b2", "#56b4e9"]
+
+
+def test_a_score_that_is_missing_is_counted():
+    table = scores()
+    table.loc[(table.loss == "dice") & (table.case == "c1"), "dice"] = np.nan
+    assert "3 of 4 cases" in texts(plots.figure_scores(table, {"dice": "Dice"}))
+
+
+def test_intervals_show_estimate_limits_and_band():
+    table = pd.concat([intervals(), intervals(estimate=np.nan, low=np.nan, high=np.nan), intervals(low=-np.inf)])
+    figure = plots.figure_intervals(table, label="difference in Dice")
+    axes = figure.axes[0]
+    assert axes.lines[0].get_xdata().tolist() == [0.05, 0.2]
+    assert axes.lines[1].get_xdata().tolist() == [0.1]
+    band = axes.collections[0].get_paths()[0].get_extents()
+    assert (band.x0, band.x1) == (-0.02, 0.02)
+    assert [t for t in texts(axes) if "[" in t or "not" in t] == [
+        "+0.100  [+0.050, +0.200]", "not tested", "+0.100  [−inf, +0.200]",
+    ]  # fmt: skip
+    assert axes.get_xlabel() == "difference in Dice   (grey: margins)"
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first row on top
+    plain = plots.figure_intervals(intervals(margin_low=np.nan, margin_high=np.nan)).axes[0]
+    assert len(plain.collections) == 0
+    assert "margins" not in plain.get_xlabel()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: plots.figure_training(history().drop(columns="seed")), "history must have rows.*lacks seed"),
+        (lambda: plots.figure_training(history().iloc[:0]), "it has 0 rows"),
+        (lambda: plots.figure_scores(scores(), {"hd95": "HD95"}), "per_case must have.*lacks hd95"),
+        (lambda: plots.figure_intervals(intervals().drop(columns="low")), "differences must have.*lacks low"),
+    ],
+)
+def test_tables_that_lack_something_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
