@@ -148,6 +148,14 @@ def check(profile: Path, data: str) -> Experiment:
     return experiment
 
 
+def snakemake_command(results: Path, cores: int) -> list[str]:
+    """How Snakemake is called: everything it keeps lies below `results`."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "reproduce" / "Snakefile")]
+    command += ["--directory", str(results), "--configfile", str(results / "workflow.json"), "--cores", str(cores)]
+    # our own lock stands in for Snakemake's, which a killed run would leave behind
+    return command + ["--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "input", "code"]
+
+
 def run(experiment: Experiment, profile: Path, data: str, results: Path, figures: Path, cores: int) -> int:
     """Let Snakemake bring the results up to date; returns its exit status."""
     results.mkdir(parents=True, exist_ok=True)
@@ -159,10 +167,7 @@ def run(experiment: Experiment, profile: Path, data: str, results: Path, figures
         "python": sys.executable,
     }
     write_json(results / "workflow.json", config)
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "reproduce" / "Snakefile")]
-    command += ["--directory", str(results), "--configfile", str(results / "workflow.json"), "--cores", str(cores)]
-    # our own lock stands in for Snakemake's, which a killed run would leave behind
-    command += ["--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "input", "code"]
+    command = snakemake_command(results, cores)
     log = results / "log" / "snakemake.txt"
     log.parent.mkdir(exist_ok=True)
     progress = Progress(results)

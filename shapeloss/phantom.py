@@ -1,12 +1,11 @@
 """A synthetic sagittal DESS knee whose boundary is known exactly, and data sets of such knees.
 
-A subject's anatomy (`phantom_anatomy`) is a set of signed distance fields in world mm and knows of no grid; a voxel belongs to
-a bone when the signed distance of its centre is negative. Grey values come from `phantom_contrast`.
+A subject's anatomy (`phantom_anatomy`) is a set of signed distance fields in world mm and knows of no grid; a voxel
+belongs to a bone when the signed distance of its centre is negative. Grey values come from `phantom_contrast`.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -26,10 +25,12 @@ from shapeloss.phantom_anatomy import (
     Bone,
     Coordinates,
     bone_field,
+    box,
+    coordinates,
     distance_and_normal,
     draw_anatomy,
-    landmarks,
     signed_distances,
+    to_world,
 )
 from shapeloss.phantom_contrast import PhantomOptions, acquire, draw_tissue, render
 
@@ -46,7 +47,9 @@ __all__ = [
 ]
 
 NAME = "shapeloss phantom knees"  # of the data set
-_OWN_FILE = re.compile(r"(imagesTr|labelsTr|landmarks)/(knee_\d+|\.partial-\w+)\.(nii\.gz|json)")
+_OWN_FILE = re.compile(
+    r"dataset\.json|\.partial-\w+\.json|(imagesTr|labelsTr|landmarks)/(knee_\d+|\.partial-\w+)\.(nii\.gz|json)"
+)
 _SLAB_VOXELS = 1_500_000  # worked on at a time, which keeps the memory of a DESS knee near 1 GB
 
 
@@ -56,7 +59,7 @@ class Knee:
 
     Attributes:
         image: (X, Y, Z) float32.
-        labels: (X, Y, Z) uint8: 0 background, 1 femur, 2 tibia, 3 patella; by the signed distance of the voxel's centre.
+        labels: (X, Y, Z) uint8: 0 background, 1 femur, 2 tibia, 3 patella; where the voxel's centre lies.
         affine: (4, 4) voxel index → world mm (RAS).
         landmarks: name → world mm (x, y, z).
         distances: (3, X, Y, Z) float32: signed distance in mm of each voxel's centre to the femur, tibia and patella,
@@ -99,7 +102,7 @@ def make_knee(subject: int, options: PhantomOptions, seed: int = 0) -> Knee:
     bones_rng, tissue_rng, noise_rng = _streams(subject, seed)
     anatomy = draw_anatomy(bones_rng)
     tissue = draw_tissue(tissue_rng, anatomy)
-    signal = np.empty(options.shape, np.float32)
+    signal, labels = np.empty(options.shape, np.float32), np.empty(options.shape, np.uint8)
     distances = np.empty((3, *options.shape), np.float32)
     step = max(1, _SLAB_VOXELS // (options.shape[1] * options.shape[2]))
     for start in range(0, options.shape[0], step):
@@ -107,10 +110,9 @@ def make_knee(subject: int, options: PhantomOptions, seed: int = 0) -> Knee:
         points = _grid(options, start - 1, stop + 1)  # one slice more on each side, for differences
         bones = [distance_and_normal(points, bone) for bone in anatomy.bones]
         signal[start:stop] = render(points, bones, anatomy, tissue, options)[1:-1]
-        for k, (distance, _) in enumerate(bones):
-            distances[k, start:stop] = distance[1:-1]
-    nearest = distances.argmin(0).astype(np.uint8)
-    labels = np.where(distances.min(0) < 0, nearest + np.uint8(1), np.uint8(0))
+        slab = np.stack([distance[1:-1] for distance, _ in bones])
+        distances[:, start:stop] = slab
+        labels[start:stop] = np.where(slab.min(0) < 0, slab.argmin(0) + 1, 0)
     image = acquire(signal, tissue, options, noise_rng)
     return Knee(image, labels, options.affine, landmarks(anatomy), distances, anatomy)
 
@@ -122,7 +124,7 @@ def _extreme(bone: Bone, direction: tuple[int, int, int], centre: tuple, half: t
         local = box(at, size, step)
         local = local[(np.abs(local - centre) <= np.asarray(half) + 1e-6).all(1)]
         world = to_world(local, bone)
-        inside = bone_field(tuple(world.T.astype(np.float32)), bone) < 0  # type: ignore[arg-type]
+        inside = bone_field(coordinates(world), bone) < 0
         at = local[inside][np.argmax(world[inside] @ direction)]
     return to_world(at, bone)
 
@@ -130,15 +132,15 @@ def _extreme(bone: Bone, direction: tuple[int, int, int], centre: tuple, half: t
 def _first_surface(bone: Bone, start: tuple, end: tuple) -> NDArray[np.float64]:
     """Where the way from start (outside) to end, both in the bone's frame, first enters the bone; to 0.02 mm."""
     way = np.linspace(start, end, 2001)
-    inside = bone_field(tuple(to_world(way, bone).T.astype(np.float32)), bone) < 0  # type: ignore[arg-type]
+    inside = bone_field(coordinates(to_world(way, bone)), bone) < 0
     return to_world(way[np.argmax(inside)], bone)
 
 
 def landmarks(anatomy: Anatomy) -> dict[str, tuple[float, float, float]]:
     """Landmarks in world mm: points of the surfaces, except the patella's centre, which is its centre of mass.
 
-    The roof of the intercondylar notch above the middle of the joint; of each femoral condyle the most posterior and the most
-    distal point; the middle of each tibial plateau; the highest point of the tibia's eminence.
+    The roof of the intercondylar notch above the middle of the joint; of each femoral condyle the most posterior and the
+    most distal point; the middle of each tibial plateau; the highest point of the tibia's eminence.
     """
     femur, tibia, patella = anatomy.bones
     points = {"notch_roof": _first_surface(femur, (0, -5, -2), (0, -5, 40))}
@@ -149,8 +151,9 @@ def landmarks(anatomy: Anatomy) -> dict[str, tuple[float, float, float]]:
         points[f"{name}_plateau"] = _first_surface(tibia, (sign * 20, -6, 20), (sign * 20, -6, -20))
     points["eminence"] = _extreme(tibia, (0, 0, 1), (0, -5, 0), (10, 12, 12))
     world = to_world(box(np.zeros(3), 32.0, 1.0), patella)
-    points["patella_centre"] = world[bone_field(tuple(world.T.astype(np.float32)), patella) < 0].mean(0)  # type: ignore[arg-type]
-    return {name: tuple(round(float(c), 3) for c in point) for name, point in points.items()}  # type: ignore[misc]
+    points["patella_centre"] = world[bone_field(coordinates(world), patella) < 0].mean(0)
+    world_points = ((name, point.tolist()) for name, point in points.items())
+    return {name: (round(x, 3), round(y, 3), round(z, 3)) for name, (x, y, z) in world_points}
 
 
 # Mean and SD over 24 manual OAI DESS masks, as seen in the field of view (extents: no SD is known).
@@ -173,7 +176,8 @@ def anatomy_statistics(subjects: int = 24, seed: int = 0, sampling_mm: float = 1
         sampling_mm: isotropic sampling.
 
     Returns:
-        One row for each bone and quantity: columns `bone`, `quantity`, `real_mean`, `real_sd`, `phantom_mean`, `phantom_sd`.
+        One row for each bone and quantity, with columns `bone`, `quantity`, `real_mean`, `real_sd` (NaN where unknown),
+        `phantom_mean` and `phantom_sd`.
     """
     if subjects < 2:
         raise ValueError(f"subjects: wanted at least 2 for a standard deviation, got {subjects}")
@@ -212,8 +216,8 @@ def write_dataset(
 ) -> None:
     """Write knees as a data set in Decathlon layout; equal arguments give equal bytes.
 
-    Files: `imagesTr/knee_001.nii.gz` (float32), `labelsTr/knee_001.nii.gz` (uint8), `landmarks/knee_001.json` (name → world
-    mm), and last, when everything else is complete, `dataset.json`. Knees that an earlier call left there are replaced.
+    Files: `imagesTr/knee_001.nii.gz` (float32), `labelsTr/knee_001.nii.gz` (uint8), `landmarks/knee_001.json` (name →
+    world mm), and last, when all else is complete, `dataset.json`. Knees that an earlier call left there are replaced.
 
     Args:
         folder: where; made if it does not exist.
@@ -255,16 +259,13 @@ def write_dataset(
 
 def _clear(folder: Path) -> None:
     """Remove what an earlier call wrote, `dataset.json` first; refuse a folder that holds anything else."""
-    described = folder / "dataset.json"
-    files = [path for path in sorted(folder.rglob("*")) if not path.is_dir()]
-    foreign = [
-        path for path in files if path != described and not _OWN_FILE.fullmatch(path.relative_to(folder).as_posix())
-    ]
-    if described.exists() and json.loads(described.read_text(encoding="utf-8")).get("name") != NAME:
-        foreign.append(described)
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if not path.is_dir()}
+    foreign = [name for name in files if not _OWN_FILE.fullmatch(name)]
+    if "dataset.json" in files and f'"name": "{NAME}"' not in files["dataset.json"].read_text("utf-8", "replace"):
+        foreign.append("dataset.json")
     if foreign:
         raise ValueError(
-            f"{folder} holds {foreign[0].relative_to(folder)}, which is no phantom's; give an empty folder or a new one"
+            f"folder {folder} holds {foreign[0]}, which is not the phantom's; give an empty or a new folder"
         )
-    for path in sorted(files, key=lambda path: path != described):
+    for path in sorted(files.values(), key=lambda path: path.name != "dataset.json"):
         path.unlink()

@@ -38,6 +38,10 @@ from shapeloss.phantom_anatomy import (
     to_world,
 )
 
+Voxels = Annotated[int, Field(ge=4)]
+Millimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
 # Signal relative to cartilage's, about as in DESS with water excitation.
 CARTILAGE, CORTEX, MARROW, SCAR = 1.0, 0.05, 0.25, 0.17
 SKIN, FAT, MUSCLE, TENDON, MENISCUS, FLUID, VESSEL = 0.40, 0.27, 0.50, 0.08, 0.09, 1.15, 0.95
@@ -63,27 +67,23 @@ _MUSCLES = (
 class PhantomOptions:
     """The grid and the difficulty of the phantom's images."""
 
-    shape: tuple[Annotated[int, Field(ge=4)], Annotated[int, Field(ge=4)], Annotated[int, Field(ge=4)]] = (24, 72, 96)
-    """Voxels along (X, Y, Z): left to right, posterior to anterior, inferior to superior. An OAI DESS has 160, 384, 384."""
-    spacing: tuple[
-        Annotated[float, Field(gt=0, allow_inf_nan=False)],
-        Annotated[float, Field(gt=0, allow_inf_nan=False)],
-        Annotated[float, Field(gt=0, allow_inf_nan=False)],
-    ] = (4.0, 1.5, 1.5)
-    """mm in the same order. An OAI DESS has 0.7, 0.365, 0.365."""
-    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.04
+    shape: tuple[Voxels, Voxels, Voxels] = (24, 72, 96)
+    """Voxels along X (left to right), Y (posterior to anterior) and Z (inferior to superior). OAI DESS: 160, 384, 384."""
+    spacing: tuple[Millimetres, Millimetres, Millimetres] = (4.0, 1.5, 1.5)
+    """mm in the same order. OAI DESS: 0.7, 0.365, 0.365."""
+    noise: Amount = 0.04
     """SD of the noise in either channel of the Rician noise, relative to cartilage's signal."""
     bias: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """Relative amplitude of the smooth, multiplicative bias field."""
-    blur_mm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    blur_mm: Amount = 0.0
     """Full width at half maximum of a point spread beyond the voxel's own, in mm."""
     edge_contrast: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Contrast at the bones' edges: 1 as in DESS; lower, and in patches the two sides of an edge become one grey."""
-    cortex_mm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.9
+    """Contrast at the bones' edges: 1 as in DESS; lower, and patches of the edges fade into the marrow's grey."""
+    cortex_mm: Amount = 0.9
     """Mean thickness of the dark cortex in mm; along the surface it varies from a fifth to twice that."""
-    texture: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.06
+    texture: Amount = 0.06
     """RMS of the texture of marrow, muscle and fat, relative to cartilage's signal."""
-    vessels: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    vessels: Amount = 1.0
     """Bright tubes behind, along and inside the bones: 1 as usual, more for wider ones, 0 for none."""
 
     @property
@@ -100,7 +100,8 @@ class Tissue:
 
     cortex: Waves  # thickness
     cartilage: Waves  # thickness
-    lost: Waves  # where edges fade when `edge_contrast` is low
+    lost: Waves  # where edges fade when `edge_contrast` is low; also the outline of the muscles
+    shift: Waves  # how far the faded band lies off the edge
     oedema: Waves  # bright patches of marrow
     marrow: Waves  # trabecular texture
     soft: Waves  # texture of muscle and fat
@@ -118,6 +119,7 @@ def draw_tissue(rng: np.random.Generator, anatomy: Anatomy) -> Tissue:
         cortex=draw_waves(rng, 12, 50, 6),
         cartilage=draw_waves(rng, 15, 40, 5),
         lost=draw_waves(rng, 14, 45, 6),
+        shift=draw_waves(rng, 16, 50, 6),
         oedema=draw_waves(rng, 20, 60, 6),
         marrow=draw_waves(rng, 1.2, 6, 36),
         soft=draw_waves(rng, 2.5, 14, 12, along_z=0.3),
@@ -153,7 +155,7 @@ class _Canvas:
         The field need not be a distance: its differences between neighbouring voxels are its gradient times the voxel's
         width. What is thinner than a voxel leaves a share of what lies below.
         """
-        if field.min() > 0 and thickness_mm > self.voxel_mm:
+        if field.min() > 4.5 * self.voxel_mm:  # no voxel of the slab is touched
             return
         share = coverage(field, sum(np.abs(g) for g in np.gradient(field)))
         self.image[...] += share * np.float32(min(1.0, thickness_mm / self.voxel_mm)) * (value - self.image)
@@ -176,7 +178,7 @@ def _soft_tissue(
     # The limb's outline in each axial plane: its front follows patella, patellar tendon and tibia.
     front = 42 + 24 * smooth_step((z + 12) / 22)
     back = -69 - 5 * np.tanh((np.abs(z - 10) - 35) / 25)
-    limb = ellipse(x, y - (front + back) / 2, np.float32(60), (front - back) / 2, 2.2)
+    limb = ellipse(x, y - (front + back) / 2, 60.0, (front - back) / 2, 2.2)
     limb = np.minimum(limb, np.minimum.reduce(d) - 5)
     canvas.paint(limb, SKIN)
     grain = np.float32(options.texture) * tissue.soft(p, options.spacing)
@@ -302,8 +304,10 @@ def render(
         inner = coverage(dist + cortex, width)
         value = image[near] * (1 - outer) + np.float32(CARTILAGE) * (outer - edge) + np.float32(CORTEX) * (edge - inner)
         value += inner * _marrow(at, q, k, tissue, options)
+        # An edge fades into the marrow's grey in a band that does not quite follow it, or the band would give it away.
         fade = np.float32(1 - options.edge_contrast) * np.clip(np.float32(0.7) + np.float32(0.5) * tissue.lost(q), 0, 1)
-        image[near] = value + fade * np.exp(-((dist / 3) ** 2)) * (np.float32(MARROW + 0.06) - value)
+        band = np.exp(-(((dist - np.float32(1.5) * tissue.shift(q)) / 3) ** 2))
+        image[near] = value + fade * band * (np.float32(MARROW) - value)
     return image
 
 

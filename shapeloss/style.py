@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from scipy.interpolate import PchipInterpolator
 from skimage.color import lab2rgb
 
@@ -147,5 +148,8 @@ def _rendered(figure: Figure, file_format: str) -> bytes:
     unset = {"png": ("Software",), "pdf": ("CreationDate", "Creator", "Producer")}[file_format]
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
+        if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+            figure.draw_without_rendering()  # lays out
+            figure.set_layout_engine("none")  # or each further drawing would move everything a little
         figure.savefig(buffer, format=file_format, dpi=200, metadata=dict.fromkeys(unset))
     return buffer.getvalue()

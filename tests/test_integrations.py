@@ -85,7 +85,7 @@ def test_plain_arrays_need_the_spacing(labels, kind, dtype):
     np.testing.assert_allclose(np.asarray(result["phi"][0]), distance_penalty(labels, KNEE), atol=1e-6)
     assert result["id"] == 7
     assert result["label"] is label
-    with pytest.raises(ValueError, match="label is a .* without affine"):
+    with pytest.raises(ValueError, match=r"label is a .* without affine"):
         DistancePenaltyd("label")({"label": label})
 
 
@@ -102,7 +102,7 @@ def test_readings_other_losses_2d_and_several_keys(labels):
 
 def test_bad_labels_for_monai(labels):
     transform = DistancePenaltyd("label", spacing=KNEE)
-    with pytest.raises(ValueError, match="channel first.*EnsureChannelFirstd"):
+    with pytest.raises(ValueError, match=r"channel first.*EnsureChannelFirstd"):
         transform({"label": torch.as_tensor(labels)})
     with pytest.raises(ValueError, match=r"got \(3, 8, 12, 10\).*AsDiscreted"):
         transform({"label": torch.zeros(3, 8, 12, 10)})

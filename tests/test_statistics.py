@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -352,3 +354,20 @@ def test_error_rates_at_the_level() -> None:
     edge = rng.normal(0.5, 1, size=(300, 10))
     assert np.mean([equivalence(d, 0.5).p < 0.05 for d in edge]) < 0.09
     assert np.mean([noninferiority(-d, 0.5, 0.05).p < 0.05 for d in edge]) == pytest.approx(0.05, abs=0.038)
+
+
+def test_the_benchmark_shows_why_seeds_are_no_cases() -> None:
+    path = Path(__file__).parents[1] / "reproduce" / "benchmarks" / "error_rates.py"
+    spec = importlib.util.spec_from_file_location("error_rates", path)
+    assert spec is not None
+    assert spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    for sample in benchmark.DISTRIBUTIONS.values():
+        d = sample(np.random.default_rng(0), (100_000,))
+        assert (d.mean(), d.std()) == pytest.approx((0, 1), abs=0.02)
+    shares = benchmark.simulate("normal", 10, 60)
+    assert shares["Wilcoxon"] <= 0.15
+    assert shares["any of 3 (Holm)"] <= 0.15
+    assert shares["Hodges–Lehmann covers"] >= 0.85
+    assert shares["Wilcoxon, seeds as cases"] >= 0.15

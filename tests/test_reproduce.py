@@ -1,0 +1,247 @@
+"""The whole path on the smoke profile, as a user starts it: from nothing, again, after a kill, and after a change."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "reproduce"))
+
+import compare
+import notebook
+import readme
+import run
+
+from shapeloss.experiment import load_experiment
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+class Tree:
+    """A copy of the project that a test may change, with its results and figures."""
+
+    def __init__(self, folder):
+        self.folder, self.results, self.figures = folder, folder / "results" / "smoke", folder / "figures" / "smoke"
+        for part in ("shapeloss", "reproduce", "notebooks"):
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        self.environment = os.environ | {"PYTHONPATH": str(folder), "CI": "true"}
+        self.command = [sys.executable, str(folder / "reproduce" / "run.py"), "--profile", "smoke", "--cores", "2"]
+
+    def start(self):
+        return subprocess.Popen(
+            self.command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True, cwd=self.folder,
+        )  # fmt: skip
+
+    def run(self):
+        process = self.start()
+        output, _ = process.communicate(timeout=600)
+        return process.returncode, output
+
+    def to_do(self):
+        """The rules that Snakemake would run now."""
+        code = "import sys; sys.path.insert(0, 'reproduce'); import run; print(*run.snakemake_command(*sys.argv[1:]))"
+        command = subprocess.check_output(
+            [sys.executable, "-c", code, str(self.results), "1"], env=self.environment, cwd=self.folder, text=True
+        ).split()
+        done = subprocess.run([*command, "-n"], env=self.environment, capture_output=True, text=True, check=True)
+        text = done.stdout + done.stderr
+        rules = {line.split()[0] for line in text.splitlines() if len(line.split()) == 2 and line.split()[1].isdigit()}
+        return rules - {"all", "total"}
+
+    def numbers(self):
+        """Everything that must be the same in two runs."""
+        names = ["per_case.csv", "table1.csv"]
+        files = {name: (self.figures / name).read_bytes() for name in names}
+        runs = sorted(self.results.glob("runs/*/*"))
+        return files | {str(f.relative_to(self.results)): (f / "weights.safetensors").read_bytes() for f in runs}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The smoke profile, run once without a break."""
+    tree = Tree(tmp_path_factory.mktemp("project"))
+    status, output = tree.run()
+    assert status == 0, output
+    return tree, output
+
+
+def test_it_makes_the_figure_and_the_table_and_says_where(whole):
+    tree, output = whole
+    for stem in ("figure1", "figure1_top", "figure1_bottom", "scores", "training", "readings"):
+        assert (tree.figures / f"{stem}.png").stat().st_size > 10_000
+        assert (tree.figures / f"{stem}.pdf").read_bytes().startswith(b"%PDF")
+    table = pd.read_csv(tree.figures / "table1.csv")
+    assert table.loss.tolist() == ["dpce", "ce", "dice"]
+    assert table.n.tolist() == [2, 2, 2]
+    assert "0.29 ± 0.04" in (tree.figures / "table1.md").read_text()  # what the paper reports, beside ours
+    assert r"\begin{tabular}" in (tree.figures / "table1.tex").read_text()
+    scores = pd.read_csv(tree.figures / "per_case.csv")
+    assert len(scores) == 3 * 2 * 5  # losses, test cases, three bones with their mean and all merged
+    assert "figures/smoke/table1.md" in output
+    assert "left" in output  # an estimate of the time left
+    executed = nbformat.read(tree.results / "notebooks" / "01_distance_maps.ipynb", as_version=4)
+    assert any(cell.get("outputs") for cell in executed.cells)
+
+
+def test_a_second_call_does_nothing(whole):
+    tree, _ = whole
+    before = {path: path.stat().st_mtime_ns for path in tree.figures.iterdir()}
+    status, output = tree.run()
+    assert status == 0
+    assert "to do" not in output
+    assert before == {path: path.stat().st_mtime_ns for path in tree.figures.iterdir()}
+
+
+def test_what_changes_is_made_again_and_nothing_else(whole):
+    tree, _ = whole
+    assert tree.to_do() == set()
+    for path in tree.folder.glob("shapeloss/*.py"):
+        path.touch()
+    assert tree.to_do() == set()  # a time stamp is no change
+    changes = {
+        "shapeloss/losses.py": {"distance_maps", "train", "evaluate", "error_maps"},
+        "shapeloss/phantom.py": {"phantom", "data", "distance_maps", "train", "evaluate", "error_maps"},
+        "shapeloss/paired.py": {"evaluate", "error_maps"},
+    }
+    for name, rules in changes.items():
+        text = (tree.folder / name).read_text()
+        (tree.folder / name).write_text(text + "\n# changed\n")
+        assert tree.to_do() == rules, name
+        (tree.folder / name).write_text(text)
+    profile = tree.folder / "reproduce/profiles/smoke.yaml"
+    text = profile.read_text()
+    profile.write_text(text.replace("steps: 20", "steps: 21"))
+    assert tree.to_do() == {"train", "evaluate", "error_maps"}
+    profile.write_text(text)
+
+
+def test_killed_in_the_middle_of_training_it_ends_with_the_same_numbers(whole, tmp_path):
+    tree = Tree(tmp_path)
+    process = tree.start()
+    deadline = time.monotonic() + 300
+    while not any(int(p.read_text().split("/")[0] or 0) >= 6 for p in tree.results.glob("runs/*/*/progress")):
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tree.figures / "table1.csv").exists()
+    status, output = tree.run()
+    assert status == 0, output
+    assert tree.numbers() == whole[0].numbers()
+
+
+def test_compare_tells_equal_from_near_and_far(whole, tmp_path, capsys, monkeypatch):
+    tree, _ = whole
+    scores = pd.read_csv(tree.figures / "per_case.csv")
+    call = ["compare.py", "--figures", str(tree.figures), "--against", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", call)
+    scores.to_csv(tmp_path / "per_case.csv", index=False)
+    compare.main()
+    assert "Identical" in capsys.readouterr().out
+    scores.assign(dice=scores.dice + 0.001).to_csv(tmp_path / "per_case.csv", index=False)
+    compare.main()
+    assert "within what another machine explains" in capsys.readouterr().out
+    scores.assign(dice=scores.dice + 0.1).to_csv(tmp_path / "per_case.csv", index=False)
+    with pytest.raises(SystemExit, match="DIFFERENT"):
+        compare.main()
+    scores[scores.case != scores.case[0]].to_csv(tmp_path / "per_case.csv", index=False)
+    with pytest.raises(SystemExit, match="DIFFERENT"):
+        compare.main()
+
+
+def test_a_data_set_with_faults_stops_before_training(whole, tmp_path):
+    tree, _ = whole
+    data = tmp_path / "data"
+    shutil.copytree(tree.results / "data", data)
+    (data / "imagesTr" / "knee_002.nii.gz").write_bytes(b"no image")
+    profile = yaml.safe_load((ROOT / "reproduce/profiles/smoke.yaml").read_text())
+    profile["data"] = {"split": profile["data"]["split"]}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(profile))
+    command = [*tree.command[:2], "--profile", str(tmp_path / "mine.yaml"), "--data", str(data)]
+    command += ["--results", str(tmp_path / "results"), "--figures", str(tmp_path / "figures")]
+    done = subprocess.run(command, env=tree.environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "imagesTr/knee_002.nii.gz: cannot be read as NIfTI" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results" / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"trainng": {"steps": 5}}, r"trainng: unknown key; did you mean 'training'\?"),
+        ({"training": {"step": 5}}, r"training\.step: unknown key; did you mean 'steps'\?"),
+        ({"network": {"options": {"width": [8]}}}, r"network\.options\.width: unknown key; did you mean 'widths'\?"),
+        ({"data": {"phantom": {"options": {"nois": 1}}}}, r"nois: unknown key; did you mean 'noise'\?"),
+        ({"training": {"steps": -5}}, r"training\.steps: Input should be greater than 0 \(got -5\)"),
+        ({"losses": ["dise"]}, r"dise.*did you mean"),
+        ({"losses": {"focal": {"gama": 1}}}, "gama"),
+        ({"data": {"phantom": {"subjects": 3}}}, "the split needs 40 cases"),
+        ({"seeds": [1, 1]}, "seeds must differ"),
+        ({"data": {}}, r"needs a data set: make reproduce PROFILE=smoke DATA="),
+    ],
+)
+def test_faults_of_a_profile_are_explained(change, message, tmp_path):
+    profile = yaml.safe_load((ROOT / "reproduce/profiles/smoke.yaml").read_text())
+    (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(profile | change))
+    with pytest.raises(ValueError, match=message):
+        run.check(tmp_path / "smoke.yaml", "")
+
+
+def test_a_profile_that_does_not_exist_or_is_no_yaml(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"profiles in .*: hippocampus, .*phantom, smoke"):
+        load_experiment(ROOT / "reproduce/profiles/phantm.yaml")
+    (tmp_path / "bad.yaml").write_text("losses: [dpce")
+    with pytest.raises(ValueError, match="not valid YAML"):
+        load_experiment(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "reproduce/profiles").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_profile_is_valid(path):
+    experiment = load_experiment(path)
+    assert experiment.name == path.stem
+    for row in experiment.losses:
+        experiment.build_loss(row, num_classes=4)
+
+
+def test_an_unknown_parameter_of_a_notebook_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"02_train\.ipynb has no parameter 'sead'; it has profile, results, loss, seed"):
+        notebook.execute(ROOT / "notebooks/02_train.ipynb", tmp_path / "out.ipynb", {"sead": 1})
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_a_notebook_that_fails_leaves_no_output_but_what_it_had(tmp_path):
+    source = nbformat.read(NOTEBOOKS[1], as_version=4)
+    source.cells = [source.cells[1], nbformat.v4.new_code_cell("print('so far')\nraise RuntimeError('no')")]
+    nbformat.write(source, tmp_path / "fails.ipynb")
+    with pytest.raises(Exception, match="no"):
+        notebook.execute(tmp_path / "fails.ipynb", tmp_path / "out" / "out.ipynb", {"seed": 1})
+    assert not (tmp_path / "out" / "out.ipynb").exists()
+    assert "so far" in (tmp_path / "out" / "out.failed.ipynb").read_text()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_thin_and_stored_without_outputs(path):
+    book = json.loads(path.read_text())
+    cells = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
+    assert sum("parameters" in cell["metadata"].get("tags", []) for cell in cells) == 1
+    assert max(len(cell["source"]) for cell in cells) <= 25
+    assert not any(line.startswith(("def ", "class ")) for cell in cells for line in cell["source"])
+
+
+def test_the_readme_shows_the_committed_table_and_contracts():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.filled(text) == text, "run make readme"
