@@ -15,13 +15,13 @@ import edt
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 from skimage import measure
 
 from shapeloss.files import write_json, write_nifti
 from shapeloss.phantom_anatomy import (
     BONES,
     Anatomy,
-    Array,
     Bone,
     Coordinates,
     bone_field,
@@ -139,8 +139,8 @@ def _first_surface(bone: Bone, start: tuple, end: tuple) -> NDArray[np.float64]:
 def landmarks(anatomy: Anatomy) -> dict[str, tuple[float, float, float]]:
     """Landmarks in world mm: points of the surfaces, except the patella's centre, which is its centre of mass.
 
-    The roof of the intercondylar notch above the middle of the joint; of each femoral condyle the most posterior and the
-    most distal point; the middle of each tibial plateau; the highest point of the tibia's eminence.
+    The roof of the intercondylar notch above the middle of the joint; of each femoral condyle the most posterior and
+    the most distal point; the middle of each tibial plateau; the highest point of the tibia's eminence.
     """
     femur, tibia, patella = anatomy.bones
     points = {"notch_roof": _first_surface(femur, (0, -5, -2), (0, -5, 40))}
@@ -150,7 +150,7 @@ def landmarks(anatomy: Anatomy) -> dict[str, tuple[float, float, float]]:
         points[f"{name}_condyle_distal"] = _extreme(femur, (0, 0, -1), *condyle)
         points[f"{name}_plateau"] = _first_surface(tibia, (sign * 20, -6, 20), (sign * 20, -6, -20))
     points["eminence"] = _extreme(tibia, (0, 0, 1), (0, -5, 0), (10, 12, 12))
-    world = to_world(box(np.zeros(3), 32.0, 1.0), patella)
+    world = to_world(box(np.zeros(3), 32.0, 2.0), patella)
     points["patella_centre"] = world[bone_field(coordinates(world), patella) < 0].mean(0)
     world_points = ((name, point.tolist()) for name, point in points.items())
     return {name: (round(x, 3), round(y, 3), round(z, 3)) for name, (x, y, z) in world_points}
@@ -197,13 +197,16 @@ def anatomy_statistics(subjects: int = 24, seed: int = 0, sampling_mm: float = 1
 
 def _measure(points: Coordinates, bone: Bone, spacing: float) -> list[float]:
     """The quantities of `ANATOMY`, in its order, of one bone on an isotropic grid."""
-    value: Array = bone_field(points, bone)
-    mask = value < 0
+    field = bone_field(points, bone)
+    mask = field < 0
     extents = [np.ptp(i) * spacing + spacing for i in np.nonzero(mask)]
     # Like the real masks: marching cubes on the voxels (staircases included), closed where the field of view cuts.
     vertices, faces, *_ = measure.marching_cubes(np.pad(mask, 1).astype(np.float32), 0.5, spacing=(spacing,) * 3)
-    # The transform ends at the centre of the first voxel outside, half a voxel beyond the surface.
-    radius = edt.edt(np.asfortranarray(mask), anisotropy=(spacing,) * 3).max() - spacing / 2
+    # The deepest voxel is near the centre of the largest inscribed ball, whose radius the smooth surface gives.
+    depth = edt.edt(np.asfortranarray(mask), anisotropy=(spacing,) * 3)
+    centres = box(np.array(np.unravel_index(depth.argmax(), mask.shape)) * spacing, 1.5 * spacing, spacing / 4)
+    surface = measure.marching_cubes(field, 0.0, spacing=(spacing,) * 3)[0]
+    radius = np.max(cKDTree(surface).query(centres)[0])
     return [mask.sum() * spacing**3 / 1e3, measure.mesh_surface_area(vertices, faces) / 1e2, *extents, radius]
 
 

@@ -53,7 +53,7 @@ class Waves:
 class Femur:
     """Shape of the distal femur in mm (means; the SD between subjects stands beside each)."""
 
-    condyle_x: float = _mm(21.5, 0.8)  # distance of a condyle's centre line from the notch's plane
+    condyle_x: float = _mm(22.2, 0.8)  # distance of a condyle's centre line from the notch's plane
     medial_posterior_radius: float = _mm(20.5, 0.7)
     lateral_posterior_radius: float = _mm(19.5, 0.7)
     medial_distal_radius: float = _mm(23.5, 0.8)
@@ -63,14 +63,14 @@ class Femur:
     trochlea_y: float = _mm(14.5, 0.8)  # centre of the trochlear ridges
     trochlea_radius: float = _mm(16.5, 0.7)
     lateral_ridge: float = _mm(2.5, 0.8)  # how much further the lateral ridge stands out
-    notch_halfwidth: float = _mm(9.5, 1.0)
-    notch_roof: float = _mm(15.5, 1.0)  # height of the roof at y = 0
+    notch_halfwidth: float = _mm(10.3, 1.0)
+    notch_roof: float = _mm(16.5, 1.0)  # height of the roof at y = 0
     notch_slope: float = _mm(0.60, 0.06)  # of the roof (Blumensaat's line), rising backwards
     epicondyle_x: float = _mm(41.5, 0.9)
-    body_y: float = _mm(21.0, 0.8)  # half depth of the metaphysis
-    shaft_x: float = _mm(18.0, 0.9)
-    shaft_y: float = _mm(15.5, 0.8)
-    flare_z: float = _mm(46.0, 2.0)  # height at which shaft turns into metaphysis
+    body_y: float = _mm(20.3, 0.8)  # half depth of the metaphysis
+    shaft_x: float = _mm(17.5, 0.9)
+    shaft_y: float = _mm(15.2, 0.8)
+    flare_z: float = _mm(44.5, 2.0)  # height at which shaft turns into metaphysis
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class Tibia:
 
     plateau_x: float = _mm(41.0, 0.9)
     plateau_y: float = _mm(30.5, 0.9)
-    shaft_x: float = _mm(18.0, 0.9)
-    shaft_y: float = _mm(17.0, 0.9)
-    flare_z: float = _mm(-28.0, 1.5)
+    shaft_x: float = _mm(19.5, 0.9)
+    shaft_y: float = _mm(18.0, 0.9)
+    flare_z: float = _mm(-24.5, 1.5)
     slope: float = _mm(0.10, 0.03)  # of the plateaus, falling backwards
     medial_depth: float = _mm(2.2, 0.5)  # concave
     lateral_depth: float = _mm(-0.3, 0.4)  # slightly convex
@@ -94,11 +94,11 @@ class Tibia:
 class Patella:
     """Shape of the patella in mm: half width, half depth, half height, and the posterior facets."""
 
-    half_x: float = _mm(25.0, 1.5)
-    half_y: float = _mm(11.8, 0.6)
-    half_z: float = _mm(22.0, 1.5)
+    half_x: float = _mm(26.5, 1.5)
+    half_y: float = _mm(10.9, 0.5)
+    half_z: float = _mm(21.5, 1.5)
     taper: float = _mm(0.30, 0.06)  # of the width towards the apex
-    facet: float = _mm(0.38, 0.06)  # slope of the facets
+    facet: float = _mm(0.65, 0.06)  # slope of the facets
     ridge_x: float = _mm(-2.0, 1.0)  # the ridge lies on the medial side
 
 
@@ -172,7 +172,7 @@ def capsule(
 def ellipse(u: Array, v: Array, a: Array | float, b: Array | float, power: float = 2.4) -> Array:
     """Field of a rounded rectangle (superellipse) of half axes a and b, in mm near its edge."""
     r = (np.abs(u / a) ** np.float32(power) + np.abs(v / b) ** np.float32(power)) ** np.float32(1 / power)
-    return (r - 1) * np.minimum(a, b)
+    return (r - 1) * np.minimum(a, b, dtype=np.float32)
 
 
 def smooth_step(t: Array) -> Array:
@@ -196,8 +196,8 @@ def femur_field(p: Coordinates, s: Femur) -> Array:
         back = (sign * s.condyle_x, s.posterior_y, posterior + 0.5)
         low = (sign * (s.condyle_x - 0.5), s.distal_y, distal)
         front = (sign * (s.condyle_x - 5), s.trochlea_y + ridge, 32.0)
-        condyle = capsule(p, back, low, posterior, distal, 0.74)
-        condyle = smooth_min(condyle, capsule(p, low, front, distal, s.trochlea_radius, 0.74), 4)
+        condyle = capsule(p, back, low, posterior, distal, 0.71)
+        condyle = smooth_min(condyle, capsule(p, low, front, distal, s.trochlea_radius, 0.71), 4)
         result = smooth_min(result, condyle, 7)
     roof = s.notch_roof - s.notch_slope * y
     above = np.maximum(z - roof + s.notch_halfwidth, 0) * np.float32(0.86)
@@ -210,9 +210,9 @@ def tibia_field(p: Coordinates, s: Tibia) -> Array:
     x, y, z = p
     flare = smooth_step((z - s.flare_z) / 10)
     half_x = s.shaft_x + (s.plateau_x - s.shaft_x) * flare
-    half_y = s.shaft_y + (s.plateau_y - s.shaft_y) * flare
+    half_y = s.shaft_y + (s.plateau_y - s.shaft_y) * smooth_step((z - s.flare_z - 4) / 10)
     body = ellipse(x, y + 2 + 4 * flare, half_x, half_y)
-    fossa = np.sqrt(x * x + (y + 40) ** 2) - 15.5
+    fossa = np.sqrt(x * x + (y + 41) ** 2) - 19
     body = smooth_max(body, -fossa, 8)
 
     def bump(x0: float, y0: float, width_x: float, width_y: float) -> Array:
@@ -231,7 +231,7 @@ def patella_field(p: Coordinates, s: Patella) -> Array:
     half_x = s.half_x * (1 + s.taper * np.clip(z / s.half_z, -1.5, 1.0) - 0.5 * s.taper)
     r = np.sqrt((x / half_x) ** 2 + (y / s.half_y) ** 2 + (z / s.half_z) ** 2)
     body = (r - 1) * s.half_y
-    facets = -y - 0.92 * s.half_y + s.facet * np.sqrt((x - s.ridge_x) ** 2 + 4)
+    facets = -y - 1.12 * s.half_y + s.facet * np.sqrt((x - s.ridge_x) ** 2 + 4)
     return smooth_max(body, facets, 4)
 
 
@@ -260,9 +260,9 @@ def bone_field(points: Coordinates, bone: Bone) -> Array:
 def distance_and_normal(points: Coordinates, bone: Bone) -> tuple[Array, Array]:
     """Signed distance to a bone's surface in mm, negative inside, and its unit gradient (3, …).
 
-    Where the field is below `BAND` it is divided by the norm of its gradient, which makes it a distance to about 0.05 mm
-    within 1 mm of the surface and 0.15 mm within 2 mm. Further away, where only its sign matters, it stays as it is and
-    the normal is zero.
+    Where the field is below `BAND` it is divided by the norm of its gradient, and then is the distance to about 0.05 mm
+    within 1 mm of the surface, 0.2 mm within 2 mm. Further away it stays as it is, with a normal of zero: only its sign
+    has a meaning there.
     """
     distance = bone_field(points, bone)
     normal = np.zeros((3, *distance.shape), np.float32)
@@ -367,9 +367,9 @@ def _set_gap(fixed: Bone, moved: Bone, towards: tuple, joint: NDArray, gap_mm: f
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     """A random subject: overall size, each bone's proportions, pose and surface, and its place in the scanner."""
     side = int(rng.choice([-1, 1]))
-    scale = float(np.exp(0.10 * _normal(rng)))
+    scale = float(0.98 * np.exp(0.10 * _normal(rng)))
     pose = _rotation(2.0 * _normal(rng, 3)) * np.array([side, 1, 1])
-    place = np.array([1.5, 1.5, 2.5]) * _normal(rng, 3) + np.array([0.0, -12.0 * scale, -11.5])
+    place = np.array([1.5, 1.5, 2.5]) * _normal(rng, 3) + np.array([0.0, -12.0 * scale, -11.0])
 
     def bone(kind: type[Shape], origin: NDArray, turn: NDArray, pivot: NDArray, spread: float) -> Bone:
         axes = pose @ _rotation(turn)

@@ -68,7 +68,7 @@ class PhantomOptions:
     """The grid and the difficulty of the phantom's images."""
 
     shape: tuple[Voxels, Voxels, Voxels] = (24, 72, 96)
-    """Voxels along X (left to right), Y (posterior to anterior) and Z (inferior to superior). OAI DESS: 160, 384, 384."""
+    """Voxels along X (left to right), Y (posterior to anterior) Z (inferior to superior). OAI DESS: 160, 384, 384."""
     spacing: tuple[Millimetres, Millimetres, Millimetres] = (4.0, 1.5, 1.5)
     """mm in the same order. OAI DESS: 0.7, 0.365, 0.365."""
     noise: Amount = 0.04

@@ -90,6 +90,7 @@ def _hull_at(points: Floats, x: float, side: int) -> float:
         if not hull or point[0] > hull[-1][0]:
             hull.append(point)
     edge = np.array(hull)
+    x = x + np.clip(np.clip(x, edge[0, 0], edge[-1, 0]) - x, -1e-9, 1e-9)  # rounding errors of a mean
     return float(np.interp(x, edge[:, 0], edge[:, 1], left=np.nan, right=np.nan))
 
 

@@ -106,24 +106,36 @@ def pytest(test: str, root: Path) -> Result:
     return Result("broken", (run.stdout + run.stderr).strip().splitlines()[-1][:200])
 
 
-def try_mutation(mutation: Mutation, root: Path = ROOT) -> Result:
-    """Copy the repository, break the copy, run the test there."""
+def try_test(test: str, mutation: Mutation | None, root: Path) -> Result:
+    """Copy the repository, break the copy if there is a mutation, run the test there."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         shutil.copytree(root, copy, ignore=SKIPPED)
-        try:
-            apply(mutation, copy)
-        except (ValueError, OSError) as error:
-            return Result("broken", str(error))
-        return pytest(mutation.test, copy)
-
-
-def try_unbroken(test: str, root: Path = ROOT) -> Result:
-    """The test in a copy without a break."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "copy"
-        shutil.copytree(root, copy, ignore=SKIPPED)
+        if mutation is not None:
+            try:
+                apply(mutation, copy)
+            except (ValueError, OSError) as error:
+                return Result("broken", str(error))
         return pytest(test, copy)
+
+
+def run(mutations: list[Mutation], root: Path, jobs: int) -> bool:
+    """Try every mutation, print a row for each; whether all were seen."""
+    seen = 0
+    width = max(len(f"{m.part}: {m.name}") for m in mutations)
+    with ThreadPoolExecutor(jobs) as pool:
+        tests = sorted({mutation.test for mutation in mutations})
+        unbroken = dict(zip(tests, pool.map(lambda test: try_test(test, None, root), tests), strict=True))
+        for test, result in unbroken.items():
+            if result.colour != "green":
+                print(f"not green without a break: {test}: {result.detail}")
+        usable = [mutation for mutation in mutations if unbroken[mutation.test].colour == "green"]
+        results = pool.map(lambda mutation: try_test(mutation.test, mutation, root), usable)
+        for mutation, result in zip(usable, results, strict=True):
+            print(f"{mutation.part + ': ' + mutation.name:{width}}  {result.colour:6}  {result.detail}", flush=True)
+            seen += result.colour == "red"
+    print(f"{seen} of {len(mutations)} breaks were seen")
+    return seen == len(mutations)
 
 
 def main() -> int:
@@ -135,20 +147,10 @@ def main() -> int:
     if not mutations:
         print(f"no mutation matches {' '.join(arguments.words)}; parts are {sorted({m.part for m in load()})}")
         return 1
-    tests = sorted({mutation.test for mutation in mutations})
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        unbroken = dict(zip(tests, pool.map(try_unbroken, tests), strict=True))
-        red_anyway = {test: result for test, result in unbroken.items() if result.colour != "green"}
-        for test, result in red_anyway.items():
-            print(f"not green without a break: {test}: {result.detail}")
-        usable = [mutation for mutation in mutations if mutation.test not in red_anyway]
-        width = max(len(f"{m.part}: {m.name}") for m in mutations)
-        seen = 0
-        for mutation, result in zip(usable, pool.map(try_mutation, usable), strict=True):
-            print(f"{mutation.part + ': ' + mutation.name:{width}}  {result.colour:6}  {result.detail}", flush=True)
-            seen += result.colour == "red"
-    print(f"{seen} of {len(mutations)} breaks were seen")
-    return 0 if seen == len(mutations) else 1
+    with tempfile.TemporaryDirectory() as folder:
+        snapshot = Path(folder) / "snapshot"  # so that an edit during the run changes nothing
+        shutil.copytree(ROOT, snapshot, ignore=SKIPPED)
+        return 0 if run(mutations, snapshot, arguments.jobs) else 1
 
 
 if __name__ == "__main__":

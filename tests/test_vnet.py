@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from shapeloss.vnet import ResidualStage, VNet, VNetOptions
+from shapeloss.vnet import InstanceNorm, ResidualStage, VNet, VNetOptions
 
 
 def test_original_has_the_published_number_of_convolutions():
@@ -68,3 +68,21 @@ def test_every_parameter_learns(normalisation):
 def test_impossible_sizes(arguments, message):
     with pytest.raises(ValueError, match=message):
         VNetOptions(*arguments)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("layout", [torch.channels_last_3d, torch.contiguous_format])
+def test_instance_normalisation_and_its_gradient(batch, layout):
+    torch.manual_seed(0)
+    x = torch.rand(batch, 6, 3, 4, 5, dtype=torch.float64) * torch.arange(1, 7)[:, None, None, None]
+    x = x.to(memory_format=layout).requires_grad_()
+    norm = InstanceNorm(6).double()
+    nn.init.uniform_(norm.weight)
+    nn.init.uniform_(norm.bias)
+    centred = x - x.mean((2, 3, 4), keepdim=True)
+    scale = torch.sqrt(centred.square().mean((2, 3, 4), keepdim=True) + 1e-5)
+    by_hand = centred / scale * norm.weight.view(6, 1, 1, 1) + norm.bias.view(6, 1, 1, 1)
+    assert torch.allclose(norm(x), by_hand, atol=1e-12)
+    upstream = torch.rand(x.shape, dtype=torch.float64).to(memory_format=layout)
+    ours, right = (torch.autograd.grad(y, x, upstream, retain_graph=True)[0] for y in (norm(x), by_hand))
+    assert torch.allclose(ours, right, atol=1e-12)
