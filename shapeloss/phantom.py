@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from scipy.stats import norm
 from skimage import measure
 
 from shapeloss.files import write_json, write_nifti
@@ -83,8 +84,14 @@ def _streams(subject: int, seed: int) -> list[np.random.Generator]:
 
 
 def make_anatomy(subject: int, seed: int = 0) -> Anatomy:
-    """The bones of a subject, the same on every grid."""
-    return draw_anatomy(_streams(subject, seed)[0])
+    """The bones of a subject, the same on every grid.
+
+    Overall sizes follow the normal distribution along a low-discrepancy (golden ratio) sequence, so that a handful of
+    subjects spans the population; everything else is drawn independently.
+    """
+    rng, *_ = _streams(subject, seed)
+    start = np.random.default_rng(seed).uniform()
+    return draw_anatomy(rng, norm.ppf((start + subject * (np.sqrt(5) - 1) / 2) % 1))
 
 
 def _grid(options: PhantomOptions, start: int, stop: int) -> Coordinates:
@@ -99,8 +106,8 @@ def _grid(options: PhantomOptions, start: int, stop: int) -> Coordinates:
 
 def make_knee(subject: int, options: PhantomOptions, seed: int = 0) -> Knee:
     """The knee of a subject on the grid of the options; the same bits for the same (seed, subject, options)."""
-    bones_rng, tissue_rng, noise_rng = _streams(subject, seed)
-    anatomy = draw_anatomy(bones_rng)
+    _, tissue_rng, noise_rng = _streams(subject, seed)
+    anatomy = make_anatomy(subject, seed)
     tissue = draw_tissue(tissue_rng, anatomy)
     signal, labels = np.empty(options.shape, np.float32), np.empty(options.shape, np.uint8)
     distances = np.empty((3, *options.shape), np.float32)

@@ -78,8 +78,8 @@ class Tibia:
     """Shape of the proximal tibia in mm."""
 
     plateau_x: float = _mm(41.0, 0.9)
-    plateau_y: float = _mm(30.5, 0.9)
-    shaft_x: float = _mm(19.5, 0.9)
+    plateau_y: float = _mm(31.3, 0.9)
+    shaft_x: float = _mm(20.0, 0.9)
     shaft_y: float = _mm(18.0, 0.9)
     flare_z: float = _mm(-24.5, 1.5)
     slope: float = _mm(0.10, 0.03)  # of the plateaus, falling backwards
@@ -95,8 +95,8 @@ class Patella:
     """Shape of the patella in mm: half width, half depth, half height, and the posterior facets."""
 
     half_x: float = _mm(26.5, 1.5)
-    half_y: float = _mm(10.9, 0.5)
-    half_z: float = _mm(21.5, 1.5)
+    half_y: float = _mm(10.5, 0.5)
+    half_z: float = _mm(21.2, 1.5)
     taper: float = _mm(0.30, 0.06)  # of the width towards the apex
     facet: float = _mm(0.65, 0.06)  # slope of the facets
     ridge_x: float = _mm(-2.0, 1.0)  # the ridge lies on the medial side
@@ -364,12 +364,15 @@ def _set_gap(fixed: Bone, moved: Bone, towards: tuple, joint: NDArray, gap_mm: f
     return moved
 
 
-def draw_anatomy(rng: np.random.Generator) -> Anatomy:
-    """A random subject: overall size, each bone's proportions, pose and surface, and its place in the scanner."""
+def draw_anatomy(rng: np.random.Generator, size: float) -> Anatomy:
+    """A random subject: each bone's proportions, pose and surface, and its place in the scanner.
+
+    `size` is the subject's overall size in SD from the population's mean.
+    """
     side = int(rng.choice([-1, 1]))
-    scale = float(0.98 * np.exp(0.10 * _normal(rng)))
+    scale = float(0.98 * np.exp(0.10 * np.clip(size, -2, 2)))
     pose = _rotation(2.0 * _normal(rng, 3)) * np.array([side, 1, 1])
-    place = np.array([1.5, 1.5, 2.5]) * _normal(rng, 3) + np.array([0.0, -12.0 * scale, -11.0])
+    place = np.array([1.5, 1.5, 2.5]) * _normal(rng, 3) + np.array([0.0, -9.7 * scale, -11.0])
 
     def bone(kind: type[Shape], origin: NDArray, turn: NDArray, pivot: NDArray, spread: float) -> Bone:
         axes = pose @ _rotation(turn)

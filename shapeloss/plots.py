@@ -258,7 +258,8 @@ def figure_predictions(
         if axes is figure.axes[0]:
             cut.directions(axes)
         _note_missed(axes, len(np.setdiff1d(structures, labels)), len(structures))
-    figure.supxlabel(f"White: truth. Coloured: prediction. {cut.name.capitalize()}.", fontsize=10, color=GREY)
+    key = fill(f"White: truth. Coloured: prediction. {cut.name.capitalize()}.", 32 * columns)
+    figure.supxlabel(key, fontsize=10, color=GREY)
     return figure
 
 

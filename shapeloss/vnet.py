@@ -65,8 +65,8 @@ def _norm(kind: Normalisation, channels: int) -> nn.Module:
 class InstanceNorm(nn.Module):
     """Instance normalisation with learned scale and shift.
 
-    PyTorch's own (2.13) has a wrong gradient on CPUs where that gradient arrives in channels-last layout. Batch normalisation
-    of one volume is the same function, has the right gradient, and is faster in that layout.
+    PyTorch's own (2.13) has a wrong gradient on CPUs where that gradient arrives in channels-last layout. Batch
+    normalisation of one volume is the same function, has the right gradient, and is faster in that layout.
     """
 
     def __init__(self, channels: int) -> None:

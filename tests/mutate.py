@@ -90,24 +90,24 @@ def apply(mutation: Mutation, root: Path) -> None:
     path.write_text(text.replace(mutation.find, mutation.replace), encoding="utf-8")
 
 
-def pytest(test: str, root: Path) -> Result:
-    """Run one test in a copy: red if it fails, green if it passes, broken if it could not run."""
+def pytest(tests: list[str], root: Path) -> Result:
+    """Run tests in a copy: red if one fails, green if all pass, broken if they could not run."""
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=line", "-p", "no:cacheprovider", test]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=line", "-p", "no:cacheprovider", *tests]
     try:
         run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
-        return Result("red", f"{test} (no end after {TIMEOUT} s)")
+        return Result("red", f"no end after {TIMEOUT} s")
     if run.returncode == 0:
-        return Result("green", test)
+        return Result("green", " ".join(tests))
     failed = re.search(r"^FAILED (.+?)(?: - .*)?$", run.stdout, re.MULTILINE)
     if run.returncode == 1 and failed:
         return Result("red", failed[1])
     return Result("broken", (run.stdout + run.stderr).strip().splitlines()[-1][:200])
 
 
-def try_test(test: str, mutation: Mutation | None, root: Path) -> Result:
-    """Copy the repository, break the copy if there is a mutation, run the test there."""
+def try_tests(tests: list[str], mutation: Mutation | None, root: Path) -> Result:
+    """Copy the repository, break the copy if there is a mutation, run the tests there."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         shutil.copytree(root, copy, ignore=SKIPPED)
@@ -116,7 +116,15 @@ def try_test(test: str, mutation: Mutation | None, root: Path) -> Result:
                 apply(mutation, copy)
             except (ValueError, OSError) as error:
                 return Result("broken", str(error))
-        return pytest(test, copy)
+        return pytest(tests, copy)
+
+
+def red_anyway(tests: list[str], root: Path, pool: ThreadPoolExecutor) -> dict[str, Result]:
+    """Those tests that are not green without a break: all in one run, and one by one only if that run is not green."""
+    if try_tests(tests, None, root).colour == "green":
+        return {}
+    results = zip(tests, pool.map(lambda test: try_tests([test], None, root), tests), strict=True)
+    return {test: result for test, result in results if result.colour != "green"}
 
 
 def run(mutations: list[Mutation], root: Path, jobs: int) -> bool:
@@ -124,13 +132,11 @@ def run(mutations: list[Mutation], root: Path, jobs: int) -> bool:
     seen = 0
     width = max(len(f"{m.part}: {m.name}") for m in mutations)
     with ThreadPoolExecutor(jobs) as pool:
-        tests = sorted({mutation.test for mutation in mutations})
-        unbroken = dict(zip(tests, pool.map(lambda test: try_test(test, None, root), tests), strict=True))
-        for test, result in unbroken.items():
-            if result.colour != "green":
-                print(f"not green without a break: {test}: {result.detail}")
-        usable = [mutation for mutation in mutations if unbroken[mutation.test].colour == "green"]
-        results = pool.map(lambda mutation: try_test(mutation.test, mutation, root), usable)
+        useless = red_anyway(sorted({mutation.test for mutation in mutations}), root, pool)
+        for test, result in useless.items():
+            print(f"not green without a break: {test}: {result.detail}", flush=True)
+        usable = [mutation for mutation in mutations if mutation.test not in useless]
+        results = pool.map(lambda mutation: try_tests([mutation.test], mutation, root), usable)
         for mutation, result in zip(usable, results, strict=True):
             print(f"{mutation.part + ': ' + mutation.name:{width}}  {result.colour:6}  {result.detail}", flush=True)
             seen += result.colour == "red"

@@ -13,6 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from shapeloss import granular
 from shapeloss.audit import (
     audit_summary,
     audit_table,
@@ -219,7 +220,10 @@ def test_largest_sd_is_vectorised() -> None:
     assert largest_sd(5, 5, 4, 2, np.inf) == pytest.approx(np.std([2, 2, 2, 14], ddof=1))
 
 
-def test_every_small_integer_sample_and_no_other() -> None:
+@pytest.mark.parametrize("random_search", [True, False])
+def test_every_small_integer_sample_and_no_other(random_search: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not random_search:
+        monkeypatch.setattr(granular, "sprite", lambda *_: None)
     rng = np.random.default_rng(0)
     for n in (2, 3, 4):
         x = np.array(list(itertools.combinations_with_replacement(range(1, 6), n)))
@@ -473,6 +477,18 @@ def test_averages_stay_within_the_mean_limits(chosen: list[int]) -> None:
     mean = cases.mean(0)
     low, high = mean_limits(points, (mean[0], mean[0]), (cases[:, 0].min(), cases[:, 0].max()))
     assert low - 1e-9 <= mean[1] <= high + 1e-9
+
+
+def test_the_others_alone_decide_by_hand() -> None:
+    points = [(0.5, 0.0), (0.9, 0.02), (0.95, 0.05), (0.98, 0.3), (0.99, 0.6)]
+    relation = pd.DataFrame(points, columns=["dice", "boundary_dice"]).assign(structure="bone")
+    wide = audit_summary("0.96", "0.12", 10, 0, 1)
+    check = check_relation(wide, audit_summary("0.29", "0.04", 10, 0, 1), relation)
+    # nine volumes at 0.9903 or more, between the points at 0.99 and 1; the tenth adds nothing
+    assert check.limits["low"][0] == pytest.approx(0.9 * (0.6 + 40 * (wide.others - 0.99)))
+    # without them the lower edge at 0.955 would allow 0.09
+    assert mean_limits(np.array(points), (0.955, 0.965), (0.59, 1.0))[0] == pytest.approx(0.05 + 0.005 * 25 / 3)
+    assert check.possible is False
 
 
 def test_dice_and_boundary_dice_together(relation: pd.DataFrame) -> None:

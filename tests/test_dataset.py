@@ -1,6 +1,7 @@
 """Reading a folder: layouts, orientations, the split, and every fault that must be found before training."""
 
 import json
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -201,8 +202,9 @@ def test_maps_are_computed_once_per_content(folder):
     assert calls == [SPACING]
     assert np.array_equal(first, again)
     cached_map(case, compute, {"name": "other"}, folder / "maps")
-    cached_map(manifest.load("case_1"), compute, {"name": "double"}, folder / "maps")
-    assert len(calls) == 3
+    cached_map(replace(case, labels=case.labels[::-1]), compute, {"name": "double"}, folder / "maps")
+    cached_map(replace(case, spacing=(1.0, 1.0, 1.0)), compute, {"name": "double"}, folder / "maps")
+    assert len(calls) == 4
 
 
 def test_normalisation():

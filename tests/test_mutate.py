@@ -30,7 +30,7 @@ def toy(tmp_path):
 )
 def test_colour_of_a_break(toy, changes, colour, detail):
     mutation = mutate.Mutation(**(vars(HALF) | changes))
-    result = mutate.try_test(mutation.test, mutation, toy)
+    result = mutate.try_tests([mutation.test], mutation, toy)
     assert result.colour == colour
     assert detail in result.detail
     assert "x / 2" in (toy / "toy.py").read_text()  # the break stays in its copy

@@ -125,7 +125,7 @@ def test_population_agrees_with_real_knees():
     assert len(table) == 18
     for (bone, quantity), row in table.iterrows():
         if np.isnan(row.real_sd):
-            assert row.phantom_mean == pytest.approx(row.real_mean, rel=0.07), (bone, quantity)
+            assert row.phantom_mean == pytest.approx(row.real_mean, rel=0.08), (bone, quantity)
         else:
             # the surfaces of manual masks are rough, those of the phantom are smooth
             tolerance = 1.0 if quantity == "surface_cm2" else 0.6
@@ -285,10 +285,8 @@ def test_tissues_have_dess_contrast():
     assert np.quantile(signal[at_edge], 0.95) > 0.9 * MARROW  # and in places too thin to be seen
     x, y, z = world_points(options.shape, knee.affine).reshape(-1, 3).T.reshape(3, *options.shape)
     notch = knee.landmarks["notch_roof"]
-    joint = (
-        (femur > 0) & (tibia > 0) & (femur < 2) & (tibia < 3) & (np.abs(x - knee.landmarks["medial_plateau"][0]) < 6)
-    )
-    assert np.median(signal[joint]) > 0.8  # cartilage and fluid
+    joint = (femur > 0) & (tibia > 0) & (femur + tibia < knee.anatomy.joint_mm + 1)
+    assert np.median(signal[joint]) > 0.7  # cartilage and fluid
     behind = (y < notch[1] - 40) & (z < notch[2] - 35) & (np.abs(x - notch[0]) < 25)
     assert 0.4 < np.median(signal[behind]) < 0.6  # the calf's muscles
     assert signal[np.abs(femur - 3) < 0.5].max() > 0.9

@@ -217,7 +217,7 @@ def test_every_profile_is_valid(path):
 
 
 def test_an_unknown_parameter_of_a_notebook_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"02_train\.ipynb has no parameter 'sead'; it has profile, results, loss, seed"):
+    with pytest.raises(ValueError, match=r"02_train\.ipynb has no parameter 'sead'; it has profile, results, loss"):
         notebook.execute(ROOT / "notebooks/02_train.ipynb", tmp_path / "out.ipynb", {"sead": 1})
     assert not (tmp_path / "out.ipynb").exists()
 

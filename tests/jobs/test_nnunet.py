@@ -29,8 +29,8 @@ TRAINERS = """
 from shapeloss.integrations.nnunet import *
 
 class _Short:
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, plans, configuration, fold, dataset_json, device):  # nnU-Net reads these names
+        super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 2, 3, 1
 
 class ShortDistancePenalty(_Short, nnUNetTrainerDistancePenalty): pass
@@ -86,7 +86,7 @@ def folder(tmp_path_factory):
         plans["configurations"][configuration]["patch_size"] = patch
         plans["configurations"][configuration]["batch_size"] = 2
     plans_file.write_text(json.dumps(plans))
-    os.environ["nnUNet_n_proc_DA"] = "0"  # batches are made in this process
+    os.environ |= {"nnUNet_n_proc_DA": "0"}  # batches are made in this process
     return folder
 
 
