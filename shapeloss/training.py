@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from shapeloss.dataset import Case, Manifest, cached_map, load_all
 from shapeloss.experiment import Experiment, Training
-from shapeloss.files import atomic, code_hash, content_hash, write_json, write_text
+from shapeloss.files import atomic, code_hash, content_hash, write_json
 from shapeloss.inference import postprocess, predict_labels
 from shapeloss.vnet import VNet
 
@@ -89,6 +89,7 @@ def train(
 
     fingerprint = run_fingerprint(experiment, manifest, loss_name, seed)
     checkpoint = folder / "checkpoint.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
     state, best = restore(checkpoint, fingerprint, network, optimiser)
     started = time.monotonic()
     for step in range(state.step, options.steps):
@@ -128,7 +129,7 @@ def train(
                 best = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
         if state.step % options.checkpoint_every == 0 or last:
             save(checkpoint, fingerprint, network, optimiser, state, best)
-        write_text(folder / "progress", f"{state.step}/{options.steps}")
+        (folder / "progress").write_text(f"{state.step}/{options.steps}")  # for whoever watches; not worth a lock
         progress(state.step, options.steps)
 
     network.load_state_dict(best)
