@@ -44,16 +44,6 @@ class Reported(_Section):
     def sd(self) -> float:
         return self._scaled(1)
 
-    @property
-    def step(self) -> float:
-        """One unit of the last printed decimal of the mean, in the metric's unit."""
-        return float(f"{self.unit * 10.0**-self.decimals:.12g}")
-
-    @property
-    def decimals(self) -> int:
-        """Decimals of the mean as printed."""
-        return len(self.printed.split(" ± ")[0].partition(".")[2])
-
     def _scaled(self, part: int) -> float:
         # to 12 digits, so that 28.83 % is 0.2883 and not 0.28830000000000006
         return float(f"{float(self.printed.split(' ± ')[part]) * self.unit:.12g}")

@@ -251,6 +251,14 @@ def test_what_only_the_exact_search_finds() -> None:
     assert not audit_summary("3.25", "1.89", 4, 1, 5, step=1).possible
 
 
+def test_what_cannot_be_decided_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(granular, "sprite", lambda *_: None)
+    audit = audit_summary("50.0", "10.0", 200, 0, 100, step=1)
+    assert audit.possible
+    assert "not ruled out. No sample was found" in audit.to_text()
+    assert audit.examples == ()
+
+
 # --- GRIM, GRIMMER, SPRITE: published examples --------------------------------------------------------------------
 
 
