@@ -121,10 +121,10 @@ def test_holm_by_hand() -> None:
     assert np.isnan(holm([np.nan])).all()
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm_agrees_with_statsmodels(p: list[float]) -> None:
-    np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1])
+def test_holm_agrees_with_statsmodels() -> None:
+    for size in (1, 3, 8):
+        p = np.random.default_rng(size).random(size) ** 3
+        np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1])
 
 
 def test_hodges_lehmann_by_hand() -> None:
