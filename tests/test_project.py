@@ -1,0 +1,66 @@
+"""What the project's own files promise each other: versions, pins, links."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PINS = {
+    requirement.name.lower().replace("_", "-"): str(requirement.specifier).removeprefix("==")
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+    for requirement in [Requirement(line)]
+}
+DIRECT = [*PROJECT["dependencies"], *(item for extra in PROJECT["optional-dependencies"].values() for item in extra)]
+
+
+@pytest.mark.parametrize("text", sorted(set(DIRECT)))
+def test_every_direct_dependency_is_pinned_to_a_version_that_it_allows(text):
+    requirement = Requirement(text)
+    if requirement.name == "shapeloss":
+        return
+    pin = PINS[requirement.name.lower().replace("_", "-")]
+    assert re.fullmatch(r"[\d.]+(post\d+)?", pin)
+    assert requirement.specifier.contains(pin)
+
+
+def test_torch_is_asked_for_exactly():
+    assert "torch==2.13.0" in PROJECT["dependencies"]
+    assert PINS["torch"] == "2.13.0"
+
+
+def test_the_conda_environment_takes_its_list_from_the_project():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    names = [item for item in environment["dependencies"] if isinstance(item, str)]
+    python = next(item for item in names if item.startswith("python="))
+    assert SpecifierSet(PROJECT["requires-python"]).contains(python.removeprefix("python="))
+    pip = next(item for item in environment["dependencies"] if isinstance(item, dict))["pip"]
+    assert pip == ["--constraint constraints.txt", "--editable .[lab]"]
+    assert "lab" in PROJECT["optional-dependencies"]
+
+
+def test_the_citation_has_the_version_of_the_project():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == PROJECT["version"]
+    assert citation["preferred-citation"]["title"] == "A Shape Aware Loss for Semantic Segmentation"
+    assert citation["license"] == PROJECT["license"] == "Apache-2.0"
+
+
+@pytest.mark.parametrize("path", ["README.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))])
+def test_links_lead_somewhere(path):
+    text = (ROOT / path).read_text()
+    targets = re.findall(r"\]\(([^)#\s]+)\)", text)
+    missing = [t for t in targets if "://" not in t and not ((ROOT / path).parent / t).exists()]
+    assert not missing
+
+
+def test_the_makefile_explains_every_target():
+    text = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.*)$", text, re.M)[1].split()
+    assert sorted(phony) == sorted(re.findall(r"^([a-z-]+):.*## ", text, re.M))
