@@ -134,7 +134,7 @@ def check(profile: Path, data: str) -> Experiment:
     """
     experiment = load_experiment(profile)
     for row in experiment.losses:
-        experiment.build_loss(row, num_classes=2)
+        experiment.build_loss(row, num_classes=2, spacing=(1.0, 1.0, 1.0))
     if experiment.data.phantom is not None:
         if data:
             raise ValueError(f"profile {experiment.name} makes its own data; leave DATA out, or take another profile")
