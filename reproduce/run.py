@@ -31,7 +31,7 @@ class Progress:
 
     def __init__(self, results: Path) -> None:
         self.results = results
-        self.total = self.done = 0.0
+        self.total = self.done = self.started = 0.0
         self.running: dict[str, tuple[str, str]] = {}
         self.counts: dict[str, int] = {}
         self.finished = 0
@@ -70,14 +70,14 @@ class Progress:
 
     def start(self) -> None:
         """The first list of jobs: now the total is known."""
+        self.started = time.monotonic()
         self.total = sum(WEIGHTS.get(rule, 0) * count for rule, count in self.counts.items())
         steps = ", ".join(f"{count} x {rule}" for rule, count in self.counts.items() if rule in WEIGHTS)
         self.say(f"to do: {steps}")
         self.bar = tqdm(
             total=self.total,
-            bar_format="{percentage:3.0f}% |{bar:30}| {elapsed} so far, about {remaining} left | {desc}",
+            bar_format="{percentage:3.0f}% |{bar:30}| {elapsed} so far, {desc}",
             mininterval=0.5 if sys.stderr.isatty() else 30,
-            smoothing=0.05,
         )
 
     def show(self) -> None:
@@ -91,7 +91,10 @@ class Progress:
             now += WEIGHTS.get(rule, 0) * fraction
             if rule in WEIGHTS:
                 names.append(title(rule, wildcards) + (f" {fraction:.0%}" if rule == "train" else ""))
-        self.bar.set_description_str("; ".join(names), refresh=False)
+        elapsed = time.monotonic() - self.started
+        # the first steps are short, and say little of the others
+        left = tqdm.format_interval(elapsed * (self.total - now) / now) if now > 0.05 * self.total else "…"
+        self.bar.set_description_str(f"about {left} left | {'; '.join(names)}", refresh=False)
         self.bar.update(min(now, self.total) - self.bar.n)
 
     def fraction(self, wildcards: str) -> float:
