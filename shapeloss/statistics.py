@@ -206,11 +206,12 @@ def summary_table(
 
 
 def _mean_sd(mean: float, sd: float, digits: int | None = 3) -> str:
-    """Our numbers with `digits` decimals, reported ones (None) as they were printed."""
+    """Our numbers with `digits` decimals; reported ones (None) with as many as either of the two was printed with."""
     if np.isnan(mean):
         return "–"
-    form = (lambda x: f"{x:.{digits}f}") if digits is not None else (lambda x: f"{x:.12g}")
-    return form(mean) if np.isnan(sd) else f"{form(mean)} ± {form(sd)}"
+    if digits is None:
+        digits = max(len(f"{value:.12g}".partition(".")[2]) for value in (mean, sd) if not np.isnan(value))
+    return f"{mean:.{digits}f}" if np.isnan(sd) else f"{mean:.{digits}f} ± {sd:.{digits}f}"
 
 
 def format_p(p: float) -> str:
