@@ -41,15 +41,17 @@ def figure_training(history: pd.DataFrame) -> Figure:
             axes.plot(wide.index, wide.mean(axis=1), color=loss_color(str(loss)))
         ends[str(loss)] = float(wide.mean(axis=1).iloc[-1])
     left.set(title="Training loss, first to smallest value", xlabel="step", ylim=(0, 1.02))
-    right.set(title="Mean Dice of the validation cases", xlabel="step", ylim=(0, 1))
-    last = history["step"].max()
+    bottom = float(np.clip(np.floor(10 * history["val_dice"].min()) / 10, 0, 0.9))
+    right.set(title="Mean Dice of the validation cases", xlabel="step", ylim=(bottom, 1))
     for axes in (left, right):
         axes.grid(axis="y", color=PALE, linewidth=0.6)
-        axes.set_xlim(0, last)
+        axes.set_xlim(0, history["step"].max())
     ranked = sorted(ends.items(), key=lambda item: -item[1])
-    for (key, value), height in zip(ranked, _spread([value for _, value in ranked]), strict=True):
-        style = {"color": loss_color(key), "va": "center", "annotation_clip": False}
-        right.annotate(f"{loss_name(key)}  {value:.3f}", (last, height), (8, 0), textcoords="offset points", **style)
+    heights = _spread([(value - bottom) / (1 - bottom) for _, value in ranked])
+    for (key, value), height in zip(ranked, heights, strict=True):
+        style = {"color": loss_color(key), "va": "center", "xycoords": "axes fraction"}
+        right.annotate(f"{loss_name(key)}  {value:.3f}", (1, height), (8, 0), textcoords="offset points", **style)
+    figure.get_layout_engine().set(rect=(0, 0, 0.99, 1))  # the texts are a little wider in the file than laid out
     return figure
 
 

@@ -354,7 +354,7 @@ def _errors_height(meshes: Mapping[str, Sequence[pv.PolyData]], direction: Seque
     points = np.concatenate([np.zeros((0, 3)), *(mesh.points for surfaces in meshes.values() for mesh in surfaces)])
     across, along = (float(np.ptp(points @ axis)) if len(points) else 0.0 for axis in view_plane(direction))
     aspect = np.clip((along + 6) / (across + 6), 0.4, 2.5)  # 3 mm of room around, as in the pictures
-    return rows * (min((width - 1.3) / columns * aspect, 7) + 0.65) + 0.8
+    return rows * (min((width - 2.2) / columns * aspect, 7) + 0.65) + 0.8
 
 
 def _view_name(direction: Sequence[float]) -> str:
