@@ -50,7 +50,8 @@ class Tree:
 
     def to_do(self):
         """The rules that Snakemake would run now."""
-        code = "import sys; sys.path.insert(0, 'reproduce'); import run; print(*run.snakemake_command(*sys.argv[1:]))"
+        code = "import sys; sys.path.insert(0, 'reproduce'); import pathlib, run; "
+        code += "print(*run.snakemake_command(pathlib.Path(sys.argv[1]), int(sys.argv[2])))"
         command = subprocess.check_output(
             [sys.executable, "-c", code, str(self.results), "1"], env=self.environment, cwd=self.folder, text=True
         ).split()
