@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -57,7 +58,7 @@ class Tree:
         ).split()
         done = subprocess.run([*command, "-n"], env=self.environment, capture_output=True, text=True, check=True)
         text = done.stdout + done.stderr
-        rules = {line.split()[0] for line in text.splitlines() if len(line.split()) == 2 and line.split()[1].isdigit()}
+        rules = {match[1] for line in text.splitlines() if (match := re.fullmatch(r"(\w+)\s+\d+\s*", line))}
         return rules - {"all", "total"}
 
     def numbers(self):
