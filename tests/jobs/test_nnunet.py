@@ -76,6 +76,7 @@ def folder(tmp_path_factory):
         "nnUNet_extTrainer": str(folder / "trainers"),
         "nnUNet_compile": "f",
         "nnUNet_n_proc_DA": "1",
+        "nnUNet_def_n_proc": "1",
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     os.environ.update(environment)  # this process builds trainers too
