@@ -1,0 +1,267 @@
+"""One volume on disk, in any of the field's formats → an array with its affine. Each fault of a file is one line.
+
+NIfTI goes through nibabel, NRRD and MetaImage through SimpleITK. Arrays are (X, Y, Z) as they lie in the file; the affine
+takes voxel indices to world mm in RAS, whatever the format's own convention is.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import SimpleITK
+from nibabel.filebasedimages import ImageFileError
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+
+FORMATS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+"""Endings that can be read."""
+GRID_TOLERANCE_MM = 1e-3
+"""How far two grids may lie apart, at their corners, and still count as one."""
+MAX_VOXELS = 2**31
+"""A header that declares more is taken for a broken one: a DESS knee has 2.4e7."""
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_HEADER_BYTES = 65536
+
+
+class VolumeError(ValueError):
+    """A file that is no sound volume. The message names the file, the fault and what to do."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Values on a grid."""
+
+    array: np.ndarray
+    """(X, Y, Z)."""
+    affine: np.ndarray
+    """(4, 4) voxel → world mm, RAS."""
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size in mm along X, Y, Z."""
+        return affine_spacing(self.affine)
+
+    def oriented(self, axcodes: str = "RAS") -> Volume:
+        """The same values with their axes flipped and swapped to lie nearest to some directions; never resampled."""
+        turn = ornt_transform(io_orientation(self.affine), axcodes2ornt(axcodes))
+        affine = self.affine @ inv_ornt_aff(turn, self.array.shape)
+        return Volume(np.ascontiguousarray(apply_orientation(self.array, turn)), affine)
+
+    def oriented_as(self, affine: np.ndarray) -> Volume:
+        """The inverse of :meth:`oriented`: axes lie as those of another grid."""
+        return self.oriented("".join(nibabel.aff2axcodes(affine)))
+
+
+def affine_spacing(affine: np.ndarray) -> tuple[float, float, float]:
+    """Voxel size in mm along X, Y, Z of an affine (4, 4)."""
+    x, y, z = np.linalg.norm(affine[:3, :3], axis=0).round(6)
+    return float(x), float(y), float(z)
+
+
+def volume_ending(path: str | Path) -> str:
+    """The ending among :data:`FORMATS`, or an empty string."""
+    name = Path(path).name.lower()
+    return next((ending for ending in FORMATS if name.endswith(ending)), "")
+
+
+def volume_name(path: str | Path) -> str:
+    """A file's name without its ending: what cases are matched by."""
+    name = Path(path).name
+    return name[: len(name) - len(volume_ending(path))]
+
+
+def find_volumes(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
+    """The volumes right in a folder: ({name: path}, problems).
+
+    A name that occurs twice, and a link that leads out of the folder, are problems; hidden files are passed over.
+    """
+    folder = Path(folder)
+    found: dict[str, Path] = {}
+    problems = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not volume_ending(path) or path.is_dir():
+            continue
+        name = volume_name(path)
+        if not path.resolve().is_relative_to(folder.resolve()):
+            problems.append(f"{path}: is a link that leads out of {folder}; put the file itself there")
+        elif name in found:
+            problems.append(f"{path}: is a second volume of case {name}, beside {found[name].name}; remove one of them")
+        else:
+            found[name] = path
+    return found, problems
+
+
+def read_volume(path: str | Path) -> Volume:
+    """Read a volume: finite numbers on a grid of three axes.
+
+    Raises:
+        VolumeError: whatever is wrong with the file, in one line.
+    """
+    path = Path(path)
+    ending = volume_ending(path)
+    if not path.is_file():
+        raise VolumeError(f"{path}: there is no such file; check the name")
+    if not ending:
+        raise VolumeError(f"{path}: is in no format that can be read; convert it to one of {', '.join(FORMATS)}")
+    try:
+        if path.stat().st_size == 0:
+            raise VolumeError(f"{path}: is empty (0 bytes); copy or download it again")
+        volume = _read_nifti(path) if ending.startswith(".nii") else _read_itk(path, ending)
+    except PermissionError as error:
+        raise VolumeError(f"{path}: must not be read ({error.strerror}); change its permissions") from error
+    array, affine = volume.array, volume.affine
+    if array.ndim > 3 and set(array.shape[3:]) == {1}:
+        array = array.reshape(array.shape[:3])
+    if array.ndim != 3 or array.size == 0 or array.dtype.names:
+        shape = "a colour image" if array.dtype.names else f"shape {' × '.join(map(str, array.shape))}"
+        raise VolumeError(f"{path}: has {shape}; one volume (X, Y, Z) was expected, so split or convert it")
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or spacing.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3:
+        shown = " × ".join(f"{value:g}" for value in spacing)
+        raise VolumeError(f"{path}: voxel size {shown} mm or directions make no grid; correct the header")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int((~np.isfinite(array)).sum())
+        raise VolumeError(f"{path}: {bad} of {array.size} voxels are NaN or infinite; replace them, or the file")
+    return Volume(array, affine)
+
+
+def read_labels(path: str | Path, remap: Mapping[int, int] | None = None) -> Volume:
+    """Read a label map as whole numbers of 0 and above.
+
+    Args:
+        path: the file.
+        remap: old label → new label; labels that are not named become 0. None leaves all as they are.
+
+    Returns:
+        A volume of uint8, or of int32 where a label is above 255.
+
+    Raises:
+        VolumeError: as :func:`read_volume`; fractional or negative values.
+    """
+    volume = read_volume(path)
+    values = np.unique(volume.array)
+    if values.dtype.kind not in "iub" and (values != np.round(values)).any():
+        example = values[values != np.round(values)][0]
+        remedy = "resample label maps with nearest neighbour, or threshold probabilities"
+        raise VolumeError(f"{path}: has fractional label {example:g}; labels are whole numbers: {remedy}")
+    if values[0] < 0 or values[-1] > np.iinfo(np.int32).max:
+        strange = values[0] if values[0] < 0 else values[-1]
+        raise VolumeError(f"{path}: has label {strange:g}; labels are 0 (background) and above: is it an image?")
+    labels = volume.array
+    if remap is not None:
+        new = [remap.get(int(value), 0) for value in values]
+        labels = np.asarray(new, dtype=np.int32)[np.searchsorted(values, labels)]
+        values = np.asarray(new)
+    return Volume(labels.astype(np.uint8 if values.max() < 256 else np.int32), volume.affine)
+
+
+def grid_difference(volume: Volume, other: Volume) -> str:
+    """How the grid of `volume` differs from that of `other`: one line, empty if they are the same grid."""
+    if volume.array.shape != other.array.shape:
+        shapes = [" × ".join(map(str, v.array.shape)) for v in (volume, other)]
+        return f"{shapes[0]} voxels, not {shapes[1]}"
+    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in volume.array.shape], [1], indexing="ij"), -1).reshape(-1, 4)
+    gap = np.linalg.norm((corners @ (volume.affine - other.affine).T)[:, :3], axis=1).max()
+    if gap <= GRID_TOLERANCE_MM:
+        return ""
+    if not np.allclose(volume.spacing, other.spacing, atol=1e-4):
+        sizes = [" × ".join(f"{x:g}" for x in v.spacing) for v in (volume, other)]
+        return f"voxels of {sizes[0]} mm, not {sizes[1]} mm"
+    directions = [v.affine[:3, :3] / np.linalg.norm(v.affine[:3, :3], axis=0) for v in (volume, other)]
+    if not np.allclose(directions[0], directions[1], atol=1e-4):
+        codes = ["".join(nibabel.aff2axcodes(v.affine)) for v in (volume, other)]
+        if codes[0] != codes[1]:
+            return f"axes {codes[0]}, not {codes[1]}"
+        angle = np.degrees(np.arccos(np.clip((directions[0] * directions[1]).sum(0), -1, 1))).max()
+        return f"axes turned by {angle:.3g}°"
+    return f"shifted by {gap:.3g} mm"
+
+
+def _read_nifti(path: Path) -> Volume:
+    try:
+        image = nibabel.load(path)
+        if not isinstance(image, nibabel.Nifti1Pair):
+            raise VolumeError(f"{path}: is {type(image).__name__}, not NIfTI; convert it")
+        _check_size(path, image.shape)
+        unit = image.header.get_xyzt_units()[0]
+        if unit in ("meter", "micron"):
+            raise VolumeError(f"{path}: gives voxel sizes in {unit}; write them in mm")
+        return Volume(np.asanyarray(image.dataobj), image.affine.astype(float))
+    except VolumeError:
+        raise
+    except (ImageFileError, EOFError, zlib.error, OSError, ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise VolumeError(f"{path}: is no sound NIfTI file ({_reason(error)}); copy or download it again") from error
+    except Exception as error:  # nibabel's header checks raise classes of their own
+        raise VolumeError(f"{path}: has a broken NIfTI header ({_reason(error)}); copy or download it again") from error
+
+
+def _read_itk(path: Path, ending: str) -> Volume:
+    kind = "NRRD" if ending in (".nrrd", ".nhdr") else "MetaImage"
+    _check_header(path, kind)
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO("NrrdImageIO" if kind == "NRRD" else "MetaImageIO")
+    try:
+        reader.ReadImageInformation()
+        _check_size(path, reader.GetSize())
+        if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
+            components = f", {reader.GetNumberOfComponents()} values per voxel"
+            shape = " × ".join(map(str, reader.GetSize())) + components * (reader.GetNumberOfComponents() > 1)
+            raise VolumeError(f"{path}: has shape {shape}; one volume (X, Y, Z) was expected, so split or convert it")
+        image = reader.Execute()
+    except (RuntimeError, MemoryError) as error:
+        raise VolumeError(f"{path}: is no sound {kind} file ({_reason(error)}); copy or download it again") from error
+    return Volume(SimpleITK.GetArrayFromImage(image).transpose(), itk_affine(image))
+
+
+def itk_affine(image: SimpleITK.Image) -> np.ndarray:
+    """The affine (4, 4) voxel → RAS mm of a SimpleITK image, whose own world is LPS."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    return _LPS_TO_RAS @ affine
+
+
+def _check_header(path: Path, kind: str) -> None:
+    """What ITK accepts in silence: a header without voxel size (it takes 1 mm), and data in a file somewhere else."""
+    with open(path, "rb") as handle:
+        text = handle.read(_HEADER_BYTES).decode("latin-1")
+    if kind == "NRRD":
+        text = re.split(r"\r?\n\r?\n", text, maxsplit=1)[0]
+        size, data = r"^(space directions|spacings):", r"^data ?file:\s*(.+)$"
+        if not text.startswith("NRRD"):
+            raise VolumeError(f"{path}: does not start with NRRD, so it is no such file; check how it was made")
+    else:
+        size, data = r"^Element(Spacing|Size)\s*=", r"^ElementDataFile\s*=\s*(.+)$"
+    if not re.search(size, text, re.MULTILINE | re.IGNORECASE):
+        raise VolumeError(f"{path}: has no voxel size in its header; add it in mm (it must not be guessed)")
+    target = re.search(data, text, re.MULTILINE | re.IGNORECASE)
+    name = target[1].strip() if target else ""
+    if not name or name.upper() == "LOCAL":
+        return
+    if name.upper().startswith("LIST") or "%" in name:
+        raise VolumeError(f"{path}: spreads its data over several files; convert it to one file")
+    inside = path.parent.resolve()
+    if not (inside / name).resolve().is_relative_to(inside):
+        raise VolumeError(f"{path}: takes its data from {name}, outside its folder; put that file beside it")
+    if not (inside / name).is_file():
+        raise VolumeError(f"{path}: its data file {name} is missing; put it beside the header")
+
+
+def _check_size(path: Path, shape: tuple[int, ...]) -> None:
+    voxels = int(np.prod([max(int(n), 0) for n in shape], dtype=object)) if len(shape) else 0
+    if voxels > MAX_VOXELS:
+        shown = " × ".join(map(str, shape))
+        raise VolumeError(f"{path}: declares {shown} voxels, which is no plausible scan; the header is broken")
+
+
+def _reason(error: BaseException) -> str:
+    """The last line of a library's message, without its C++ source lines."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = re.sub(r"^.*?(ITK ERROR|Exception thrown in [^:]*):\s*(\w+\([0-9a-fx]+\):)?\s*", "", lines[-1] if lines else "")
+    return (text or type(error).__name__).rstrip(".")[:160]
