@@ -1,7 +1,7 @@
 """One volume on disk, in any of the field's formats → an array with its affine. Each fault of a file is one line.
 
-NIfTI goes through nibabel, NRRD and MetaImage through SimpleITK. Arrays are (X, Y, Z) as they lie in the file; the affine
-takes voxel indices to world mm in RAS, whatever the format's own convention is.
+NIfTI goes through nibabel, NRRD and MetaImage through SimpleITK. Arrays are (X, Y, Z) as they lie in the file; the
+affine takes voxel indices to world mm in RAS, whatever the format's own convention is.
 """
 
 from __future__ import annotations
@@ -263,5 +263,6 @@ def _check_size(path: Path, shape: tuple[int, ...]) -> None:
 def _reason(error: BaseException) -> str:
     """The last line of a library's message, without its C++ source lines."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = re.sub(r"^.*?(ITK ERROR|Exception thrown in [^:]*):\s*(\w+\([0-9a-fx]+\):)?\s*", "", lines[-1] if lines else "")
+    last = lines[-1] if lines else ""
+    text = re.sub(r"^.*?(ITK ERROR|Exception thrown in [^:]*):\s*(\w+\([0-9a-fx]+\):)?\s*", "", last)
     return (text or type(error).__name__).rstrip(".")[:160]
