@@ -8,10 +8,12 @@ exact), and, when the values are integers or lie on another known grid, what tha
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from pandas.errors import EmptyDataError, ParserError
 
 from shapeloss.granular import find_sample, grim, grimmer, sprite, targets
 from shapeloss.moments import TOLERANCE, Printed, Rounding, largest_sd, read_printed, tail
@@ -240,6 +242,7 @@ def _search(
 _OPTIONAL = {
     "low": float, "high": float, "step": float, "values_per_case": int, "sd_kind": str, "rounding": str, "unit": str,
 }  # fmt: skip
+_ANSWERS = ("possible", "largest_sd", "share_of_largest", "side", "extreme_near", "extreme_far", "others", "text")
 
 
 def audit_table(table: pd.DataFrame, examples: int = 0) -> pd.DataFrame:
@@ -260,7 +263,7 @@ def audit_table(table: pd.DataFrame, examples: int = 0) -> pd.DataFrame:
     for row in table.to_dict("records"):
         try:
             given = {k: kind(row[k]) for k, kind in _OPTIONAL.items() if k in row and not _blank(row[k])}
-            a = audit_summary(row["mean"], row["sd"], _whole(row["n"]), **given, examples=examples)
+            a = audit_summary(row["mean"], row["sd"], whole_number(row["n"]), **given, examples=examples)
         except ValueError as error:
             rows.append({"problem": str(error)})
             continue
@@ -269,8 +272,7 @@ def audit_table(table: pd.DataFrame, examples: int = 0) -> pd.DataFrame:
             "extreme_near": a.extreme_near, "extreme_far": a.extreme_far, "others": a.others, "text": a.to_text(),
             "problem": "",
         })  # fmt: skip
-    columns = ["possible", "largest_sd", "share_of_largest", "side", "extreme_near", "extreme_far", "others", "text"]
-    result = pd.DataFrame(rows, columns=[*columns, "problem"], index=table.index)
+    result = pd.DataFrame(rows, columns=[*_ANSWERS, "problem"], index=table.index)
     return pd.concat([table, result], axis=1)
 
 
@@ -278,7 +280,38 @@ def _blank(cell: Any) -> bool:
     return cell is None or cell == "" or (isinstance(cell, float) and np.isnan(cell))
 
 
-def _whole(cell: Any) -> int:
+def audit_csv(path: str | Path, examples: int = 0) -> pd.DataFrame:
+    """`audit_table` of a CSV file, whose numbers keep the decimals that they are printed with.
+
+    Raises:
+        ValueError: not such a table.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str)
+    except (EmptyDataError, ParserError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: is no CSV table ({error}); give one row per result: mean, sd, n, …") from error
+    try:
+        return audit_table(table, examples)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def table_text(audited: pd.DataFrame) -> str:
+    """A paragraph for each row of `audit_table`, under the row's own columns."""
+    own = [c for c in audited.columns if c not in {*_ANSWERS, *_OPTIONAL, "mean", "sd", "n", "problem"}]
+    parts = []
+    for number, row in enumerate(audited.to_dict("records"), 1):
+        name = ", ".join(str(row[c]) for c in own if not _blank(row[c]))
+        parts.append(f"Row {number}{': ' if name else ''}{name}\n{row['problem'] or row['text']}")
+    return "\n\n".join(parts)
+
+
+def whole_number(cell: Any) -> int:
+    """A count that was read as text.
+
+    Raises:
+        ValueError: anything but a whole number.
+    """
     try:
         if float(cell) == int(float(cell)):
             return int(float(cell))

@@ -147,6 +147,45 @@ def figure_intervals(differences: pd.DataFrame, label: str = "difference", title
     return figure
 
 
+@styled
+def figure_samples(samples: Mapping[str, Sequence[Sequence[float]]], label: str, bounds: tuple[float, float]) -> Figure:
+    """Values that a reported mean and SD would need: one row of dots per sample, the samples of one result together.
+
+    Args:
+        samples: result → samples, the least extreme one first.
+        label: of the axis.
+        bounds: least and largest possible value; the axis ends at the latter.
+
+    Raises:
+        ValueError: for no result, or one without samples.
+    """
+    if not samples or not all(samples.values()):
+        raise ValueError(f"samples must hold at least one sample for each result, got {dict(samples)!r}")
+    rows = sum(map(len, samples.values()))
+    figure = canvas(None, 9, 1.6 + 0.28 * rows + 0.3 * len(samples))
+    axes = figure.subplots()
+    y, ticks = 0.0, {}
+    for name, group in samples.items():
+        ticks[name] = y + (len(group) - 1) / 2
+        for index, sample in enumerate(group):
+            colour = INK if index == 0 else GREY
+            axes.plot([min(sample), max(sample)], [y, y], color=PALE, linewidth=1, zorder=0)
+            axes.plot(sample, [y] * len(sample), "o", color=colour, markersize=7, alpha=0.55, markeredgewidth=0)
+            axes.plot(np.mean(sample), y, "|", color=INK, markersize=13, markeredgewidth=2)
+            y += 1
+        y += 1
+    lowest = min(min(sample) for group in samples.values() for sample in group)
+    axes.set_yticks(list(ticks.values()), list(ticks))
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    room = 0.05 * (bounds[1] - lowest)
+    axes.set(ylim=(y - 1.4, -0.7), xlim=(max(bounds[0], lowest - room) - room, bounds[1] + room), xlabel=label)
+    figure.supxlabel(
+        "Dark: the sample whose extreme value is the mildest. Grey: others. Bar: the mean.", fontsize=10, color=GREY
+    )
+    return figure
+
+
 def _require(name: str, table: pd.DataFrame, columns: Sequence[str]) -> None:
     absent = [column for column in columns if column not in table.columns]
     if absent or table.empty:

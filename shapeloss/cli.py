@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,6 +43,111 @@ def check(
 
     manifest = prepare(load_experiment(profile), folder, output)
     print(f"{len(manifest.cases)} cases, classes {', '.join(manifest.classes.values())}: no problem found")
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="A folder of label maps (NIfTI, NRRD, MetaImage), or one file.")],
+    truth: Annotated[Path, typer.Argument(help="The same, with the same names.")],
+    output: Annotated[Path, typer.Option(help="Folder for per_case.csv, summary.csv, summary.md.")] = Path("scores"),
+    labels: Annotated[str, typer.Option(help="Structures to score, such as 1:femur,3:tibia. Default: all.")] = "",
+    remap: Annotated[str, typer.Option(help="Labels to merge first, on both sides, such as 7:1,8:3.")] = "",
+    remap_predictions: Annotated[str, typer.Option(help="The same for the predictions alone.")] = "",
+    plane: Annotated[str, typer.Option(help="Plane of the slices: auto, sagittal, coronal, axial.")] = "auto",
+    metric: Annotated[list[str] | None, typer.Option(help="A metric, repeatable. Default: all.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cases to score at a time. Default: one per core.")] = None,
+) -> None:
+    """Score label maps against their truth, case by case. Nothing is resampled: another grid is an error."""
+    from shapeloss.metrics import METRICS
+    from shapeloss.scoring import score_folders, summary_markdown, write_scores
+    from shapeloss.volumes import parse_labels, parse_remap
+
+    scores = score_folders(
+        predictions,
+        truth,
+        parse_labels(labels) if labels else None,
+        parse_remap(remap) if remap else None,
+        parse_remap(remap_predictions) if remap_predictions else None,
+        plane,
+        metric or tuple(METRICS),
+        jobs or os.cpu_count() or 1,
+    )
+    paths = write_scores(scores, output, predictions, truth)
+    print(summary_markdown(scores, predictions, truth))
+    print(f"Written: {', '.join(map(str, paths))}")
+    if scores.problems:
+        raise ValueError(f"{len(scores.problems)} problem(s), listed above; the other cases were scored")
+
+
+@app.command()
+def compare(
+    tables: Annotated[list[str], typer.Argument(help="Per-case scores (CSV); name=file.csv names the method.")],
+    output: Annotated[Path, typer.Option(help="Folder for tables and figures.")] = Path("comparison"),
+    metric: Annotated[list[str] | None, typer.Option(help="Score column, repeatable.")] = None,
+    reference: Annotated[str, typer.Option(help="The method to compare with. Default: the first.")] = "",
+    structure: Annotated[str, typer.Option(help="Which rows of a column `structure`. Default: mean.")] = "",
+    case_column: Annotated[str, typer.Option(help="Name of the column of cases.")] = "case",
+    margin: Annotated[float | None, typer.Option(help="Smallest difference that matters: tests equivalence.")] = None,
+) -> None:
+    """Test the differences between methods on the same cases: paired tests, intervals, pictures."""
+    from shapeloss.comparison import compare_scores, read_scores
+
+    scores = read_scores(tables, metric or (), structure or None, case_column)
+    print(compare_scores(scores, output, reference or None, margin))
+    print(f"Written: {output}")
+    if scores.problems:
+        raise ValueError(f"{len(scores.problems)} problem(s), listed above; the other cases were compared")
+
+
+@app.command()
+def audit(
+    values: Annotated[
+        list[str], typer.Argument(help="MEAN SD N as printed; or one file: a CSV of many rows, a YAML of a paper.")
+    ],
+    low: Annotated[float, typer.Option(help="Least possible value.")] = float("-inf"),
+    high: Annotated[float, typer.Option(help="Largest possible value.")] = float("inf"),
+    step: Annotated[float | None, typer.Option(help="Grid of the values: 1 for integers.")] = None,
+    values_per_case: Annotated[int, typer.Option(help="3 if the SD is over three structures of each case.")] = 1,
+    sd_kind: Annotated[str, typer.Option(help="sample (n − 1) or population (n).")] = "sample",
+    rounding: Annotated[str, typer.Option(help="nearest, down or up.")] = "nearest",
+    unit: Annotated[str, typer.Option(help="What one value belongs to.")] = "volume",
+    examples: Annotated[int, typer.Option(help="Samples to search for.")] = 2,
+    versus: Annotated[str, typer.Option(help="MEAN SD of a second group: the correlation that p < 0.05 needs.")] = "",
+    p: Annotated[float, typer.Option(help="The p-value claimed for --versus.")] = 0.05,
+    relation: Annotated[Path | None, typer.Option(help="Measured Dice and boundary Dice (CSV), for a paper.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where to write the answer to a file: .csv or .md.")] = None,
+) -> None:
+    """Can these reported numbers be true? Whether values with such a mean and SD exist, and what they imply."""
+    from shapeloss import audit as questions
+    from shapeloss.files import write_text
+    from shapeloss.paper import read_paper
+    from shapeloss.paper_audit import audit_markdown, audit_paper
+    from shapeloss.relation import read_relation
+
+    if len(values) == 3:
+        mean, sd, n = values
+        options: dict[str, Any] = {"sd_kind": sd_kind, "rounding": rounding, "unit": unit, "examples": examples}
+        options |= {"step": step, "values_per_case": values_per_case}
+        text = questions.audit_summary(mean, sd, questions.whole_number(n), low, high, **options).to_text()
+        if versus:
+            other = versus.replace("±", " ").split()
+            if len(other) != 2:
+                raise ValueError(f"--versus must be MEAN SD, such as '0.27 0.05'; got {versus!r}")
+            groups = (mean, sd), (other[0], other[1])
+            needed = questions.required_correlation(*groups, questions.whole_number(n), p)
+            text += "\n" + needed.to_text()
+    elif len(values) == 1 and values[0].endswith(".csv"):
+        table = questions.audit_csv(values[0], examples)
+        text = table.to_csv(index=False) if output and output.suffix == ".csv" else questions.table_text(table)
+    elif len(values) == 1 and values[0].endswith((".yaml", ".yml")):
+        text = audit_markdown(audit_paper(read_paper(values[0]), read_relation(relation, beside=values[0])))
+    else:
+        raise ValueError(f"give MEAN SD N, or one file, a .csv or a .yaml; got {' '.join(values)}")
+    if output is None:
+        print(text)
+    else:
+        write_text(output, text.rstrip("\n") + "\n")
+        print(f"Written: {output}")
 
 
 def main() -> None:

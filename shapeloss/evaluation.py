@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from shapeloss.distance import distance_penalty
 from shapeloss.experiment import Experiment
 from shapeloss.files import atomic
 from shapeloss.metrics import score_case
-from shapeloss.surfaces import label_surface, surface_error
+from shapeloss.surfaces import label_surface, region_error, surface_error
 from shapeloss.training import provenance
 
 
@@ -85,13 +87,63 @@ def surface_errors(
     The structures are the first two of the data set: femur and tibia.
     """
     labels = sorted(manifest.classes)[:2]
-    truths = {label: label_surface(case.labels == label, case.spacing, case.affine) for label in labels}
+    truths = {label: _surface(case, case.labels, label) for label in labels}
     meshes: dict[str, list[pv.PolyData]] = {}
     for loss, predicted in first_predictions(experiment, manifest, results, case.name).items():
-        meshes[loss] = [label_surface(predicted == label, case.spacing, case.affine) for label in labels]
+        meshes[loss] = [_surface(case, predicted, label) for label in labels]
         for label, mesh in zip(labels, meshes[loss], strict=True):
             mesh["error_mm"] = surface_error(mesh, truths[label])
     return meshes
+
+
+def read_landmarks(manifest: Manifest, name: str) -> dict[str, list[float]]:
+    """Landmark → world mm (x, y, z) of a case: `landmarks/<case>.json` of the data set; empty where there is none."""
+    path = manifest.folder / "landmarks" / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def landmark_errors(
+    experiment: Experiment, manifest: Manifest, results: str | Path, patterns: Iterable[str], radius_mm: float
+) -> pd.DataFrame | None:
+    """The surface error of every test prediction near each landmark that a pattern (`*notch*`) names.
+
+    A landmark belongs to the structure whose true surface is nearest to it.
+
+    Returns:
+        Columns `case`, `loss`, `seed`, `landmark`, `error_mm`: see :func:`shapeloss.surfaces.region_error`. None if
+        no test case has such a landmark.
+    """
+    rows = []
+    for name in tqdm(manifest.names("test"), desc="surface errors", mininterval=5):
+        points = {
+            landmark: np.asarray(point)
+            for landmark, point in read_landmarks(manifest, name).items()
+            if any(fnmatchcase(landmark, pattern) for pattern in patterns)
+        }
+        if not points:
+            continue
+        case = manifest.load(name)
+        truths = {label: _surface(case, case.labels, label) for label in manifest.classes}
+        owner = {
+            landmark: min(truths, key=lambda label: _nearest(truths[label], point))
+            for landmark, point in points.items()
+        }
+        for loss, seed, folder in run_folders(experiment, results):
+            labels = manifest.read_labels(folder / "predictions" / f"{name}.nii.gz")
+            found = {label: _surface(case, labels, label) for label in set(owner.values())}
+            for landmark, point in points.items():
+                label = owner[landmark]
+                error = region_error(found[label], truths[label], point.tolist(), radius_mm).mean_mm
+                rows.append({"case": name, "loss": loss, "seed": seed, "landmark": landmark, "error_mm": error})
+    return pd.DataFrame(rows) if rows else None
+
+
+def _surface(case: Case, labels: np.ndarray, label: int) -> pv.PolyData:
+    return label_surface(labels == label, case.spacing, case.affine)
+
+
+def _nearest(surface: pv.PolyData, point: np.ndarray) -> float:
+    return float(np.linalg.norm(surface.points - point, axis=1).min(initial=np.inf))
 
 
 def distance_map_panels(case: Case, classes: dict[int, str]) -> dict[str, Any]:

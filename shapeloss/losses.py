@@ -138,7 +138,7 @@ class FocalLoss(SegmentationLoss):
 
     def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
         ce = F.cross_entropy(logits, target, reduction="none")  # −log p_t
-        # 1 − p_t without cancellation; the bound keeps the power's gradient finite at p_t = 1 if γ < 1
+        # 1 − p_t; the bound keeps the power's gradient finite at p_t = 1 if γ < 1
         wrong = (-torch.expm1(-ce)).clamp(min=torch.finfo(ce.dtype).tiny)
         loss = wrong**self.gamma * ce
         if self.alpha is not None:

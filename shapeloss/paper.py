@@ -99,6 +99,8 @@ class Paper(_Section):
     sources: dict[str, Source]
     results: tuple[Reported, ...]
     method: tuple[Method, ...]
+    landmark_radius_mm: float = Field(gt=0)
+    """Surface errors at a landmark are means over the surface within this distance of it."""
     claims: tuple[Claim, ...]
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,17 @@ def measure_relation(
                 for s in scores
             ]  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def read_relation(path: str | Path | None, beside: str | Path) -> pd.DataFrame | None:
+    """A table that :func:`measure_relation` made.
+
+    Args:
+        path: CSV; None for `relation.csv` in the folder of `beside`, if there is one.
+        beside: the description of the paper.
+    """
+    given = Path(path) if path is not None else Path(beside).parent / "relation.csv"
+    return pd.read_csv(given) if path is not None or given.is_file() else None
 
 
 def _hull_at(points: Floats, x: float, side: int) -> float:

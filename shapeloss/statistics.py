@@ -223,9 +223,10 @@ def format_p(p: float) -> str:
 
 def _cells(table: pd.DataFrame, metrics: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:
     several = bool((table["seeds"] > 1).any())
+    compared = bool(table[[f"{m}_paper_mean" for m in metrics]].notna().to_numpy().any())
     header = ["Loss"]
     for label in metrics.values():
-        header += [label, *(["SD over seeds"] if several else []), "Paper", "p (Holm)"]
+        header += [label, *(["SD over seeds"] if several else []), *(["Paper"] if compared else []), "p (Holm)"]
     rows = []
     for row in table.to_dict("records"):
         cells = [str(row["loss"])]
@@ -233,7 +234,9 @@ def _cells(table: pd.DataFrame, metrics: Mapping[str, str]) -> tuple[list[str], 
             cells.append(_mean_sd(row[f"{m}_mean"], row[f"{m}_sd"]))
             if several:
                 cells.append(_mean_sd(row[f"{m}_seed_sd"], np.nan))
-            cells += [_mean_sd(row[f"{m}_paper_mean"], row[f"{m}_paper_sd"], None), format_p(row[f"{m}_p_holm"])]
+            if compared:
+                cells.append(_mean_sd(row[f"{m}_paper_mean"], row[f"{m}_paper_sd"], None))
+            cells.append(format_p(row[f"{m}_p_holm"]))
         rows.append([*cells, str(row["n"]), str(row["seeds"])])
     return [*header, "n", "Seeds"], rows
 

@@ -160,6 +160,35 @@ def read_labels(path: str | Path, remap: Mapping[int, int] | None = None) -> Vol
     return Volume(labels.astype(np.uint8 if values.max() < 256 else np.int32), volume.affine)
 
 
+def parse_labels(text: str) -> dict[int, str]:
+    """`"1:femur,3:tibia"` → {1: "femur", 3: "tibia"}.
+
+    Raises:
+        ValueError: anything else, and a label or a name that occurs twice.
+    """
+    pairs = [part.partition(":") for part in text.split(",")]
+    if not all(label.strip().isdigit() and name.strip() for label, _, name in pairs):
+        raise ValueError(f"labels must be written as 1:femur,3:tibia; got {text!r}")
+    labels = {int(label): name.strip() for label, _, name in pairs}
+    if len(labels) < len(pairs) or len(set(labels.values())) < len(pairs) or 0 in labels:
+        raise ValueError(f"each label above 0 and each name must occur once; got {text!r}")
+    return labels
+
+
+def parse_remap(text: str) -> dict[int, int]:
+    """`"7:1,8:3"` → {7: 1, 8: 3}.
+
+    Raises:
+        ValueError: anything else, and an old label that occurs twice.
+    """
+    pairs = [part.partition(":") for part in text.split(",")]
+    if not all(old.strip().isdigit() and new.strip().isdigit() for old, _, new in pairs):
+        raise ValueError(f"a remapping must be written as old:new,old:new, such as 7:1,8:3; got {text!r}")
+    if len({int(old) for old, _, _ in pairs}) < len(pairs):
+        raise ValueError(f"each old label can become one new label; got {text!r}")
+    return {int(old): int(new) for old, _, new in pairs}
+
+
 def grid_difference(volume: Volume, other: Volume) -> str:
     """How the grid of `volume` differs from that of `other`: one line, empty if they are the same grid."""
     if volume.array.shape != other.array.shape:
