@@ -22,7 +22,10 @@ from shapeloss.experiment import Experiment, load_experiment
 from shapeloss.files import locked, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
-WEIGHTS = {"phantom": 0.02, "data": 0.01, "distance_maps": 0.03, "train": 1.0, "evaluate": 0.04, "error_maps": 0.06}
+WEIGHTS = {
+    "phantom": 0.02, "data": 0.01, "distance_maps": 0.03, "train": 1.0, "evaluate": 0.08, "error_maps": 0.06,
+    "audit": 0.02, "report": 0.01,
+}  # fmt: skip
 """How long a step takes, as a share of one training; only the estimate of the time left depends on it."""
 
 
@@ -247,6 +250,9 @@ def summary(figures: Path, results: Path, seconds: float) -> str:
 
     table = (figures / "table1.md").read_text(encoding="utf-8").strip()
     names = {
+        "report.html": "everything on one page, to be opened in a browser",
+        "claims.md": "a verdict on each of the paper's claims",
+        "audit.md": "can the reported numbers be true?",
         "figure1.png": "figure 1: distance maps (top), surface errors (bottom)",
         "table1.md": "the results table, also as .csv and .tex",
         "per_case.csv": "scores of each test case, loss and seed",

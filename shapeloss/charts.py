@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from shapeloss.paper import Paper
 from shapeloss.statistics import METRICS, bootstrap_mean, case_means
 from shapeloss.style import GREY, INK, PALE, canvas, loss_color, loss_name, styled
 
@@ -121,11 +123,17 @@ def figure_intervals(differences: pd.DataFrame, label: str = "difference", title
     Raises:
         ValueError: for a table without rows or without one of the columns.
     """
-    numbers = ["estimate", "low", "high", "margin_low", "margin_high"]
-    _require("differences", differences, ("comparison", *numbers))
+    _require("differences", differences, ("comparison", *_INTERVAL))
     figure = canvas(None, 9, 1.4 + 0.5 * len(differences))
-    axes = figure.subplots()
-    values = differences[numbers].to_numpy(dtype=float)
+    _draw_intervals(figure.subplots(), differences, label, title)
+    return figure
+
+
+_INTERVAL = ["estimate", "low", "high", "margin_low", "margin_high"]
+
+
+def _draw_intervals(axes: Axes, differences: pd.DataFrame, label: str, title: str) -> None:
+    values = differences[_INTERVAL].to_numpy(dtype=float)
     finite = values[np.isfinite(values)]
     reach = 1.1 * np.abs(finite).max(initial=1e-9)  # zero in view, and room beyond the widest interval
     for y, (estimate, low, high, *band) in enumerate(values):
@@ -144,6 +152,64 @@ def figure_intervals(differences: pd.DataFrame, label: str = "difference", title
     axes.spines["left"].set_visible(False)
     note = "   (grey: margins)" if np.isfinite(values[:, 3:]).any() else ""
     axes.set(ylim=(len(differences) - 0.4, -0.6), xlim=(-reach, reach), xlabel=label + note, title=title)
+
+
+@styled
+def figure_claims(paper: Paper, findings: pd.DataFrame) -> Figure:
+    """A panel for each claim of a paper: the effect of each comparison, its interval, the margin, and the verdict.
+
+    Args:
+        paper: from `shapeloss.paper.read_paper`.
+        findings: from `shapeloss.claims.findings_table`.
+    """
+    _require("findings", findings, ("claim", "loss", "verdict", "effect", "low", "high"))
+    rows = [len(claim.against) for claim in paper.claims]
+    figure = canvas(None, 10, sum(1.5 + 0.42 * count for count in rows))
+    panels = figure.subplots(len(rows), 1, height_ratios=[1.2 + count for count in rows], squeeze=False)[:, 0]
+    for axes, claim in zip(panels, paper.claims, strict=True):
+        found = findings[findings["claim"] == claim.id]
+        low = -claim.margin if claim.margin else np.nan
+        high = claim.margin if claim.margin and claim.test == "equivalence" else np.nan
+        table = pd.DataFrame({
+            "comparison": [f"{loss_name(loss)}: {verdict}" for loss, verdict in found[["loss", "verdict"]].to_numpy()],
+            "estimate": found["effect"], "low": found["low"], "high": found["high"], "margin_low": low,
+            "margin_high": high,
+        })  # fmt: skip
+        unit = (
+            "surface error, mm" if claim.statistic == "surface_error" else METRICS.get(claim.statistic, claim.statistic)
+        )
+        _draw_intervals(axes, table, f"{unit}: advantage of {loss_name(claim.reference)}", claim.title)
+    return figure
+
+
+@styled
+def figure_relation(relation: pd.DataFrame, paper: Paper, boundary: str = "boundary_dice_in_plane") -> Figure:
+    """Dice and boundary Dice of the same surfaces, as measured, and what the sources report.
+
+    Args:
+        relation: from `shapeloss.relation.measure_relation`: `dice`, `boundary_dice`, `structure`, `correlation_mm`.
+        paper: from `shapeloss.paper.read_paper`; means are drawn with one SD.
+        boundary: the metric of the paper's boundary Dice.
+    """
+    _require("relation", relation, ("dice", "boundary_dice", "structure", "correlation_mm"))
+    figure = canvas(None, 9, 5.5)
+    axes = figure.subplots()
+    mean = relation[relation["structure"] == "mean"]
+    for shade, (correlation, rows) in zip(("0.8", "0.6", "0.4"), mean.groupby("correlation_mm"), strict=False):
+        name = "errors independent from voxel to voxel" if correlation == 0 else f"errors alike over {correlation:g} mm"
+        line = rows.sort_values("dice")
+        axes.plot(line["dice"], line["boundary_dice"], "o", color=shade, markersize=6, label=f"phantom, {name}")
+    for marker, source in zip("sD^v", paper.sources, strict=False):
+        reported = paper.reported(source)
+        for loss, (x, x_sd) in reported.get("dice", {}).items():
+            if loss in reported.get(boundary, {}):
+                y, y_sd = reported[boundary][loss]
+                axes.errorbar(
+                    x, y, xerr=[[x_sd], [min(x_sd, 1 - x)]], yerr=y_sd, fmt=marker, color=loss_color(loss), capsize=3,
+                    markersize=8, linewidth=1.2, label=f"source {source}, {loss_name(loss)}",
+                )  # fmt: skip
+    axes.legend(fontsize=9, frameon=False, loc="upper left")
+    axes.set(xlim=(0.8, 1.005), ylim=(0, 1), xlabel="Global Dice", ylabel="Boundary Dice, strict, in the slices")
     return figure
 
 

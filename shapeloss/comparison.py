@@ -69,20 +69,20 @@ def read_scores(
     table = table[[*keys, *chosen]]
     twice = table.duplicated(keys, keep=False)
     for loss, case in table.loc[twice, ["loss", "case"]].drop_duplicates().to_numpy().tolist():
-        problems.append(f"{loss}: case {case} occurs more than once; it is left out, so remove the wrong rows")
+        problems.append(f"{loss}: {case} occurs more than once; it is left out, so remove the wrong rows")
     doubled = set(map(tuple, table.loc[twice, ["loss", "case"]].to_numpy().tolist()))
     table = table[[(loss, case) not in doubled for loss, case in zip(table["loss"], table["case"], strict=True)]]
     for metric in chosen:
         numbers = pd.to_numeric(table[metric], errors="coerce")
         for row in table[numbers.isna()].to_dict("records"):
             shown = "nothing" if pd.isna(row[metric]) else repr(row[metric])
-            problems.append(f"{row['loss']}: case {row['case']} has {shown} for {metric}, not a number; it is left out")
+            problems.append(f"{row['loss']}: {row['case']} has {shown} for {metric}, not a number; it is left out")
         table = table.assign(**{metric: numbers})
     everywhere = set(table["case"])
     for loss in dict.fromkeys(table["loss"]):
         if missing := sorted(everywhere - set(table.loc[table["loss"] == loss, "case"])):
             shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
-            problems.append(f"{loss}: lacks case {shown}, which another method has; pairs need both")
+            problems.append(f"{loss}: lacks {shown}, which another method has; a pair needs both")
     if table["loss"].nunique() < 2:
         found = ", ".join(table["loss"].astype(str).unique().tolist()) or "none"
         shown = "".join(f"\n  - {problem}" for problem in problems)

@@ -55,6 +55,8 @@ class Data(_Section):
     phantom: Phantom | None = None
     """Make the built-in phantom; otherwise a folder in Decathlon or nnU-Net layout is read (`DATA=`)."""
     split: Split = Split()
+    oai: bool = False
+    """The cases are DESS knees of the Osteoarthritis Initiative: only on them is a claim of the paper "reproduced"."""
     slice_axis: Literal[0, 1, 2] = 0
     """Array axis across the slices: 0 for sagittal volumes in RAS. In-plane rotations and boundaries lie across it."""
     intensity: Literal["zscore", "percentile"] = "zscore"

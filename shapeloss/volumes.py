@@ -6,6 +6,7 @@ affine takes voxel indices to world mm in RAS, whatever the format's own convent
 
 from __future__ import annotations
 
+import gzip
 import re
 import zlib
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ MAX_VOXELS = 2**31
 """A header that declares more is taken for a broken one: a DESS knee has 2.4e7."""
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _HEADER_BYTES = 65536
+_TRAILING = 1 << 20  # bytes that some writers leave behind the data
 
 
 class VolumeError(ValueError):
@@ -220,13 +222,28 @@ def _read_nifti(path: Path) -> Volume:
         unit = image.header.get_xyzt_units()[0]
         if unit in ("meter", "micron"):
             raise VolumeError(f"{path}: gives voxel sizes in {unit}; write them in mm")
-        return Volume(np.asanyarray(image.dataobj), image.affine.astype(float))
+        array = np.asanyarray(image.dataobj)
+        if path.name.lower().endswith(".gz"):
+            _check_gzip(path, image.dataobj.offset + image.dataobj.dtype.itemsize * array.size)
+        return Volume(array, image.affine.astype(float))
     except VolumeError:
         raise
     except (ImageFileError, EOFError, zlib.error, OSError, ValueError, TypeError, OverflowError, MemoryError) as error:
         raise VolumeError(f"{path}: is no sound NIfTI file ({_reason(error)}); copy or download it again") from error
     except Exception as error:  # nibabel's header checks raise classes of their own
         raise VolumeError(f"{path}: has a broken NIfTI header ({_reason(error)}); copy or download it again") from error
+
+
+def _check_gzip(path: Path, declared: int) -> None:
+    """Read to the end, which nibabel does not: only there stands the checksum, and a file may expand without end."""
+    with gzip.open(path) as stream:
+        remaining = declared + _TRAILING
+        while chunk := stream.read(min(1 << 20, remaining + 1)):
+            remaining -= len(chunk)
+            if remaining < 0:
+                raise VolumeError(
+                    f"{path}: expands beyond the {declared} bytes that its header declares; copy or download it again"
+                )
 
 
 def _read_itk(path: Path, ending: str) -> Volume:

@@ -2,11 +2,17 @@
 
 import json
 import sys
+from pathlib import Path
 
+import nibabel
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 from shapeloss.cli import main
+
+PAPER = Path(__file__).resolve().parents[1] / "reproduce" / "paper.yaml"
 
 
 def call(monkeypatch, *arguments):
@@ -46,3 +52,71 @@ def test_mistakes_end_in_a_message(monkeypatch, tmp_path, profile):
     values["data"]["phantom"] = None
     profile.write_text(yaml.safe_dump(values))
     assert "has no section data.phantom" in call(monkeypatch, "phantom", tmp_path / "data", "--profile", profile)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    labels = np.zeros((6, 12, 12), np.uint8)
+    labels[1:5, 2:10, 2:6] = 1
+    labels[1:5, 2:10, 7:11] = 3
+    for folder, values in (("truth", labels), ("found", np.roll(labels, 1, axis=1))):
+        (tmp_path / folder).mkdir()
+        for name in ("a", "b"):
+            nibabel.save(nibabel.Nifti1Image(values, np.diag([3.0, 1, 1, 1])), tmp_path / folder / f"{name}.nii.gz")
+    return tmp_path / "found", tmp_path / "truth"
+
+
+def test_evaluate(monkeypatch, capsys, tmp_path, pair):
+    options = ["--labels", "1:femur,3:tibia", "--metric", "dice", "--jobs", 1, "--output", tmp_path / "scores"]
+    assert not call(monkeypatch, "evaluate", *pair, *options)
+    assert "| femur | 2 | 0 | 0 | 0.875 ± 0.000 |" in capsys.readouterr().out
+    assert pd.read_csv(tmp_path / "scores" / "per_case.csv")["structure"].unique().tolist() == [
+        "femur",
+        "tibia",
+        "mean",
+        "merged",
+    ]
+    (pair[1] / "c.nii.gz").write_bytes((pair[1] / "a.nii.gz").read_bytes())
+    message = call(monkeypatch, "evaluate", *pair, *options)
+    assert message == "error: 1 problem(s), listed above; the other cases were scored"
+    assert "c.nii.gz: has no prediction" in capsys.readouterr().out
+    assert "labels must be written as 1:femur,3:tibia" in call(monkeypatch, "evaluate", *pair, "--labels", "femur")
+    assert "a remapping must be written" in call(monkeypatch, "evaluate", *pair, "--remap", "7=1")
+
+
+def test_compare(monkeypatch, capsys, tmp_path):
+    for name, shift in (("first", 0.0), ("second", 0.02)):
+        table = pd.DataFrame({"case": list("abcdefgh"), "dice": [0.9 + 0.001 * i + shift for i in range(8)]})
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    files = [tmp_path / "first.csv", f"new={tmp_path / 'second.csv'}"]
+    assert not call(monkeypatch, "compare", *files, "--output", tmp_path / "out", "--margin", 0.05)
+    assert "| new | -0.02 |" in capsys.readouterr().out
+    assert (tmp_path / "out" / "differences.png").is_file()
+    assert "needs the scores of two methods" in call(monkeypatch, "compare", files[0])
+
+
+def test_audit(monkeypatch, capsys, tmp_path):
+    assert not call(monkeypatch, "audit", "0.96", "0.12", "10", "--low", 0, "--high", 1, "--versus", "0.97 0.12")
+    out = capsys.readouterr().out
+    assert "One volume is at most 0.64, and the other nine average at least 0.99" in out
+    assert "A paired t-test over 10 pairs gives p < 0.05 only if" in out
+    (tmp_path / "rows.csv").write_text("name,mean,sd,n,low,high\nx,0.96,0.30,10,0,1\ny,0.50,0.10,10,0,1\nz,?,1,2,,\n")
+    assert not call(monkeypatch, "audit", tmp_path / "rows.csv")
+    out = capsys.readouterr().out
+    assert "Row 1: x\n0.96 ± 0.30" in out
+    assert "impossible" in out
+    assert "0.50 ± 0.10" in out  # decimals as printed
+    assert "Row 3: z\na reported number must be" in out
+    assert not call(monkeypatch, "audit", tmp_path / "rows.csv", "--output", tmp_path / "audited.csv")
+    assert pd.read_csv(tmp_path / "audited.csv")["possible"].tolist()[:2] == [False, True]
+    assert not call(monkeypatch, "audit", PAPER, "--output", tmp_path / "audit.md")
+    assert "Dice and boundary Dice contradict each other" in (tmp_path / "audit.md").read_text(encoding="utf-8")
+    assert "give MEAN SD N, or one file" in call(monkeypatch, "audit", "0.96")
+    assert "n must be a whole number" in call(monkeypatch, "audit", "0.96", "0.1", "ten")
+    assert "lacks the columns" in call(monkeypatch, "audit", write_csv(tmp_path / "w.csv", "a,b\n1,2\n"))
+    assert "--versus must be MEAN SD" in call(monkeypatch, "audit", "0.96", "0.1", "10", "--versus", "0.9")
+
+
+def write_csv(path, text):
+    path.write_text(text)
+    return path

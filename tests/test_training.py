@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from scipy import ndimage
 
+from shapeloss import training
 from shapeloss.dataset import Case
 from shapeloss.distance import boundary_distance
 from shapeloss.experiment import Training
@@ -85,6 +86,22 @@ def test_history_and_provenance(whole, tiny_experiment, tiny_manifest):
     assert (run["best_step"], run["best_val_dice"]) == (best.step, best.val_dice)
     assert run["data"] == tiny_manifest.hash
     assert {"commit", "versions", "precision", "processor", "fingerprint", "parameters"} <= set(run)
+
+
+def test_the_best_checkpoint_is_tested_not_the_last(tiny_experiment, tiny_manifest, tmp_path, monkeypatch):
+    scores, seen = iter([0.3, 0.9, 0.5]), []
+
+    def scripted(model, *_):
+        seen.append({name: tensor.detach().clone() for name, tensor in model.state_dict().items()})
+        return next(scores)
+
+    monkeypatch.setattr(training, "validation_dice", scripted)
+    train(tiny_experiment, tiny_manifest, "ce", 0, tmp_path, tmp_path / "maps")
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert (run["best_step"], run["best_val_dice"]) == (8, 0.9)
+    weights = load_file(tmp_path / "weights.safetensors")
+    assert all(torch.equal(weights[name], tensor) for name, tensor in seen[1].items())
+    assert not all(torch.equal(weights[name], tensor) for name, tensor in seen[2].items())
 
 
 def test_losses_see_the_same_cases_and_weights(tiny_experiment, tiny_manifest, tmp_path):

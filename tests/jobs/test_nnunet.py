@@ -138,7 +138,7 @@ def test_phi_of_a_patch_is_cut_from_the_phi_of_its_case(folder, configuration, n
         for whole, got, tolerance in ((labels, target[0], 0), (phi, target[1] * step, step)):
             patch = np.pad(whole, 32)[tuple(slice(a + 32, b + 32) for a, b in zip(low, high, strict=True))]
             np.testing.assert_allclose(got, patch.reshape(got.shape), atol=tolerance)
-        assert target[0].any()
+    assert targets[0][:, 0].any()  # nnU-Net draws some patches around a structure, others anywhere
     for coarse in targets[1:]:
         sampled = F.interpolate(targets[0].float(), coarse.shape[2:], mode="nearest-exact")
         torch.testing.assert_close(coarse.float(), sampled)

@@ -1,0 +1,159 @@
+"""Everything that a replication found, as one page that needs nothing else: `figures/report.html`.
+
+Tables, verdicts, figures, the audit, deviations, provenance and every score, in one file that opens without a network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from PIL import Image
+
+from shapeloss.dataset import Manifest, read_manifest
+from shapeloss.evaluation import provenance_line, run_folders
+from shapeloss.experiment import Experiment, load_experiment
+from shapeloss.files import write_text
+from shapeloss.metrics import METRICS
+
+ROOT = Path(__file__).resolve().parents[1]
+WIDEST = 1800  # pixels of an embedded figure
+
+FIGURES = {
+    "figure1": "The paper's figure 1. Top: a training mask, the distance map of each compartment, and φ. Bottom: the "
+    "absolute distance of each loss's predicted surface from the truth, for the test volume whose boundary Dice is the "
+    "median.",
+    "scores": "Every test volume under every loss. Losses are compared within volumes, so the lines matter, not the "
+    "spread of the dots.",
+    "claims": "The paper's claims, one panel each: the effect of each comparison with the interval that inverts its "
+    "test. Right of the line favours the claim; grey is the margin.",
+    "training": "The learning curves: were the losses compared at convergence?",
+    "predictions": "The central slice of the same volume: the truth in white, each prediction in its loss's colour.",
+    "readings": "Readings of φ that the paper's text allows, and how much weight each puts near the boundary.",
+    "audit_samples": "Samples that would give the reported mean and standard deviation.",
+    "audit_relation": "Dice and boundary Dice of the same surfaces on phantom knees at OAI DESS resolution, and what "
+    "the sources report.",
+}
+SCORES = {
+    "boundary_dice_in_plane": "Boundary Dice", "boundary_dice_3d": "Boundary Dice, 3D", "dice": "Dice",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure inside the page."""
+
+    data: str
+    width: int
+    height: int
+    caption: str
+
+
+def markdown(text: str, shift: int = 1) -> str:
+    """Markdown as HTML: headings go down by so many levels, wide tables scroll, HTML in the text is shown as text."""
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(text)
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(6, int(token.tag[1]) + shift)}"
+    parser.add_render_rule("table_open", _open_table)
+    parser.add_render_rule("table_close", _close_table)
+    return str(parser.renderer.render(tokens, parser.options, {}))
+
+
+def _open_table(self: Any, tokens: list[Token], index: int, options: Any, env: Any) -> str:
+    return '<div class="scroll"><table>\n'
+
+
+def _close_table(self: Any, tokens: list[Token], index: int, options: Any, env: Any) -> str:
+    return "</table></div>\n"
+
+
+def picture(path: Path, caption: str) -> Picture:
+    """A PNG as a smaller WebP inside a data address."""
+    with Image.open(path) as image:
+        image = image.convert("RGB")
+        image.thumbnail((WIDEST, 10 * WIDEST))
+        packed = io.BytesIO()
+        image.save(packed, "WEBP", quality=88, method=4)
+        data = base64.b64encode(packed.getvalue()).decode()
+        return Picture(f"data:image/webp;base64,{data}", image.width, image.height, caption)
+
+
+def without_title(text: str) -> str:
+    """A page without its first heading."""
+    first, _, rest = text.partition("\n")
+    return rest.lstrip("\n") if first.startswith("# ") else text
+
+
+def runs_table(experiment: Experiment, results: Path) -> list[dict[str, Any]]:
+    """One row per training: what its run.json says."""
+    return [
+        json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        for _, _, folder in run_folders(experiment, results)
+    ]
+
+
+def build(experiment: Experiment, manifest: Manifest, results: Path, figures: Path) -> str:
+    """The page."""
+
+    def read(name: str) -> str:
+        return (figures / name).read_text(encoding="utf-8")
+
+    runs = runs_table(experiment, results)
+    scores = pd.read_csv(figures / "per_case.csv", dtype={"case": str})
+    columns = {name: heading for name, heading in SCORES.items() if name in scores.columns}
+    claims = without_title(read("claims.md"))
+    verdicts, _, detail = claims.partition("\n## ")
+    answers, _, audited = without_title(read("audit.md")).partition("## Each result")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("report.html.j2").render(
+        experiment=experiment,
+        manifest=manifest,
+        provenance=provenance_line(experiment, manifest, results),
+        table=markdown(read("table1.md")),
+        verdicts=markdown(verdicts),
+        claims=markdown("## " + detail),
+        audit=markdown(answers),
+        audited=markdown("## Each result" + audited),
+        deviations=markdown(without_title((ROOT / "docs" / "deviations.md").read_text(encoding="utf-8"))),
+        pictures={
+            name: picture(figures / f"{name}.png", caption)
+            for name, caption in FIGURES.items()
+            if (figures / f"{name}.png").is_file()
+        },
+        columns=columns,
+        directions={name: METRICS[name].direction for name in columns},
+        scores=scores.to_dict("records"),
+        structures=list(dict.fromkeys(scores["structure"])),
+        runs=runs,
+        profile=experiment.model_dump_json(indent=2),
+    )  # fmt: skip
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--profile", type=Path, required=True)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--figures", type=Path, required=True)
+    arguments = parser.parse_args()
+    experiment = load_experiment(arguments.profile)
+    manifest = read_manifest(arguments.results / "cases.json")
+    page = build(experiment, manifest, arguments.results, arguments.figures)
+    write_text(arguments.figures / "report.html", page)
+
+
+if __name__ == "__main__":
+    main()
