@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from shapeloss.paper import Paper
 from shapeloss.statistics import METRICS, bootstrap_mean, case_means
@@ -150,6 +151,7 @@ def _draw_intervals(axes: Axes, differences: pd.DataFrame, label: str, title: st
     axes.set_yticks(range(len(differences)), differences["comparison"])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(5, symmetric=True) if finite.size else NullLocator())
     note = "   (grey: margins)" if np.isfinite(values[:, 3:]).any() else ""
     axes.set(ylim=(len(differences) - 0.4, -0.6), xlim=(-reach, reach), xlabel=label + note, title=title)
 
@@ -238,6 +240,9 @@ def figure_samples(samples: Mapping[str, Sequence[Sequence[float]]], label: str,
             axes.plot([min(sample), max(sample)], [y, y], color=PALE, linewidth=1, zorder=0)
             axes.plot(sample, [y] * len(sample), "o", color=colour, markersize=7, alpha=0.55, markeredgewidth=0)
             axes.plot(np.mean(sample), y, "|", color=INK, markersize=13, markeredgewidth=2)
+            limit = bounds[1] - 0.01 * (bounds[1] - bounds[0])
+            count = f"{sum(value >= limit for value in sample)} of {len(sample)} at {limit:g} or more"
+            axes.annotate(count, (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=10)
             y += 1
         y += 1
     lowest = min(min(sample) for group in samples.values() for sample in group)

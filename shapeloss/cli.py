@@ -46,6 +46,27 @@ def check(
 
 
 @app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="A finished training: results/<profile>/runs/<loss>/seed<n>.")],
+    images: Annotated[Path, typer.Argument(help="An image (NIfTI, NRRD, MetaImage), or a folder of them.")],
+    output: Annotated[Path, typer.Argument(help="Folder for the label maps.")],
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    overwrite: Annotated[bool, typer.Option(help="Make label maps again that are there.")] = False,
+) -> None:
+    """Segment new images with a trained network; each label map lies on its image's own grid."""
+    from shapeloss.inference import load_run, predict_files
+
+    trained = load_run(run)
+    written, problems = predict_files(trained, images, output, device, overwrite)
+    names = ", ".join(f"{label} {name}" for label, name in trained.classes.items())
+    print(f"{len(written)} label maps in {output}: {names}")
+    if problems:
+        raise ValueError(
+            f"{len(problems)} problem(s); the other images are done" + "".join(f"\n  - {p}" for p in problems)
+        )
+
+
+@app.command()
 def evaluate(
     predictions: Annotated[Path, typer.Argument(help="A folder of label maps (NIfTI, NRRD, MetaImage), or one file.")],
     truth: Annotated[Path, typer.Argument(help="The same, with the same names.")],

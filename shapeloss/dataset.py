@@ -1,7 +1,8 @@
 """A folder of cases in Decathlon or nnU-Net layout → checked volumes, split into train, validation and test.
 
 Volumes are turned to RAS on reading, so that axes mean the same everywhere: X left → right, Y posterior → anterior,
-Z inferior → superior. Predictions go back to the orientation of their image (:func:`write_labels`).
+Z inferior → superior; then they are resampled and cut as the profile says (`shapeloss.preprocessing`). Predictions go
+back to the grid and orientation of their image (:meth:`Manifest.write_labels`), and are scored there.
 """
 
 from __future__ import annotations
@@ -12,17 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
-from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
-from tqdm.auto import tqdm
 
 from shapeloss.experiment import Experiment, Split
 from shapeloss.files import atomic, code_hash, content_hash, file_hash, write_json, write_nifti
+from shapeloss.preprocessing import Triple, WorkingGrid, normalise
+from shapeloss.volumes import Volume, VolumeError, affine_spacing, grid_difference, read_labels, read_volume
 
 SPLITS = ("train", "validation", "test")
 LAYOUT = "dataset.json with 'labels', imagesTr/<case>.nii.gz or <case>_0000.nii.gz, labelsTr/<case>.nii.gz"
-AFFINE_TOLERANCE_MM = 1e-3
 
 
 class DatasetError(ValueError):
@@ -35,7 +34,7 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class Case:
-    """One volume with its truth, in RAS."""
+    """One volume with its truth, in RAS. Its arrays may lie in a file that is read where it is used."""
 
     name: str
     image: np.ndarray
@@ -60,6 +59,10 @@ class Manifest:
     """name, image, label (paths within the folder), split, shape, spacing, SHA-256 of both files."""
     intensity: str
     slice_axis: int
+    working_spacing: Triple | None = None
+    """Voxel size in mm that volumes are resampled to; None keeps each one's own."""
+    working_size: tuple[int, int, int] | None = None
+    """Voxels that volumes are cut or padded to; None keeps the whole field of view."""
 
     @property
     def num_classes(self) -> int:
@@ -68,67 +71,104 @@ class Manifest:
 
     @property
     def hash(self) -> str:
-        """Tells data sets apart by content: labels, files and split, not by place."""
-        return content_hash(json.dumps([self.classes, self.cases, self.intensity], sort_keys=True))
+        """Tells data sets apart by content: labels, files, split and preprocessing, not by place."""
+        prepared = [self.working_spacing, self.working_size] if self.working_spacing or self.working_size else []
+        return content_hash(json.dumps([self.classes, self.cases, self.intensity, *prepared], sort_keys=True))
 
     def names(self, split: str) -> list[str]:
         """The cases of `train`, `validation` or `test`."""
         return [case["name"] for case in self.cases if case["split"] == split]
 
-    def load(self, name: str) -> Case:
-        """Read one case.
+    def load(self, name: str, cache: Path | None = None) -> Case:
+        """Read one case as the network sees it: on the working grid.
+
+        Args:
+            name: of the case.
+            cache: folder for the prepared arrays, which are then read from disk where they are used, so that a data
+                set need not fit into memory.
 
         Raises:
             ValueError: a file changed since the data set was checked.
         """
-        entry = next((case for case in self.cases if case["name"] == name), None)
-        if entry is None:
-            raise ValueError(f"{self.folder} has no case {name!r}; it has {', '.join(c['name'] for c in self.cases)}")
-        for kind in ("image", "label"):
-            if file_hash(self.folder / entry[kind]) != entry[f"{kind}_sha256"]:
-                raise ValueError(f"{self.folder / entry[kind]} changed since it was checked; run the command again")
-        image = _ras(self.folder / entry["image"])
-        labels = _ras(self.folder / entry["label"])
+        if cache is None:
+            return self._prepare(name)
+        entry = self._entry(name)
+        digest = content_hash(
+            json.dumps([entry, self.intensity, self.working_spacing, self.working_size], sort_keys=True),
+            code_hash("preprocessing", "volumes", "dataset"),
+        )
+        paths = {kind: cache / f"{name}-{kind}-{digest}.npy" for kind in ("image", "labels", "affine")}
+        if not all(path.is_file() for path in paths.values()):
+            case = self._prepare(name)
+            for kind, path in paths.items():
+                _save(path, getattr(case, kind))
+        image, labels, affine = (np.load(paths[kind], "r", allow_pickle=False) for kind in paths)
+        return Case(name, image, labels, affine_spacing(affine), np.array(affine))
+
+    def original(self, name: str) -> Case:
+        """Read one case on its own grid, in RAS: what predictions are scored and shown on."""
+        image, labels = self._read(name)
         return Case(
             name=name,
-            image=normalise(np.asarray(image.dataobj, dtype=np.float32), self.intensity),
-            labels=np.asarray(labels.dataobj).astype(np.uint8),
-            spacing=_spacing(image.affine),
+            image=normalise(image.array.astype(np.float32), self.intensity),
+            labels=labels.array,
+            spacing=image.spacing,
             affine=image.affine,
         )
 
-    def write_labels(self, path: Path, labels: np.ndarray, case: Case) -> None:
-        """Write a label map (X, Y, Z) in RAS as NIfTI, on the grid and in the orientation of the case's own image."""
-        entry = next(c for c in self.cases if c["name"] == case.name)
-        original = _load(self.folder / entry["image"]).affine
-        back = ornt_transform(axcodes2ornt("RAS"), io_orientation(original))
-        turned = nibabel.Nifti1Image(labels.astype(np.uint8), case.affine).as_reoriented(back)
-        write_nifti(path, np.asarray(turned.dataobj), original)
+    def write_labels(self, path: Path, labels: np.ndarray, name: str) -> None:
+        """Write a label map (X, Y, Z) of the working grid as NIfTI, on the grid and with the affine of the image."""
+        image = read_volume(self.folder / self._entry(name)["image"])
+        write_labels_as(path, labels, image, self.working_spacing, self.working_size)
 
     def read_labels(self, path: Path) -> np.ndarray:
-        """Read a label map that :meth:`write_labels` wrote: (X, Y, Z) uint8 in RAS."""
-        return np.asarray(_ras(path).dataobj).astype(np.uint8)
+        """Read a label map that :meth:`write_labels` wrote: (X, Y, Z) uint8 in RAS, on the image's own grid."""
+        return read_labels(path).oriented("RAS").array
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        entry = next((case for case in self.cases if case["name"] == name), None)
+        if entry is None:
+            raise ValueError(f"{self.folder} has no case {name!r}; it has {', '.join(c['name'] for c in self.cases)}")
+        return entry
+
+    def _read(self, name: str) -> tuple[Volume, Volume]:
+        entry = self._entry(name)
+        for kind in ("image", "label"):
+            if file_hash(self.folder / entry[kind]) != entry[f"{kind}_sha256"]:
+                raise ValueError(f"{self.folder / entry[kind]} changed since it was checked; run the command again")
+        image = read_volume(self.folder / entry["image"]).oriented("RAS")
+        return image, read_labels(self.folder / entry["label"]).oriented("RAS")
+
+    def _prepare(self, name: str) -> Case:
+        image, labels = self._read(name)
+        grid = working_grid(image, self.working_spacing, self.working_size)
+        return Case(
+            name=name,
+            image=normalise(grid.image_to_working(image.array), self.intensity),
+            labels=grid.labels_to_working(labels.array),
+            spacing=affine_spacing(grid.working_affine),
+            affine=grid.working_affine,
+        )
 
 
-def _load(path: Path) -> Any:
-    return nibabel.load(path)
+def working_grid(image: Volume, spacing: Triple | None, size: tuple[int, int, int] | None) -> WorkingGrid:
+    """The working grid of a volume in RAS."""
+    x, y, z = image.array.shape
+    return WorkingGrid((x, y, z), image.affine, spacing, size)
 
 
-def _ras(path: Path) -> Any:
-    return nibabel.as_closest_canonical(_load(path))
+def write_labels_as(
+    path: Path, labels: np.ndarray, image: Volume, spacing: Triple | None, size: tuple[int, int, int] | None
+) -> None:
+    """Write a label map of the working grid as NIfTI on the grid of its image, as that lies in its file."""
+    ras = image.oriented("RAS")
+    found = working_grid(ras, spacing, size).labels_to_scan(labels.astype(np.uint8))
+    write_nifti(path, Volume(found, ras.affine).oriented_as(image.affine).array, image.affine)
 
 
-def _spacing(affine: np.ndarray) -> tuple[float, float, float]:
-    x, y, z = np.linalg.norm(affine[:3, :3], axis=0).round(6)
-    return float(x), float(y), float(z)
-
-
-def normalise(image: np.ndarray, intensity: str) -> np.ndarray:
-    """Grey values of one volume: `zscore` (zero mean, unit SD) or `percentile` (1st to 99th to [0, 1], clipped)."""
-    if intensity == "zscore":
-        return (image - image.mean()) / max(float(image.std()), 1e-6)
-    low, high = np.percentile(image, [1, 99])
-    return np.clip((image - low) / max(float(high - low), 1e-6), 0, 1).astype(np.float32)
+def _save(path: Path, array: np.ndarray) -> None:
+    with atomic(path) as temporary:
+        np.save(temporary, np.ascontiguousarray(array), allow_pickle=False)
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -137,6 +177,8 @@ def read_manifest(path: str | Path) -> Manifest:
     values["folder"] = Path(values["folder"])
     values["classes"] = {int(label): name for label, name in values["classes"].items()}
     values["cases"] = tuple(values["cases"])
+    for key in ("working_spacing", "working_size"):
+        values[key] = tuple(values[key]) if values[key] else None
     return Manifest(**values)
 
 
@@ -170,7 +212,9 @@ def prepare(experiment: Experiment, folder: str | Path, output: str | Path) -> M
     if problems:
         raise DatasetError(folder, problems)
     data = experiment.data
-    manifest = Manifest(folder, experiment.name, classes, tuple(entries), data.intensity, data.slice_axis)
+    manifest = Manifest(
+        folder, experiment.name, classes, tuple(entries), data.intensity, data.slice_axis, data.spacing, data.size
+    )
     write_json(output, vars(manifest) | {"folder": str(folder)})
     return manifest
 
@@ -239,48 +283,38 @@ def check_case(
 ) -> tuple[dict[str, Any], set[int], list[str]]:
     """Read one case and look for everything that would spoil a run: (manifest entry, labels that occur, problems)."""
     problems: list[str] = []
-    volumes: dict[str, Any] = {}
+    volumes: dict[str, Volume] = {}
     for kind, path in (("image", image_path), ("label", label_path)):
         if not (folder / path).is_file():
             problems.append(f"{path}: the {kind} of case {name} is missing")
-            continue
-        try:
-            volume = _load(folder / path)
-            volumes[kind] = (np.asanyarray(volume.dataobj), volume.affine)
-        except Exception as error:  # nibabel, gzip and zlib raise a dozen kinds
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            problems.append(f"{path}: cannot be read as NIfTI ({reason}); replace the file")
+        elif not (folder / path).resolve().is_relative_to(folder):
+            problems.append(f"{path}: is a link that leads out of {folder}; put the file itself there")
+        else:
+            try:
+                volumes[kind] = (read_volume if kind == "image" else read_labels)(folder / path)
+            except VolumeError as error:
+                problems.append(str(error).removeprefix(f"{folder}/"))
     if len(volumes) < 2:
         return {}, set(), problems
-    (image, affine), (labels, label_affine) = volumes["image"], volumes["label"]
-    if image.ndim != 3:
-        problems.append(f"{image_path}: has shape {image.shape}; one volume of one channel (X, Y, Z) was expected")
-    if image.shape != labels.shape:
-        problems.append(f"{label_path}: has shape {labels.shape}, but its image has {image.shape}; resample the label")
-    elif not np.allclose(affine, label_affine, atol=AFFINE_TOLERANCE_MM):
-        worst = np.abs(affine - label_affine).max()
-        problems.append(
-            f"{label_path}: its affine differs from its image's by up to {worst:.3g} mm; resample the label"
-        )
-    spacing = _spacing(affine)
-    if not (np.isfinite(affine).all() and min(spacing) > 0):
-        problems.append(f"{image_path}: the voxel size is {spacing} mm; three positive numbers were expected")
-    if not np.isfinite(image).all():
-        problems.append(f"{image_path}: {int((~np.isfinite(image)).sum())} voxels are NaN or infinite")
-    elif image.min() == image.max():
-        problems.append(f"{image_path}: every voxel has the value {image.min()}; an empty image?")
-    values = np.unique(labels)
+    image, labels = volumes["image"], volumes["label"]
+    if difference := grid_difference(labels, image):
+        problems.append(f"{label_path}: its grid is not its image's: {difference}; resample the label")
+    if image.array.min() == image.array.max():
+        problems.append(f"{image_path}: every voxel has the value {image.array.min():g}; an empty image?")
+    values = np.unique(labels.array)
     known = {0, *classes}
     strange = [value for value in values.tolist() if value not in known]
+    declared = ", ".join(f"{label} {class_name}" for label, class_name in classes.items())
     if strange:
-        shown = ", ".join(f"{value:g}" for value in strange[:5])
-        declared = ", ".join(f"{label} {class_name}" for label, class_name in classes.items())
+        shown = ", ".join(map(str, strange[:5]))
         problems.append(f"{label_path}: has label(s) {shown} outside the declared 0 background, {declared}")
+    elif not values.any():
+        problems.append(f"{label_path}: is empty, every voxel is background; it needs one of {declared}")
     entry = {
         "image": image_path,
         "label": label_path,
-        "shape": list(image.shape),
-        "spacing": list(spacing),
+        "shape": list(image.array.shape),
+        "spacing": list(image.spacing),
         "image_sha256": file_hash(folder / image_path),
         "label_sha256": file_hash(folder / label_path),
     }
@@ -303,14 +337,6 @@ def cached_map(
         code_hash("distance", "maps", "losses", "distance_losses"),
     )
     path = cache / f"{case.name}-{key}.npy"
-    if path.is_file():
-        return np.load(path, allow_pickle=False)
-    values = np.ascontiguousarray(compute(case.labels, case.spacing), dtype=np.float32)
-    with atomic(path) as temporary:
-        np.save(temporary, values, allow_pickle=False)
-    return values
-
-
-def load_all(manifest: Manifest, split: str, progress: bool = True) -> list[Case]:
-    """Every case of a split, in memory."""
-    return [manifest.load(name) for name in tqdm(manifest.names(split), desc=f"read {split}", disable=not progress)]
+    if not path.is_file():
+        _save(path, np.asarray(compute(case.labels, case.spacing), dtype=np.float32))
+    return np.load(path, "r", allow_pickle=False)

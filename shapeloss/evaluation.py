@@ -40,7 +40,7 @@ def score_runs(experiment: Experiment, manifest: Manifest, results: str | Path, 
     """
     rows = []
     for name in tqdm(manifest.names("test"), desc="score", mininterval=5):
-        case = manifest.load(name)
+        case = manifest.original(name)
         for loss, seed, folder in run_folders(experiment, results):
             predicted = manifest.read_labels(folder / "predictions" / f"{name}.nii.gz")
             scored = score_case(case.labels, predicted, case.spacing, manifest.classes, manifest.slice_axis)
@@ -122,7 +122,7 @@ def landmark_errors(
         }
         if not points:
             continue
-        case = manifest.load(name)
+        case = manifest.original(name)
         truths = {label: _surface(case, case.labels, label) for label in manifest.classes}
         owner = {
             landmark: min(truths, key=lambda label: _nearest(truths[label], point))

@@ -22,6 +22,7 @@ from shapeloss.vnet import VNetOptions
 
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
+PositiveMm = Annotated[float, Field(gt=0)]
 
 
 class _Section(BaseModel):
@@ -59,6 +60,10 @@ class Data(_Section):
     """The cases are DESS knees of the Osteoarthritis Initiative: only on them is a claim of the paper "reproduced"."""
     slice_axis: Literal[0, 1, 2] = 0
     """Array axis across the slices: 0 for sagittal volumes in RAS. In-plane rotations and boundaries lie across it."""
+    spacing: tuple[PositiveMm, PositiveMm, PositiveMm] | None = None
+    """Resample volumes to voxels of this size in mm along X, Y, Z (RAS); predictions return to each scan's own grid."""
+    size: tuple[Positive, Positive, Positive] | None = None
+    """Cut or pad volumes to this many voxels about their centre, after resampling."""
     intensity: Literal["zscore", "percentile"] = "zscore"
     """Per volume: zero mean and unit SD, or the 1st to 99th percentile to [0, 1] (the paper states none)."""
 

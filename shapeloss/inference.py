@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import torch
 from monai.inferers import sliding_window_inference
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from scipy import ndimage
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
-from shapeloss.experiment import Postprocessing
+from shapeloss.dataset import working_grid, write_labels_as
+from shapeloss.experiment import Data, Network, Postprocessing, Training
+from shapeloss.preprocessing import normalise
+from shapeloss.vnet import VNet
+from shapeloss.volumes import VolumeError, find_volumes, read_volume, volume_name
 
 
 @torch.no_grad()
@@ -58,3 +70,105 @@ def postprocess(labels: np.ndarray, options: Postprocessing) -> np.ndarray:
                 sizes = np.bincount(components.ravel())[1:]
                 result[(components > 0) & (components != 1 + sizes.argmax())] = 0
     return result
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A trained network with all that prediction needs: what `training.train` left in a folder."""
+
+    network: nn.Module
+    classes: dict[int, str]
+    data: Data
+    patch_size: tuple[int, int, int] | None
+    postprocessing: Postprocessing
+
+
+def load_run(folder: str | Path) -> TrainedRun:
+    """Read `run.json` and `weights.safetensors` of a training; neither can execute anything.
+
+    Raises:
+        FileNotFoundError, ValueError: one of them is missing or not what it should be.
+    """
+    folder = Path(folder)
+    for name in ("run.json", "weights.safetensors"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} holds no {name}; give a finished training's folder: results/<profile>/runs/<loss>/seed<n>"
+            )
+    try:
+        values = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        classes = {int(label): str(name) for label, name in values["classes"].items()}
+        sections = values["experiment"]
+        training = Training.model_validate(sections["training"])
+        network = VNet(1, max(classes) + 1, Network.model_validate(sections["network"]).options)
+        network.load_state_dict(load_file(folder / "weights.safetensors"))
+        data = Data.model_validate(sections["data"])
+        post = Postprocessing.model_validate(sections["postprocessing"])
+    except (KeyError, TypeError, AttributeError, ValidationError, json.JSONDecodeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{folder} is no run of this version ({type(error).__name__}: {reason}); train it again"
+        ) from error
+    except RuntimeError as error:  # the weights are another network's
+        raise ValueError(
+            f"{folder / 'weights.safetensors'} does not fit the network of run.json; train again"
+        ) from error
+    return TrainedRun(network, classes, data, training.patch_size, post)
+
+
+def predict_files(
+    run: TrainedRun,
+    images: str | Path,
+    output: str | Path,
+    device: str = "cpu",
+    overwrite: bool = False,
+    progress: bool = True,
+) -> tuple[list[Path], list[str]]:
+    """Segment images; each label map lies on its image's own grid, with the image's affine.
+
+    Args:
+        run: from :func:`load_run`.
+        images: an image (NIfTI, NRRD, MetaImage) or a folder of them; nnU-Net's `_0000` is dropped from the name.
+        output: folder for `<name>.nii.gz`.
+        device: of PyTorch: cpu, cuda.
+        overwrite: make label maps again that are there; otherwise they are kept.
+        progress: show a bar with the time left.
+
+    Returns:
+        The label maps written, and what was wrong with the images that gave none.
+
+    Raises:
+        FileNotFoundError: no such image or folder.
+        ValueError: a folder without images.
+    """
+    source, target = Path(images), Path(output)
+    if source.is_dir():
+        found, problems = find_volumes(source)
+    elif source.exists():
+        found, problems = {volume_name(source): source}, []
+    else:
+        raise FileNotFoundError(f"{source}: there is no such file or folder; check the name")
+    if not found and not problems:
+        raise ValueError(f"{source}: holds no image that can be read; give NIfTI, NRRD or MetaImage files")
+    network = run.network.to(device=torch.device(device), memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    written = []
+    for name, path in tqdm(found.items(), desc="predict", unit="image", disable=not progress):
+        place = target / f"{name.removesuffix('_0000')}.nii.gz"
+        if place.exists() and not overwrite:
+            continue
+        try:
+            scan = read_volume(path)
+            ras = scan.oriented("RAS")
+            grid = working_grid(ras, run.data.spacing, run.data.size)
+            image = torch.from_numpy(normalise(grid.image_to_working(ras.array), run.data.intensity))
+            labels = predict_labels(network, image[None, None].to(device), run.patch_size)
+            labels = postprocess(labels, run.postprocessing)
+            write_labels_as(place, labels, scan, run.data.spacing, run.data.size)
+            written.append(place)
+        except VolumeError as error:
+            problems.append(str(error))
+        except (MemoryError, torch.OutOfMemoryError):
+            problems.append(
+                f"{path}: there is not enough memory on {device}; train with training.patch_size, or use cpu"
+            )
+    return written, problems

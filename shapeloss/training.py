@@ -11,6 +11,7 @@ import math
 import platform
 import subprocess
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -27,14 +28,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from shapeloss.dataset import Case, Manifest, cached_map, load_all
+from shapeloss.dataset import SPLITS, Case, Manifest, cached_map
 from shapeloss.experiment import Experiment, Training
 from shapeloss.files import atomic, code_hash, content_hash, write_json
 from shapeloss.inference import postprocess, predict_labels
 from shapeloss.vnet import VNet
 
 CODE = (
-    *("vnet", "training", "inference", "dataset"),
+    *("vnet", "training", "inference", "dataset", "preprocessing", "volumes"),
     *("losses", "loss_base", "region_losses", "distance_losses", "maps", "distance"),
 )
 """The modules whose change makes a checkpoint worthless."""
@@ -66,7 +67,7 @@ def train(
 
     Args:
         folder: receives `weights.safetensors`, `history.csv`, `predictions/<case>.nii.gz`, and last `run.json`.
-        maps: cache of the losses' maps.
+        maps: cache of the prepared volumes and the losses' maps, which are read from there where they are used.
         progress: called after each step with (step, steps).
 
     Returns:
@@ -77,15 +78,15 @@ def train(
     torch.use_deterministic_algorithms(True, warn_only=False)
     seed_everything(seed, verbose=False)
     fabric = Fabric(accelerator="auto", devices=1, precision=resolve_precision(options.precision))
-    network = VNet(1, manifest.num_classes, experiment.network.options)
+    network = VNet(1, manifest.num_classes, experiment.network.options, options.activation_checkpointing)
     network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in its stub
     optimiser = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
     model, optimiser = fabric.setup(network, optimiser)
 
-    cases = load_all(manifest, "train", progress=False)
-    validation = load_all(manifest, "validation", progress=False)
+    maps = Path(maps)
+    cases, validation = ([manifest.load(name, maps) for name in manifest.names(part)] for part in SPLITS[:2])
     loss = experiment.build_loss(loss_name, manifest.num_classes, cases[0].spacing)
-    truth_maps = [truth_map(loss, case, Path(maps)) for case in cases]
+    truth_maps = [truth_map(loss, case, maps) for case in cases]
 
     fingerprint = run_fingerprint(experiment, manifest, loss_name, seed)
     checkpoint = folder / "checkpoint.safetensors"
@@ -134,10 +135,10 @@ def train(
 
     network.load_state_dict(best)
     for name in manifest.names("test"):
-        case = manifest.load(name)
-        image = fabric.to_device(torch.from_numpy(case.image)[None, None])
-        labels_found = postprocess(predict_labels(model, image, options.patch_size), experiment.postprocessing)
-        manifest.write_labels(folder / "predictions" / f"{name}.nii.gz", labels_found, case)
+        case = manifest.load(name, maps)
+        found = predict_labels(model, fabric.to_device(as_image(case)), options.patch_size)
+        found = postprocess(found, experiment.postprocessing)
+        manifest.write_labels(folder / "predictions" / f"{name}.nii.gz", found, name)
     with atomic(folder / "weights.safetensors") as temporary:
         save_file({name: tensor.contiguous() for name, tensor in best.items()}, temporary)
     history = pd.DataFrame(state.history)
@@ -155,7 +156,8 @@ def train(
             "best_val_dice": state.best_dice,
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "seconds_since_last_start": round(time.monotonic() - started, 1),
-            "experiment": json.loads(experiment.section("network", "training", "postprocessing")),
+            "classes": manifest.classes,
+            "experiment": json.loads(experiment.section("data", "network", "training", "postprocessing")),
         }
         | provenance(fabric),
     )
@@ -189,22 +191,25 @@ def augment(
     Returns:
         image (1, 1, X, Y, Z), labels (1, X, Y, Z), map (1, X, Y, Z) or (1, K, X, Y, Z) or None.
     """
-    image = torch.from_numpy(case.image)[None]  # (1, X, Y, Z)
-    labels = torch.from_numpy(case.labels)[None]
     angle = float(generator.uniform(-options.rotation_degrees, options.rotation_degrees))
+    whole = case.labels.shape
+    patch = options.patch_size or whole
+    corner = [int(generator.integers(max(0, n - size) + 1)) for n, size in zip(whole, patch, strict=True)]
+    window = tuple(slice(a, a + size) for a, size in zip(corner, patch, strict=True))
+    # a rotation within the slices needs the whole slices, but none beyond the patch
+    slab = tuple(window[axis] if axis == slice_axis else slice(None) for axis in range(3))
+    image = torch.from_numpy(np.array(case.image[slab]))[None]  # (1, X, Y, Z)
+    labels = torch.from_numpy(np.array(case.labels[slab]))[None]
+    if truth_map is not None:
+        truth_map = truth_map[(slice(None), *slab)].clone()
     if options.rotation_degrees:
         smooth = image if truth_map is None else torch.cat([image, truth_map])
         smooth = rotate_in_plane(smooth, angle, case.spacing, slice_axis, "bilinear")
         image, truth_map = smooth[:1], None if truth_map is None else smooth[1:]
         labels = rotate_in_plane(labels.float(), angle, case.spacing, slice_axis, "nearest")
-    if options.patch_size is not None:
-        corner = [
-            int(generator.integers(max(0, extent - size) + 1))
-            for extent, size in zip(labels.shape[1:], options.patch_size, strict=True)
-        ]
-        window = (slice(None), *[slice(a, a + size) for a, size in zip(corner, options.patch_size, strict=True)])
-        image, labels = image[window], labels[window]
-        truth_map = None if truth_map is None else truth_map[window]
+    inside = (slice(None), *[slice(None) if axis == slice_axis else window[axis] for axis in range(3)])
+    image, labels = image[inside], labels[inside]
+    truth_map = None if truth_map is None else truth_map[inside]
     phi = None if truth_map is None else truth_map if len(truth_map) == 1 else truth_map[None]
     return image[None], labels.long(), phi
 
@@ -235,13 +240,16 @@ def validation_dice(model: nn.Module, fabric: Fabric, cases: list[Case], options
     """Mean over cases and structures of the Dice score; the checkpoint with the highest is tested."""
     scores = []
     for case in cases:
-        predicted = predict_labels(
-            model, fabric.to_device(torch.from_numpy(case.image)[None, None]), options.patch_size
-        )
+        predicted = predict_labels(model, fabric.to_device(as_image(case)), options.patch_size)
         for label in np.unique(case.labels[case.labels > 0]).tolist():
             truth, found = case.labels == label, predicted == label
             scores.append(2 * int((truth & found).sum()) / (int(truth.sum()) + int(found.sum())))
     return sum(scores) / len(scores)
+
+
+def as_image(case: Case) -> Tensor:
+    """The image of a case as a batch of one, (1, 1, X, Y, Z), in memory."""
+    return torch.from_numpy(np.array(case.image))[None, None]
 
 
 def truth_map(loss: nn.Module, case: Case, cache: Path) -> Tensor | None:
@@ -250,8 +258,15 @@ def truth_map(loss: nn.Module, case: Case, cache: Path) -> Tensor | None:
     compute: Any = getattr(loss, "compute_map", None)
     if spec is None:
         return None
-    values = torch.from_numpy(cached_map(case, compute, spec, cache))
+    values = _mapped(cached_map(case, compute, spec, cache))
     return values if values.ndim == 4 else values[None]
+
+
+def _mapped(array: np.ndarray) -> Tensor:
+    """A tensor on an array that is read from disk where it is used; nothing writes to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 def bar(description: str) -> Callable[[int, int], None]:

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -215,16 +216,17 @@ def grid_difference(volume: Volume, other: Volume) -> str:
 
 def _read_nifti(path: Path) -> Volume:
     try:
-        image = nibabel.load(path)
+        image: Any = nibabel.load(path)
         if not isinstance(image, nibabel.Nifti1Pair):
             raise VolumeError(f"{path}: is {type(image).__name__}, not NIfTI; convert it")
         _check_size(path, image.shape)
         unit = image.header.get_xyzt_units()[0]
         if unit in ("meter", "micron"):
             raise VolumeError(f"{path}: gives voxel sizes in {unit}; write them in mm")
-        array = np.asanyarray(image.dataobj)
+        stored: Any = image.dataobj
+        array = np.asanyarray(stored)
         if path.name.lower().endswith(".gz"):
-            _check_gzip(path, image.dataobj.offset + image.dataobj.dtype.itemsize * array.size)
+            _check_gzip(path, stored.offset + stored.dtype.itemsize * array.size)
         return Volume(array, image.affine.astype(float))
     except VolumeError:
         raise

@@ -96,7 +96,7 @@ def test_predictions_return_to_the_orientation_of_their_image(folder, axes):
     case = manifest.load("case_0")
     assert np.array_equal(case.labels, labels_of(0))  # whatever the orientation on disk, memory is RAS
     assert case.spacing == SPACING
-    manifest.write_labels(folder / "out.nii.gz", case.labels, case)
+    manifest.write_labels(folder / "out.nii.gz", case.labels, case.name)
     written = nibabel.load(folder / "out.nii.gz")
     assert np.array_equal(np.asarray(written.dataobj), np.asarray(stored.dataobj))
     assert np.allclose(written.affine, stored.affine)
@@ -115,8 +115,8 @@ def test_all_faults_of_a_data_set_are_listed_at_once(folder):
     text = "\n".join(problems_of(folder))
     assert "imagesTr/case_0.nii.gz: the image of case case_0 is missing" in text
     assert "labelsTr/case_1.nii.gz: has label(s) 7 outside the declared 0 background, 1 femur, 2 tibia" in text
-    assert "imagesTr/case_2.nii.gz: 2 voxels are NaN or infinite" in text
-    assert "labelsTr/case_3.nii.gz: has shape (6, 6, 8), but its image has (6, 7, 8)" in text
+    assert "imagesTr/case_2.nii.gz: 2 of 336 voxels are NaN or infinite" in text
+    assert "labelsTr/case_3.nii.gz: its grid is not its image's: 6 × 6 × 8 voxels, not 6 × 7 × 8" in text
     assert len(problems_of(folder)) == 4
 
 
@@ -125,7 +125,7 @@ def test_affines_that_differ(folder):
     affine[0, 3] = 0.35  # half a voxel
     nibabel.save(nibabel.Nifti1Image(labels_of(1), affine), folder / "labelsTr/case_1.nii.gz")
     assert problems_of(folder) == [
-        "labelsTr/case_1.nii.gz: its affine differs from its image's by up to 0.35 mm; resample the label"
+        "labelsTr/case_1.nii.gz: its grid is not its image's: shifted by 0.35 mm; resample the label"
     ]
 
 
@@ -137,9 +137,9 @@ def test_fractional_labels_and_truncated_files(folder):
     (folder / "imagesTr/case_2.nii.gz").write_bytes(whole[: len(whole) // 2])
     (folder / "labelsTr/case_3.nii.gz").write_bytes(b"")
     text = "\n".join(problems_of(folder))
-    assert "label(s) 0.5 outside" in text
-    assert "imagesTr/case_2.nii.gz: cannot be read as NIfTI" in text
-    assert "labelsTr/case_3.nii.gz: cannot be read as NIfTI" in text
+    assert "labelsTr/case_1.nii.gz: has fractional label 0.5" in text
+    assert "imagesTr/case_2.nii.gz: is no sound NIfTI file" in text
+    assert "labelsTr/case_3.nii.gz: is empty (0 bytes)" in text
 
 
 def test_four_dimensions_and_constant_images(folder):
@@ -147,14 +147,55 @@ def test_four_dimensions_and_constant_images(folder):
     write_case(folder, "case_0", labels, image=np.zeros((*labels.shape, 2)))
     write_case(folder, "case_1", labels_of(1), image=np.full(labels.shape, 3.0))
     text = "\n".join(problems_of(folder))
-    assert "has shape (6, 7, 8, 2); one volume of one channel (X, Y, Z) was expected" in text
-    assert "every voxel has the value 3.0" in text
+    assert "has shape 6 × 7 × 8 × 2; one volume (X, Y, Z) was expected" in text
+    assert "every voxel has the value 3" in text
 
 
 def test_a_declared_class_that_never_occurs(folder):
     for index in range(4):
         write_case(folder, f"case_{index}", np.where(labels_of(index) == 2, 0, labels_of(index)).astype(np.uint8))
     assert problems_of(folder)[0].startswith("label 2 (tibia) is declared in dataset.json but occurs in no case")
+
+
+def test_an_empty_mask_and_a_link_out_of_the_folder(folder, tmp_path_factory):
+    write_case(folder, "case_0", np.zeros_like(labels_of(0)))
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "scan.nii.gz"
+    (folder / "imagesTr/case_1.nii.gz").rename(elsewhere)
+    (folder / "imagesTr/case_1.nii.gz").symlink_to(elsewhere)
+    assert problems_of(folder) == [
+        "labelsTr/case_0.nii.gz: is empty, every voxel is background; it needs one of 1 femur, 2 tibia",
+        f"imagesTr/case_1.nii.gz: is a link that leads out of {folder}; put the file itself there",
+    ]
+
+
+def test_a_working_grid_and_the_way_back(folder):
+    values = experiment().model_dump() | {"losses": {"ce": {}}}
+    values["data"] |= {"spacing": (1.4, 0.5, 0.5), "size": (4, 10, 8)}
+    manifest = prepare(Experiment.model_validate(values), folder, folder / "cases.json")
+    assert read_manifest(folder / "cases.json") == manifest
+    case, own = manifest.load("case_0"), manifest.original("case_0")
+    assert case.image.shape == case.labels.shape == (4, 10, 8)
+    assert case.spacing == (1.4, 0.5, 0.5)
+    manifest.write_labels(folder / "out.nii.gz", case.labels, "case_0")
+    written = nibabel.load(folder / "out.nii.gz")
+    image = nibabel.load(folder / "imagesTr/case_0.nii.gz")
+    assert written.shape == image.shape
+    assert np.array_equal(written.affine, image.affine)
+    assert (manifest.read_labels(folder / "out.nii.gz") == own.labels).mean() > 0.8  # a grid of a few voxels
+    assert manifest.hash != prepare(experiment(), folder, folder / "cases.json").hash
+
+
+def test_arrays_on_disk_are_those_in_memory(folder, tmp_path):
+    manifest = prepare(experiment(), folder, folder / "cases.json")
+    case = manifest.load("case_0")
+    for _ in range(2):
+        mapped = manifest.load("case_0", tmp_path / "cache")
+        assert isinstance(mapped.image, np.memmap)
+        assert np.array_equal(mapped.image, case.image)
+        assert np.array_equal(mapped.labels, case.labels)
+        assert np.array_equal(mapped.affine, case.affine)
+        assert mapped.spacing == case.spacing
+    assert len(list((tmp_path / "cache").iterdir())) == 3
 
 
 def test_too_few_cases(folder):

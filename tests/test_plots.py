@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -18,6 +19,7 @@ from skimage.color import rgb2lab
 
 from shapeloss import charts, plots, style
 from shapeloss.distance import distance_penalty, weight_near_boundary
+from shapeloss.paper import read_paper
 from shapeloss.render import render_surfaces, view_plane
 from shapeloss.surfaces import label_surface, surface_error
 
@@ -475,3 +477,57 @@ def test_intervals_show_estimate_limits_and_band():
 def test_tables_that_lack_something_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_samples_are_drawn_value_by_value():
+    samples = {"A": [[0.6, 0.9, 1.0], [0.7, 0.8, 1.0]], "B": [[0.95, 0.97, 0.99]]}
+    axes = charts.figure_samples(samples, "score", (0, 1)).axes[0]
+    dots = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [list(line.get_xdata()) for line in dots] == [[0.6, 0.9, 1.0], [0.7, 0.8, 1.0], [0.95, 0.97, 0.99]]
+    assert [line.get_color() for line in dots] == [style.INK, style.GREY, style.INK]
+    means = [float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "|"]
+    assert means == pytest.approx([2.5 / 3, 2.5 / 3, 0.97])
+    assert axes.get_xlim()[1] >= 1
+    assert [text.get_text()[:6] for text in axes.texts] == ["1 of 3", "1 of 3", "1 of 3"]
+    with pytest.raises(ValueError, match="samples must hold at least one sample"):
+        charts.figure_samples({"A": []}, "score", (0, 1))
+
+
+def test_claims_have_a_panel_each_with_their_margin():
+    paper = read_paper(Path(__file__).parents[1] / "reproduce" / "paper.yaml")
+    rows = [
+        {"claim": c.id, "loss": loss, "verdict": "inconclusive", "effect": 0.01 * (i + 1), "low": -0.02, "high": 0.04}
+        for c in paper.claims
+        for i, loss in enumerate(c.against)
+    ]
+    figure = charts.figure_claims(paper, pd.DataFrame(rows))
+    assert [axes.get_title("left") for axes in figure.axes] == [claim.title for claim in paper.claims]
+    for axes, claim in zip(figure.axes, paper.claims, strict=True):
+        dots = [float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "o"]
+        assert dots == pytest.approx([0.01 * (i + 1) for i in range(len(claim.against))])
+        bands = [patch.get_paths()[0].vertices[:, 0] for patch in axes.collections]
+        assert bool(bands) == (claim.margin is not None)
+        if claim.margin:
+            assert min(bands[0]) == pytest.approx(-claim.margin)
+            assert (max(bands[0]) == pytest.approx(claim.margin)) == (claim.test == "equivalence")
+    assert "inconclusive" in figure.axes[0].get_yticklabels()[0].get_text()
+
+
+def test_the_relation_is_drawn_with_what_is_reported():
+    paper = read_paper(Path(__file__).parents[1] / "reproduce" / "paper.yaml")
+    relation = pd.DataFrame(
+        [
+            {"dice": x, "boundary_dice": x**2, "structure": s, "correlation_mm": c}
+            for x in (0.9, 0.95) for s in ("femur", "mean") for c in (0.0, 2.0)
+        ]
+    )  # fmt: skip
+    axes = charts.figure_relation(relation, paper).axes[0]
+    labels = axes.get_legend_handles_labels()[1]
+    assert sum(label.startswith("phantom") for label in labels) == 2
+    assert sum(label.startswith("source") for label in labels) == 8
+    drawn = {
+        (round(float(c.lines[0].get_xdata()[0]), 4), round(float(c.lines[0].get_ydata()[0]), 4))
+        for c in axes.containers
+    }
+    assert (0.96, 0.27) in drawn
+    assert (0.9642, 0.2883) in drawn

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
@@ -21,8 +22,10 @@ sys.path.insert(0, str(ROOT / "reproduce"))
 import compare
 import notebook
 import readme
+import report
 import run
 
+from shapeloss.dataset import read_manifest
 from shapeloss.experiment import load_experiment
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -33,7 +36,7 @@ class Tree:
 
     def __init__(self, folder):
         self.folder, self.results, self.figures = folder, folder / "results" / "smoke", folder / "figures" / "smoke"
-        for part in ("shapeloss", "reproduce", "notebooks"):
+        for part in ("shapeloss", "reproduce", "notebooks", "docs"):
             shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
         self.environment = os.environ | {"PYTHONPATH": str(folder), "CI": "true"}
         self.command = [sys.executable, str(folder / "reproduce" / "run.py"), "--profile", "smoke", "--cores", "2"]
@@ -80,7 +83,8 @@ def whole(tmp_path_factory):
 
 def test_it_makes_the_figure_and_the_table_and_says_where(whole):
     tree, output = whole
-    for stem in ("figure1", "figure1_top", "figure1_bottom", "scores", "training", "readings"):
+    stems = ("figure1", "figure1_top", "figure1_bottom", "scores", "training", "readings", "claims")
+    for stem in (*stems, "audit_samples", "audit_relation"):
         assert (tree.figures / f"{stem}.png").stat().st_size > 10_000
         assert (tree.figures / f"{stem}.pdf").read_bytes().startswith(b"%PDF")
     table = pd.read_csv(tree.figures / "table1.csv")
@@ -94,6 +98,76 @@ def test_it_makes_the_figure_and_the_table_and_says_where(whole):
     assert "left" in output  # an estimate of the time left
     executed = nbformat.read(tree.results / "notebooks" / "01_distance_maps.ipynb", as_version=4)
     assert any(cell.get("outputs") for cell in executed.cells)
+
+
+def test_the_claims_speak_of_the_phantom(whole):
+    tree, _ = whole
+    page = (tree.figures / "claims.md").read_text(encoding="utf-8")
+    assert "nothing is reproduced here" in page
+    assert "Smaller surface error in the intercondylar notch" in page
+    assert "no scores: surface_error" not in page  # the phantom has landmarks
+    assert "2 cases are too few for any verdict" in page
+    assert "one volume is at most 0.64, and the other nine average at least 0.99" in (
+        tree.figures / "audit.md"
+    ).read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """Counts what a page holds."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.images, self.rows, self.ids, self.tags = [], [], 0, set(), []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.links += [value for key, value in attributes if key in ("href", "src")]
+        self.images += [values["src"]] if tag == "img" else []
+        self.rows += tag == "tr"
+        self.ids |= {values["id"]} if "id" in values else set()
+        if tag in ("table", "details", "figure", "tbody", "main"):
+            self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag in ("table", "details", "figure", "tbody", "main"):
+            assert self.tags.pop() == tag
+
+
+def test_the_report_needs_nothing_else(whole):
+    tree, _ = whole
+    text = (tree.figures / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.tags == []
+    outside = [link for link in page.links if not link.startswith(("#", "data:image/webp;base64,"))]
+    assert outside == []
+    assert "url(" not in text
+    assert "@import" not in text
+    assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
+    assert len(page.images) == 8
+    scores = pd.read_csv(tree.figures / "per_case.csv")
+    assert page.rows > len(scores)
+    for row in scores.head(3).to_dict("records"):
+        assert f"<td>{row['case']}</td><td>{row['structure']}</td><td>{row['loss']}</td>" in text
+        assert f"{row['dice']:.4f}" in text
+    run = json.loads((tree.results / "runs" / "dpce" / "seed0" / "run.json").read_text())
+    cases = json.loads((tree.results / "cases.json").read_text())["cases"]
+    for wanted in (run["commit"], run["versions"]["torch"], cases[0]["image_sha256"][:16], "Deviations from the paper"):
+        assert wanted in text
+
+
+def test_the_report_shows_markup_as_text(whole, tmp_path):
+    tree, _ = whole
+    shutil.copytree(tree.figures, tmp_path / "figures")
+    scores = pd.read_csv(tmp_path / "figures" / "per_case.csv")
+    scores["case"] = "<script>alert(1)</script>"
+    scores.to_csv(tmp_path / "figures" / "per_case.csv", index=False)
+    (tmp_path / "figures" / "table1.md").write_text("| a |\n| --- |\n| <b onload=x> |\n")
+    experiment = load_experiment(tree.folder / "reproduce" / "profiles" / "smoke.yaml")
+    text = report.build(experiment, read_manifest(tree.results / "cases.json"), tree.results, tmp_path / "figures")
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "<b onload" not in text
 
 
 def test_a_second_call_does_nothing(whole):
@@ -112,9 +186,11 @@ def test_what_changes_is_made_again_and_nothing_else(whole):
         path.touch()
     assert tree.to_do() == set()  # a time stamp is no change
     changes = {
-        "shapeloss/losses.py": {"distance_maps", "train", "evaluate", "error_maps"},
-        "shapeloss/phantom.py": {"phantom", "data", "distance_maps", "train", "evaluate", "error_maps"},
-        "shapeloss/paired.py": {"evaluate", "error_maps"},
+        "shapeloss/losses.py": {"distance_maps", "train", "evaluate", "error_maps", "report"},
+        "shapeloss/phantom.py": {"phantom", "data", "distance_maps", "train", "evaluate", "error_maps", "report"},
+        "shapeloss/paired.py": {"evaluate", "error_maps", "report"},
+        "shapeloss/audit.py": {"audit", "report"},
+        "docs/deviations.md": {"report"},
     }
     for name, rules in changes.items():
         text = (tree.folder / name).read_text()
@@ -124,7 +200,7 @@ def test_what_changes_is_made_again_and_nothing_else(whole):
     profile = tree.folder / "reproduce/profiles/smoke.yaml"
     text = profile.read_text()
     profile.write_text(text.replace("steps: 20", "steps: 21"))
-    assert tree.to_do() == {"train", "evaluate", "error_maps"}
+    assert tree.to_do() == {"train", "evaluate", "error_maps", "report"}
     profile.write_text(text)
 
 
