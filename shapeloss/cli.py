@@ -50,7 +50,7 @@ def predict(
     run: Annotated[Path, typer.Argument(help="A finished training: results/<profile>/runs/<loss>/seed<n>.")],
     images: Annotated[Path, typer.Argument(help="An image (NIfTI, NRRD, MetaImage), or a folder of them.")],
     output: Annotated[Path, typer.Argument(help="Folder for the label maps.")],
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     overwrite: Annotated[bool, typer.Option(help="Make label maps again that are there.")] = False,
 ) -> None:
     """Segment new images with a trained network; each label map lies on its image's own grid."""

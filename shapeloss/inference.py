@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from monai.inferers import sliding_window_inference
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -21,6 +23,19 @@ from shapeloss.experiment import Data, Network, Postprocessing, Training
 from shapeloss.preprocessing import normalise
 from shapeloss.vnet import VNet
 from shapeloss.volumes import VolumeError, find_volumes, read_volume, volume_name
+
+
+def resolve_precision(precision: str) -> Any:
+    """`auto`: bfloat16 autocast where the device computes it in hardware, else float32."""
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    return "bf16-mixed" if torch.backends.cpu.get_cpu_capability() == "AVX512" and _cpu_has_bf16() else "32-true"
+
+
+def _cpu_has_bf16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 @torch.no_grad()
@@ -79,7 +94,7 @@ class TrainedRun:
     network: nn.Module
     classes: dict[int, str]
     data: Data
-    patch_size: tuple[int, int, int] | None
+    training: Training
     postprocessing: Postprocessing
 
 
@@ -113,7 +128,7 @@ def load_run(folder: str | Path) -> TrainedRun:
         raise ValueError(
             f"{folder / 'weights.safetensors'} does not fit the network of run.json; train again"
         ) from error
-    return TrainedRun(network, classes, data, training.patch_size, post)
+    return TrainedRun(network, classes, data, training, post)
 
 
 def predict_files(
@@ -130,7 +145,7 @@ def predict_files(
         run: from :func:`load_run`.
         images: an image (NIfTI, NRRD, MetaImage) or a folder of them; nnU-Net's `_0000` is dropped from the name.
         output: folder for `<name>.nii.gz`.
-        device: of PyTorch: cpu, cuda.
+        device: cpu, cuda, or auto.
         overwrite: make label maps again that are there; otherwise they are kept.
         progress: show a bar with the time left.
 
@@ -150,7 +165,9 @@ def predict_files(
         raise FileNotFoundError(f"{source}: there is no such file or folder; check the name")
     if not found and not problems:
         raise ValueError(f"{source}: holds no image that can be read; give NIfTI, NRRD or MetaImage files")
-    network = run.network.to(device=torch.device(device), memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    precision = resolve_precision(run.training.precision)
+    fabric = Fabric(accelerator=device, devices=1, precision=precision)  # as in training, so that numbers are equal
+    model = fabric.setup(run.network.to(memory_format=torch.channels_last_3d))  # type: ignore[call-overload]
     written = []
     for name, path in tqdm(found.items(), desc="predict", unit="image", disable=not progress):
         place = target / f"{name.removesuffix('_0000')}.nii.gz"
@@ -161,7 +178,7 @@ def predict_files(
             ras = scan.oriented("RAS")
             grid = working_grid(ras, run.data.spacing, run.data.size)
             image = torch.from_numpy(normalise(grid.image_to_working(ras.array), run.data.intensity))
-            labels = predict_labels(network, image[None, None].to(device), run.patch_size)
+            labels = predict_labels(model, fabric.to_device(image[None, None]), run.training.patch_size)
             labels = postprocess(labels, run.postprocessing)
             write_labels_as(place, labels, scan, run.data.spacing, run.data.size)
             written.append(place)

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from shapeloss.dataset import SPLITS, Case, Manifest, cached_map
 from shapeloss.experiment import Experiment, Training
 from shapeloss.files import atomic, code_hash, content_hash, write_json
-from shapeloss.inference import postprocess, predict_labels
+from shapeloss.inference import postprocess, predict_labels, resolve_precision
 from shapeloss.vnet import VNet
 
 CODE = (
@@ -281,19 +281,6 @@ def bar(description: str) -> Callable[[int, int], None]:
             shown[0].close()
 
     return update
-
-
-def resolve_precision(precision: str) -> Any:
-    """`auto`: bfloat16 autocast where the device computes it in hardware, else float32."""
-    if precision != "auto":
-        return precision
-    if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    return "bf16-mixed" if torch.backends.cpu.get_cpu_capability() == "AVX512" and _cpu_has_bf16() else "32-true"
-
-
-def _cpu_has_bf16() -> bool:
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def run_fingerprint(experiment: Experiment, manifest: Manifest, loss_name: str, seed: int) -> str:

@@ -1,12 +1,22 @@
 """Prediction and post-processing."""
 
+import dataclasses
+import json
+import shutil
+
+import nibabel
 import numpy as np
+import pytest
+import SimpleITK
 import torch
 from torch import nn
 
+from shapeloss.dataset import prepare
 from shapeloss.experiment import Postprocessing
-from shapeloss.inference import postprocess, predict_labels
+from shapeloss.inference import load_run, postprocess, predict_files, predict_labels
+from shapeloss.training import train
 from shapeloss.vnet import VNet, VNetOptions
+from shapeloss.volumes import read_labels, read_volume
 
 
 def test_closing_fills_a_gap_and_the_largest_component_stays():
@@ -78,3 +88,85 @@ def test_the_mode_of_the_network_comes_back_and_dropout_is_off():
     image = torch.rand(1, 1, 8, 8, 8)
     assert np.array_equal(predict_labels(network, image), predict_labels(network, image))
     assert network.training
+
+
+@pytest.fixture(scope="module")
+def run_folder(tiny_experiment, tiny_manifest, tmp_path_factory):
+    """A trained run on a coarser working grid, as `shapeloss predict` finds it."""
+    folder = tmp_path_factory.mktemp("trained")
+    data = tiny_experiment.data.model_copy(update={"spacing": (12.0, 6.0, 6.0), "size": (8, 20, 24)})
+    experiment = tiny_experiment.model_copy(update={"data": data})
+    manifest = prepare(experiment, tiny_manifest.folder, folder / "cases.json")
+    train(experiment, manifest, "ce", 0, folder / "run", folder / "maps")
+    return folder / "run", manifest
+
+
+def test_new_images_are_predicted_as_the_test_cases_were(run_folder, tmp_path):
+    folder, manifest = run_folder
+    name = manifest.names("test")[0]
+    original = manifest.folder / f"imagesTr/{name}.nii.gz"
+    scan = read_volume(original).oriented("LPS")  # as a scanner might have stored it
+    (tmp_path / "in").mkdir()
+    nibabel.save(nibabel.Nifti1Image(scan.array, scan.affine), tmp_path / "in" / "knee é 1_0000.nii.gz")
+    shutil.copy(original, tmp_path / "in" / "second.nii.gz")
+    image = SimpleITK.ReadImage(str(original))
+    SimpleITK.WriteImage(image, str(tmp_path / "in" / "third.nrrd"))
+    (tmp_path / "in" / "broken.nii.gz").write_bytes(original.read_bytes()[:100])
+    written, problems = predict_files(load_run(folder), tmp_path / "in", tmp_path / "out", progress=False)
+    assert [path.name for path in written] == ["knee é 1.nii.gz", "second.nii.gz", "third.nii.gz"]
+    assert len(problems) == 1
+    assert "broken.nii.gz: is no sound NIfTI file" in problems[0]
+    expected = read_labels(folder / "predictions" / f"{name}.nii.gz").oriented("RAS")
+    for path in written:
+        found = read_labels(path)
+        assert np.array_equal(found.oriented("RAS").array, expected.array), path
+        assert np.allclose(found.oriented("RAS").affine, expected.affine)
+    assert np.allclose(read_volume(written[0]).affine, scan.affine)  # on its image's own grid
+
+
+def test_label_maps_that_are_there_are_kept(run_folder, tmp_path):
+    folder, manifest = run_folder
+    image = manifest.folder / f"imagesTr/{manifest.names('test')[0]}.nii.gz"
+    place = tmp_path / f"{manifest.names('test')[0]}.nii.gz"
+    place.write_text("mine")
+    assert predict_files(load_run(folder), image, tmp_path, progress=False) == ([], [])
+    assert place.read_text() == "mine"
+    written, _ = predict_files(load_run(folder), image, tmp_path, overwrite=True, progress=False)
+    assert written == [place]
+    assert read_labels(place).array.shape == read_volume(image).array.shape
+
+
+def test_a_window_larger_than_the_image(run_folder, tmp_path):
+    folder, manifest = run_folder
+    run = load_run(folder)
+    run = dataclasses.replace(run, training=run.training.model_copy(update={"patch_size": (16, 32, 32)}))
+    image = manifest.folder / f"imagesTr/{manifest.names('test')[0]}.nii.gz"
+    written, problems = predict_files(run, image, tmp_path, progress=False)
+    assert (len(written), problems) == (1, [])
+
+
+def test_faults_of_a_run_are_explained(run_folder, tmp_path):
+    folder, _ = run_folder
+    with pytest.raises(FileNotFoundError, match=r"holds no run.json; give a finished training's folder"):
+        load_run(tmp_path)
+    shutil.copytree(folder, tmp_path / "run")
+    (tmp_path / "run" / "weights.safetensors").write_bytes(b"garbage" * 100)
+    with pytest.raises(ValueError, match="is no run of this version"):
+        load_run(tmp_path / "run")
+    values = json.loads((folder / "run.json").read_text())
+    values["experiment"]["network"]["options"]["widths"] = [16, 8]
+    shutil.copytree(folder, tmp_path / "other")
+    (tmp_path / "other" / "run.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"weights.safetensors does not fit the network of run.json"):
+        load_run(tmp_path / "other")
+    (tmp_path / "other" / "run.json").write_text("{")
+    with pytest.raises(ValueError, match="is no run of this version"):
+        load_run(tmp_path / "other")
+
+
+def test_faults_of_the_images_are_explained(run_folder, tmp_path):
+    run = load_run(run_folder[0])
+    with pytest.raises(FileNotFoundError, match="nowhere: there is no such file or folder"):
+        predict_files(run, tmp_path / "nowhere", tmp_path)
+    with pytest.raises(ValueError, match="holds no image that can be read"):
+        predict_files(run, tmp_path, tmp_path / "out")

@@ -197,3 +197,46 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment, tiny_manifest,
     )
     with pytest.raises(FloatingPointError, match=r"lower training\.learning_rate"):
         train(tiny_experiment, tiny_manifest, "ce", 0, tmp_path, tmp_path / "maps")
+
+
+def test_a_patch_is_cut_from_the_rotated_volume():
+    """Cutting the slices first is only faster: the patch is that of the whole volume turned, then cut."""
+    generator = np.random.default_rng(5)
+    labels = generator.integers(0, 3, (9, 20, 24)).astype(np.uint8)
+    case = Case("x", generator.normal(size=labels.shape).astype(np.float32), labels, SPACING, np.eye(4))
+    phi = torch.from_numpy(generator.random((1, *labels.shape)).astype(np.float32))
+    options = Training(rotation_degrees=30, patch_size=(4, 12, 30))
+    image, found, patch_phi = augment(case, phi, 0, options, np.random.default_rng(7))
+    assert image.shape == (1, 1, 4, 12, 24)
+    draw = np.random.default_rng(7)
+    angle = float(draw.uniform(-30, 30))
+    corner = [int(draw.integers(max(0, n - size) + 1)) for n, size in zip(labels.shape, (4, 12, 30), strict=True)]
+    assert corner[0] > 0
+    window = tuple(slice(a, a + size) for a, size in zip(corner, (4, 12, 30), strict=True))
+    smooth = torch.cat([torch.from_numpy(case.image)[None], phi])
+    smooth = rotate_in_plane(smooth, angle, SPACING, 0, "bilinear")
+    turned = rotate_in_plane(torch.from_numpy(labels).float()[None], angle, SPACING, 0, "nearest")
+    assert torch.equal(image[0], smooth[:1][(slice(None), *window)])
+    assert torch.equal(patch_phi[0], smooth[1][window])
+    assert torch.equal(found[0], turned[0][window].long())
+
+
+def test_training_does_not_hold_the_data_set_in_memory(tiny_experiment, tiny_manifest, tmp_path, monkeypatch):
+    seen = []
+
+    def watch(case, *arguments):
+        seen.append(case)
+        return augment(case, *arguments)
+
+    monkeypatch.setattr(training, "augment", watch)
+    train(tiny_experiment, tiny_manifest, "dpce", 0, tmp_path, tmp_path / "maps")
+    assert all(isinstance(array, np.memmap) for case in seen for array in (case.image, case.labels))
+
+
+def test_checkpointing_and_patches_train(tiny_experiment, tiny_manifest, tmp_path):
+    values = tiny_experiment.training.model_copy(
+        update={"activation_checkpointing": True, "patch_size": (4, 16, 40), "steps": 2}
+    )
+    run = tiny_experiment.model_copy(update={"training": values})
+    history = train(run, tiny_manifest, "dpce", 0, tmp_path, tmp_path / "maps")
+    assert np.isfinite(history.train_loss).all()

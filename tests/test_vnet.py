@@ -86,3 +86,36 @@ def test_instance_normalisation_and_its_gradient(batch, layout):
     upstream = torch.rand(x.shape, dtype=torch.float64).to(memory_format=layout)
     ours, right = (torch.autograd.grad(y, x, upstream, retain_graph=True)[0] for y in (norm(x), by_hand))
     assert torch.allclose(ours, right, atol=1e-12)
+
+
+def saved_bytes(network, image):
+    """Bytes that a forward pass keeps for the backward pass, each storage once."""
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        network(image).sum().backward()
+    return sum(size for place, size in kept.items() if place not in parameters)
+
+
+def test_checkpointing_keeps_less_and_gives_the_same_gradients():
+    torch.manual_seed(0)
+    options = VNetOptions(widths=(8, 8, 16), convolutions=(2, 2, 2))
+    plain, saving = VNet(1, 3, options), VNet(1, 3, options, checkpointing=True)
+    saving.load_state_dict(plain.state_dict())
+    image = torch.randn(1, 1, 16, 16, 16)
+    gradients, sizes = [], []
+    for network in (plain, saving):
+        sizes.append(saved_bytes(network, image))
+        gradients.append([parameter.grad.clone() for parameter in network.parameters()])
+    assert sizes[1] < 0.6 * sizes[0]
+    for first, second in zip(*gradients, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        assert torch.equal(plain(image), saving(image))
+    with pytest.raises(ValueError, match="batch normalisation"):
+        VNet(1, 3, VNetOptions(normalisation="batch"), checkpointing=True)
