@@ -145,9 +145,11 @@ def check(profile: Path, data: str) -> Experiment:
         if data:
             raise ValueError(f"profile {experiment.name} makes its own data; leave DATA out, or take another profile")
     elif not data:
+        source = experiment.data.source
+        first = f"\nto make one: .venv/bin/{source.command(str(profile))}" if source else ""
         raise ValueError(
             f"profile {experiment.name} needs a data set: make reproduce PROFILE={experiment.name} DATA=<folder with "
-            "dataset.json, imagesTr and labelsTr>"
+            f"dataset.json, imagesTr and labelsTr>{first}"
         )
     else:
         find_cases(Path(data))

@@ -9,12 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
+from shapeloss.sources.commands import app as import_app
+
 app = typer.Typer(
     help="Distance-penalised losses for 3D medical image segmentation.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(import_app, name="import")
 
 Profile = Annotated[Path, typer.Option(help="A profile, such as reproduce/profiles/phantom.yaml.")]
 

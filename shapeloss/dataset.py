@@ -8,7 +8,7 @@ back to the grid and orientation of their image (:meth:`Manifest.write_labels`),
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,16 @@ import numpy as np
 from shapeloss.experiment import Experiment, Split
 from shapeloss.files import atomic, code_hash, content_hash, file_hash, write_json, write_nifti
 from shapeloss.preprocessing import Triple, WorkingGrid, normalise
-from shapeloss.volumes import Volume, VolumeError, affine_spacing, grid_difference, read_labels, read_volume
+from shapeloss.volumes import (
+    Volume,
+    VolumeError,
+    affine_spacing,
+    grid_difference,
+    read_labels,
+    read_volume,
+    volume_ending,
+    volume_name,
+)
 
 SPLITS = ("train", "validation", "test")
 LAYOUT = "dataset.json with 'labels', imagesTr/<case>.nii.gz or <case>_0000.nii.gz, labelsTr/<case>.nii.gz"
@@ -197,6 +206,11 @@ def prepare(experiment: Experiment, folder: str | Path, output: str | Path) -> M
             f"{len(files)} cases, but the split needs {experiment.cases} ({split.train} train, {split.validation} "
             f"validation, {split.test} test); use more cases or lower data.split in the profile"
         )
+    problems += [
+        f"data.split.test_cases of the profile names {name}, which is no case of this folder; import it, or correct it"
+        for name in experiment.data.split.test_cases
+        if name not in files
+    ]
     found: set[int] = set()
     entries = []
     for name, split_name in deal(files, experiment.data.split).items():
@@ -219,11 +233,15 @@ def prepare(experiment: Experiment, folder: str | Path, output: str | Path) -> M
     return manifest
 
 
-def deal(names: Iterable[str], split: Split) -> dict[str, str]:
-    """Case → split: sorted, shuffled by the split's seed, then dealt out; cases beyond the split are left out."""
-    order = np.random.default_rng(split.seed).permutation(sorted(names)).tolist()
-    parts = [part for part in SPLITS for _ in range(getattr(split, part))]
-    return dict(sorted(zip(order, parts, strict=False)))
+def deal(names: Collection[str], split: Split) -> dict[str, str]:
+    """Case → split: sorted, shuffled by the split's seed, then dealt out; cases beyond the split are left out.
+
+    Test cases that the split names are not dealt out.
+    """
+    fixed = {name: "test" for name in split.test_cases if name in names}
+    order = np.random.default_rng(split.seed).permutation(sorted({*names} - {*fixed})).tolist()
+    parts = [part for part in SPLITS for _ in range(getattr(split, part)) if not (part == "test" and split.test_cases)]
+    return dict(sorted({**fixed, **dict(zip(order, parts, strict=False))}.items()))
 
 
 def find_cases(folder: Path) -> tuple[dict[int, str], dict[str, tuple[str, str]]]:
@@ -252,12 +270,14 @@ def find_cases(folder: Path) -> tuple[dict[int, str], dict[str, tuple[str, str]]
         isinstance(item, dict) and {"image", "label"} <= set(item) for item in training
     ):
         for item in training:
-            name = Path(item["label"]).name.removesuffix(".gz").removesuffix(".nii")
+            name = volume_name(item["label"])
             files[name] = (item["image"].removeprefix("./"), item["label"].removeprefix("./"))
     else:
-        for label in sorted((folder / "labelsTr").glob("*.nii*")):
-            ending = label.name[label.name.index(".nii") :]
-            name = label.name.removesuffix(ending)
+        for label in sorted((folder / "labelsTr").glob("[!.]*")):
+            ending = volume_ending(label)
+            if not ending:
+                continue
+            name = volume_name(label)
             suffix = "_0000" if (folder / "imagesTr" / f"{name}_0000{ending}").is_file() else ""
             files[name] = (f"imagesTr/{name}{suffix}{ending}", f"labelsTr/{label.name}")
     if not files:

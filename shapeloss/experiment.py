@@ -48,6 +48,35 @@ class Split(_Section):
     test: Positive = 10
     seed: NotNegative = 0
     """The order in which the sorted cases are shuffled before they are dealt out."""
+    test_cases: tuple[str, ...] = ()
+    """Names of the test cases, where a data set has an official test set; otherwise they are dealt out too."""
+
+    @model_validator(mode="after")
+    def _as_many_as_said(self) -> Split:
+        if self.test_cases and len(set(self.test_cases)) != self.test:
+            raise ValueError(f"test_cases has {len(set(self.test_cases))} names, but test = {self.test}")
+        return self
+
+
+class DataSource(_Section):
+    """Where the cases come from: what `shapeloss import <kind> … --profile` takes from the profile."""
+
+    kind: Literal["oaizib", "oai", "decathlon", "folder", "pairs"]
+    """The command below `shapeloss import`."""
+    task: str = ""
+    """Decathlon: the task, such as Task04_Hippocampus."""
+    cases: str = ""
+    """OAIZIB-CM: numbers of cases, such as 1,5,400-404; empty: the 40 of its own rule."""
+    labels: dict[Positive, str] = Field(default_factory=dict)
+    """Labels to keep, with the names of their structures; they become 1 … K − 1 in this order. Empty: the source's."""
+    remap: dict[NotNegative, NotNegative] = Field(default_factory=dict)
+    """Old label → new label, merged before: {7: 1} counts a lesion in the femur as femur."""
+
+    def command(self, profile: str) -> str:
+        """What to type."""
+        inputs = {"decathlon": [self.task or "<task>"], "folder": ["<folder>"], "pairs": ["<images>", "<masks>"]}
+        arguments = inputs.get(self.kind, ["<DICOM folder>"] if self.kind == "oai" else [])
+        return " ".join(["shapeloss import", self.kind, *arguments, "<new folder>", "--profile", profile])
 
 
 class Data(_Section):
@@ -55,6 +84,8 @@ class Data(_Section):
 
     phantom: Phantom | None = None
     """Make the built-in phantom; otherwise a folder in Decathlon or nnU-Net layout is read (`DATA=`)."""
+    source: DataSource | None = None
+    """How that folder is made by `shapeloss import`."""
     split: Split = Split()
     oai: bool = False
     """The cases are DESS knees of the Osteoarthritis Initiative: only on them is a claim of the paper "reproduced"."""

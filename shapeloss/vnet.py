@@ -5,6 +5,7 @@ Shapes in comments: B volumes, C channels, K classes, (X, Y, Z) voxels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -124,7 +125,7 @@ class VNet(nn.Module):
             raise ValueError("checkpointing would count each batch twice in batch normalisation's running statistics")
         self.checkpointing = checkpointing
         widths, convolutions, strides = options.widths, options.convolutions, options.strides
-        self.multiple = tuple(int(torch.tensor([s[axis] for s in strides]).prod()) for axis in range(3))
+        self.multiple = tuple(math.prod(stride[axis] for stride in strides) for axis in range(3))
         self.channels_in = channels_in
         self.first = ResidualStage(channels_in, widths[0], convolutions[0], options)
         self.down, self.encode = nn.ModuleList(), nn.ModuleList()

@@ -7,12 +7,15 @@ affine takes voxel indices to world mm in RAS, whatever the format's own convent
 from __future__ import annotations
 
 import gzip
+import math
+import os
 import re
+import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel
 import numpy as np
@@ -99,6 +102,19 @@ def find_volumes(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
     return found, problems
 
 
+def volume_files(path: Path) -> list[Path]:
+    """The files that a volume lies in: the data of a header may lie beside it.
+
+    Raises:
+        VolumeError: the header is broken.
+    """
+    ending = volume_ending(path)
+    if ending.startswith(".nii") or not path.is_file():
+        return [path]
+    name = _keys(_read_header(path, _kind(ending))).get("datafile", "LOCAL")
+    return [path] if name.upper() == "LOCAL" else [path, path.parent / name]
+
+
 def read_volume(path: str | Path) -> Volume:
     """Read a volume: finite numbers on a grid of three axes.
 
@@ -120,8 +136,9 @@ def read_volume(path: str | Path) -> Volume:
     array, affine = volume.array, volume.affine
     if array.ndim > 3 and set(array.shape[3:]) == {1}:
         array = array.reshape(array.shape[:3])
-    if array.ndim != 3 or array.size == 0 or array.dtype.names:
-        shape = "a colour image" if array.dtype.names else f"shape {' × '.join(map(str, array.shape))}"
+    if array.ndim != 3 or array.size == 0 or array.dtype.kind not in "iufb":
+        several = array.dtype.kind not in "iufb"  # colours, complex numbers
+        shape = "several values per voxel" if several else f"shape {' × '.join(map(str, array.shape))}"
         raise VolumeError(f"{path}: has {shape}; one volume (X, Y, Z) was expected, so split or convert it")
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or spacing.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3:
@@ -215,7 +232,12 @@ def grid_difference(volume: Volume, other: Volume) -> str:
 
 
 def _read_nifti(path: Path) -> Volume:
+    packed = path.name.lower().endswith(".gz")
     try:
+        if packed:  # nibabel hides why a small file cannot be expanded
+            with gzip.open(path) as stream:
+                if not stream.read(1024):
+                    raise VolumeError(f"{path}: expands to 0 bytes; copy or download it again")
         image: Any = nibabel.load(path)
         if not isinstance(image, nibabel.Nifti1Pair):
             raise VolumeError(f"{path}: is {type(image).__name__}, not NIfTI; convert it")
@@ -224,33 +246,48 @@ def _read_nifti(path: Path) -> Volume:
         if unit in ("meter", "micron"):
             raise VolumeError(f"{path}: gives voxel sizes in {unit}; write them in mm")
         stored: Any = image.dataobj
-        array = np.asanyarray(stored)
-        if path.name.lower().endswith(".gz"):
-            _check_gzip(path, stored.offset + stored.dtype.itemsize * array.size)
-        return Volume(array, image.affine.astype(float))
+        declared = stored.offset + stored.dtype.itemsize * math.prod(image.shape)
+        if packed:
+            with gzip.open(path) as stream:
+                _check_expanded(path, stream, declared)
+        else:
+            _check_length(path, path.stat().st_size, declared)
+        return Volume(np.asanyarray(stored), image.affine.astype(float))
     except VolumeError:
         raise
-    except (ImageFileError, EOFError, zlib.error, OSError, ValueError, TypeError, OverflowError, MemoryError) as error:
+    except ImageFileError as error:
+        raise VolumeError(f"{path}: does not start as NIfTI does; check how it was made") from error
+    except (EOFError, zlib.error, OSError, ValueError, TypeError, OverflowError, MemoryError) as error:
         raise VolumeError(f"{path}: is no sound NIfTI file ({_reason(error)}); copy or download it again") from error
     except Exception as error:  # nibabel's header checks raise classes of their own
         raise VolumeError(f"{path}: has a broken NIfTI header ({_reason(error)}); copy or download it again") from error
 
 
-def _check_gzip(path: Path, declared: int) -> None:
-    """Read to the end, which nibabel does not: only there stands the checksum, and a file may expand without end."""
-    with gzip.open(path) as stream:
-        remaining = declared + _TRAILING
-        while chunk := stream.read(min(1 << 20, remaining + 1)):
-            remaining -= len(chunk)
-            if remaining < 0:
-                raise VolumeError(
-                    f"{path}: expands beyond the {declared} bytes that its header declares; copy or download it again"
-                )
+def _check_expanded(path: Path, stream: Any, declared: int) -> None:
+    """Expand packed data piece by piece, to the end, where the checksum stands.
+
+    The readers take memory for what a header declares, stop there, and pass over what is missing or comes after.
+    """
+    held = 0
+    while chunk := stream.read(min(1 << 20, declared + _TRAILING + 1 - held)):
+        held += len(chunk)
+        if held > declared + _TRAILING:
+            raise VolumeError(
+                f"{path}: expands beyond the {declared} bytes that its header declares; copy or download it again"
+            )
+    _check_length(path, held, declared)
+
+
+def _check_length(path: Path, held: int, declared: int) -> None:
+    if held < declared:
+        raise VolumeError(
+            f"{path}: ends after {held} of the {declared} bytes that its header declares; copy or download it again"
+        )
 
 
 def _read_itk(path: Path, ending: str) -> Volume:
-    kind = "NRRD" if ending in (".nrrd", ".nhdr") else "MetaImage"
-    _check_header(path, kind)
+    kind = _kind(ending)
+    header = _read_header(path, kind)
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     reader.SetImageIO("NrrdImageIO" if kind == "NRRD" else "MetaImageIO")
@@ -261,8 +298,11 @@ def _read_itk(path: Path, ending: str) -> Volume:
             components = f", {reader.GetNumberOfComponents()} values per voxel"
             shape = " × ".join(map(str, reader.GetSize())) + components * (reader.GetNumberOfComponents() > 1)
             raise VolumeError(f"{path}: has shape {shape}; one volume (X, Y, Z) was expected, so split or convert it")
+        _check_data(path, kind, header, math.prod(reader.GetSize()) * _item_bytes(reader.GetPixelID()))
         image = reader.Execute()
-    except (RuntimeError, MemoryError) as error:
+    except VolumeError:
+        raise
+    except (RuntimeError, MemoryError, OSError, ValueError, EOFError, zlib.error) as error:
         raise VolumeError(f"{path}: is no sound {kind} file ({_reason(error)}); copy or download it again") from error
     return Volume(SimpleITK.GetArrayFromImage(image).transpose(), itk_affine(image))
 
@@ -275,30 +315,92 @@ def itk_affine(image: SimpleITK.Image) -> np.ndarray:
     return _LPS_TO_RAS @ affine
 
 
-def _check_header(path: Path, kind: str) -> None:
-    """What ITK accepts in silence: a header without voxel size (it takes 1 mm), and data in a file somewhere else."""
+def _kind(ending: str) -> str:
+    return "NRRD" if ending in (".nrrd", ".nhdr") else "MetaImage"
+
+
+def _item_bytes(pixel_id: int) -> int:
+    return SimpleITK.GetArrayViewFromImage(SimpleITK.Image([1, 1, 1], pixel_id)).itemsize
+
+
+def _read_header(path: Path, kind: str) -> str:
+    """The header of an NRRD or MetaImage file, up to its data.
+
+    Checks what ITK accepts in silence: a header without voxel size (it takes 1 mm), and data in a file somewhere else.
+    """
     with open(path, "rb") as handle:
         text = handle.read(_HEADER_BYTES).decode("latin-1")
     if kind == "NRRD":
-        text = re.split(r"\r?\n\r?\n", text, maxsplit=1)[0]
-        size, data = r"^(space directions|spacings):", r"^data ?file:\s*(.+)$"
+        end, size = r"\n\r?\n", r"^(?:space directions|spacings):(.*)$"
         if not text.startswith("NRRD"):
             raise VolumeError(f"{path}: does not start with NRRD, so it is no such file; check how it was made")
     else:
-        size, data = r"^Element(Spacing|Size)\s*=", r"^ElementDataFile\s*=\s*(.+)$"
-    if not re.search(size, text, re.MULTILINE | re.IGNORECASE):
+        end, size = r"^ElementDataFile.*\n", r"^Element(?:Spacing|Size)\s*=(.*)$"
+    flags = re.MULTILINE | (re.IGNORECASE if kind == "NRRD" else re.NOFLAG)
+    if stop := re.search(end, text, flags):
+        text = text[: stop.end()]
+    sizes = re.search(size, text, flags)
+    if not sizes or re.search("nan|none", sizes[1], re.IGNORECASE):
         raise VolumeError(f"{path}: has no voxel size in its header; add it in mm (it must not be guessed)")
-    target = re.search(data, text, re.MULTILINE | re.IGNORECASE)
-    name = target[1].strip() if target else ""
-    if not name or name.upper() == "LOCAL":
-        return
-    if name.upper().startswith("LIST") or "%" in name:
+    name = _keys(text).get("datafile", "LOCAL")
+    if name.upper() == "LOCAL":
+        return text
+    if name.upper().startswith("LIST") or "%" in name or "\0" in name:
         raise VolumeError(f"{path}: spreads its data over several files; convert it to one file")
     inside = path.parent.resolve()
     if not (inside / name).resolve().is_relative_to(inside):
         raise VolumeError(f"{path}: takes its data from {name}, outside its folder; put that file beside it")
     if not (inside / name).is_file():
         raise VolumeError(f"{path}: its data file {name} is missing; put it beside the header")
+    return text
+
+
+def _keys(header: str) -> dict[str, str]:
+    """The fields of an NRRD or MetaImage header, in small letters and without spaces; `datafile` in both."""
+    pairs = re.findall(r"^([^:=\n]+)[:=](.*)$", header, re.MULTILINE)
+    keys = {key.strip().lower().replace(" ", ""): value.strip() for key, value in pairs}
+    return {key.replace("elementdatafile", "datafile"): value for key, value in keys.items() if value}
+
+
+def _check_data(path: Path, kind: str, header: str, declared: int) -> None:
+    """Is there as much data as the header declares? ITK fills with zeros what is missing of a MetaImage."""
+    keys = _keys(header)
+    name = keys.get("datafile", "LOCAL")
+    if kind == "NRRD":
+        how = keys.get("encoding", "raw").lower()
+        packed = how in ("gzip", "gz")
+    else:
+        packed = keys.get("compresseddata", "").lower() in ("true", "1")
+        how = "text" if keys.get("binarydata", "true").lower() in ("false", "0") else "raw"
+    if not packed and how != "raw":
+        raise VolumeError(f"{path}: has its data as {how}; write them raw or with gzip")
+    local = name.upper() == "LOCAL"
+    with open(path if local else path.parent / name, "rb") as handle:
+        handle.seek(len(header) if local else 0)
+        if packed:
+            stream = _Deflated(handle, int(keys.get("compresseddatasize", 0)))
+            _check_expanded(path, stream, declared)
+        else:
+            _check_length(path, os.fstat(handle.fileno()).st_size - handle.tell(), declared)
+
+
+class _Deflated:
+    """Packed data as a stream: zlib's form (MetaImage) or gzip's (NRRD)."""
+
+    def __init__(self, handle: BinaryIO, packed_bytes: int) -> None:
+        self.handle, self.left = handle, packed_bytes or sys.maxsize
+        self.expand = zlib.decompressobj(zlib.MAX_WBITS | 32)
+
+    def read(self, size: int) -> bytes:
+        while not self.expand.eof:
+            packed = self.expand.unconsumed_tail or self.handle.read(min(1 << 16, self.left))
+            if not self.expand.unconsumed_tail:
+                self.left -= len(packed)
+            if not packed:
+                raise EOFError("its packed data end too early")
+            if data := self.expand.decompress(packed, size):
+                return data
+        return b""
 
 
 def _check_size(path: Path, shape: tuple[int, ...]) -> None:

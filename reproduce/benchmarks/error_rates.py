@@ -1,6 +1,6 @@
 """How often the tests err and the intervals cover: a simulation at the sizes and distributions of this project.
 
-    python reproduce/benchmarks/error_rates.py [--replications 1000] [--output error_rates.csv]
+    python reproduce/benchmarks/error_rates.py [--replications 1000]
 
 Without a true difference a test at 0.05 should reject in 5 % of the replications, or fewer where few cases allow only
 few p-values; a 95 % interval should cover the truth in 95 %. The last column shows what counting each seed of a case as
@@ -16,8 +16,9 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 import typer
+from tqdm import tqdm
 
-from shapeloss.files import atomic
+from shapeloss.files import write_text
 from shapeloss.paired import (
     bootstrap_mean,
     equivalence,
@@ -39,6 +40,7 @@ DISTRIBUTIONS: dict[str, Sampler] = {
     "with ties and zeros": lambda rng, size: np.round(rng.normal(size=size)) / np.sqrt(13 / 12),
 }
 MARGIN = 0.8
+OUTPUT = Path(__file__).with_suffix(".md")
 SEEDS = 3
 SEED_SD = 0.5  # of a run about its case, in units of the SD between cases
 
@@ -71,21 +73,30 @@ def simulate(distribution: str, n: int, replications: int, seed: int = 0) -> dic
 
 def main(
     replications: Annotated[int, typer.Option(help="Simulated studies for each row.", min=10)] = 1000,
-    output: Annotated[Path | None, typer.Option(help="CSV file to write.")] = None,
+    output: Annotated[Path, typer.Option(help="Markdown file to write.")] = OUTPUT,
 ) -> None:
-    """Print the table as Markdown, and write it as CSV."""
-    rows = [
-        {"differences": name, "n": n} | simulate(name, n, replications) for name in DISTRIBUTIONS for n in (5, 10, 20)
+    """Simulate, print the table and write it."""
+    cells = [(name, n) for name in DISTRIBUTIONS for n in (5, 10, 20)]
+    rows = [{"differences": name, "n": n} | simulate(name, n, replications) for name, n in tqdm(cells)]
+    error = np.sqrt(0.05 * 0.95 / replications)
+    lines = [
+        "# How often the tests err, and the intervals cover",
+        "",
+        f"{replications} simulated studies for each row; the standard error of a share near 0.05 is {error:.3f}.",
+        "Without a true difference, a test at 0.05 should reject in at most 5 % (non-inferiority, at 0.025: 2.5 %), and a",
+        "95 % interval should cover the truth in at least 95 %. The last column counts three seeds of a case as three",
+        "cases, which is why they are averaged first.",
+        "",
+        "| " + " | ".join(rows[0]) + " |",
+        "|" + " --- |" * len(rows[0]),
     ]
-    table = pd.DataFrame(rows)
-    columns = list(table.columns)
-    print("| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns))
     for row in rows:
-        print("| " + " | ".join(str(v) if isinstance(v, (str, int)) else f"{v:.3f}" for v in row.values()) + " |")
-    print(f"\nStandard error of a share near 0.05: {np.sqrt(0.05 * 0.95 / replications):.3f}.")
-    if output is not None:
-        with atomic(output) as temporary:
-            table.to_csv(temporary, index=False, lineterminator="\n")
+        lines.append(
+            "| " + " | ".join(str(v) if isinstance(v, (str, int)) else f"{v:.3f}" for v in row.values()) + " |"
+        )
+    text = "\n".join([*lines, "", "Made by `python reproduce/benchmarks/error_rates.py`.", ""])
+    print(text)
+    write_text(output, text)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-import pandas as pd
 import torch
 from monai.losses import HausdorffDTLoss
 from monai.metrics import DiceMetric
@@ -20,10 +20,11 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from shapeloss.distance import boundary_distance, distance_penalty
+from shapeloss.files import write_text
 from shapeloss.losses import LOSSES, build_loss
 from shapeloss.metrics import score_case
 from shapeloss.phantom import PhantomOptions, make_knee
-from shapeloss.training import resolve_precision
+from shapeloss.training import provenance, resolve_precision
 from shapeloss.vnet import VNet, VNetOptions
 
 SPACING = (0.7, 0.365, 0.365)
@@ -68,7 +69,7 @@ def step_of(network: torch.nn.Module, image: torch.Tensor, target: torch.Tensor,
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table, and write it where it is the full one."""
     parser = argparse.ArgumentParser(description="Time the core against its alternatives.")
     parser.add_argument("--quick", action="store_true", help="a small volume, one run")
     quick = parser.parse_args().quick
@@ -143,8 +144,16 @@ def main() -> None:
         )
     )
     processor = f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
-    print(f"{processor}, one thread, torch {torch.__version__}")
-    print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3f}".format))
+    commit = provenance()["commit"]
+    header = f"{processor}, one thread, torch {torch.__version__}, commit {commit}; medians of {runs} runs."
+    columns = ["what", "ours, s", "other", "other, s", "other / ours"]
+    lines = ["# Time against the alternatives", "", header, "", f"| {' | '.join(columns)} |", "|" + " --- |" * 5]
+    for row in rows:
+        lines.append("| " + " | ".join(v if isinstance(v, str) else f"{v:.3f}" for v in row.values()) + " |")
+    text = "\n".join([*lines, "", "Made by `make bench`.", ""])
+    print(text)
+    if not quick:
+        write_text(Path(__file__).with_suffix(".md"), text)
 
 
 if __name__ == "__main__":

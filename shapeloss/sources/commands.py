@@ -1,0 +1,162 @@
+"""`shapeloss import …`: one command per source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from shapeloss.experiment import DataSource
+    from shapeloss.sources.layout import Entry, Labels, Source
+
+app = typer.Typer(help="Bring data into the layout that everything here reads.", no_args_is_help=True)
+
+Output = Annotated[Path, typer.Argument(help="Folder for the data set: a new one, or that of an earlier import.")]
+LabelsText = Annotated[str, typer.Option("--labels", help="Structures to keep, such as 1:femur,3:tibia.")]
+RemapText = Annotated[str, typer.Option("--remap", help="Labels to merge first, such as 7:1,8:3.")]
+LicenceText = Annotated[str, typer.Option("--licence", help="Licence of the data, for the record.")]
+Profile = Annotated[Path | None, typer.Option(help="Take what is not given here from data.source of this profile.")]
+
+
+@app.command()
+def oaizib(
+    output: Output,
+    archives: Annotated[Path | None, typer.Option(help="Folder with the zip files, if they are there.")] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch whole archives into --archives.")] = False,
+    cases: Annotated[str, typer.Option(help="Numbers, such as 1,5,400-404. Default: the profile's 40.")] = "",
+    labels: LabelsText = "",
+    remap: RemapText = "",
+    accept: Annotated[bool, typer.Option("--accept-licence", help="Accept CC BY-NC 4.0 without being asked.")] = False,
+    profile: Profile = None,
+) -> None:
+    """OAIZIB-CM: real OAI DESS knees with femur and tibia, from the Hugging Face Hub or from archives."""
+    from shapeloss.sources import oaizib_cm
+
+    section = profile_source(profile, "oaizib")
+    chosen = choose_labels(labels, remap, section, oaizib_cm.LABELS)
+    text = cases or (section.cases if section else "")
+    numbers = oaizib_cm.parse_cases(text) if text else oaizib_cm.default_cases()
+    accept_licence(output, oaizib_cm.SOURCE, chosen, accept)
+    finish(output, *oaizib_cm.find_entries(numbers, archives, download), chosen, oaizib_cm.SOURCE)
+
+
+@app.command()
+def decathlon(
+    task: Annotated[str, typer.Argument(help="Such as Task04_Hippocampus.")],
+    output: Output,
+    archive: Annotated[Path | None, typer.Option(help="The task's tar, if it is there.")] = None,
+    labels: LabelsText = "",
+    remap: RemapText = "",
+    profile: Profile = None,
+) -> None:
+    """A task of the Medical Segmentation Decathlon, downloaded and checked by its hash."""
+    from shapeloss.sources.decathlon import task_entries
+
+    section = profile_source(profile, "decathlon")
+    entries, own, source, problems = task_entries(task, output.absolute().parent, archive)
+    finish(output, entries, problems, choose_labels(labels, remap, section, own), source)
+
+
+@app.command()
+def folder(
+    source: Annotated[Path, typer.Argument(help="A folder in Decathlon or nnU-Net layout.")],
+    output: Output,
+    labels: LabelsText = "",
+    remap: RemapText = "",
+    licence: LicenceText = "",
+    profile: Profile = None,
+) -> None:
+    """A folder that has such a layout: to choose structures, to convert formats, and for the record."""
+    from shapeloss.sources.folders import folder_entries, folder_source
+
+    section = profile_source(profile, "folder")
+    entries, own, problems = folder_entries(source)
+    finish(output, entries, problems, choose_labels(labels, remap, section, own), folder_source(source, licence))
+
+
+@app.command()
+def pairs(
+    images: Annotated[Path, typer.Argument(help="Folder of images: NIfTI, NRRD, MetaImage.")],
+    masks: Annotated[Path, typer.Argument(help="Folder of label maps with the same names.")],
+    output: Output,
+    labels: LabelsText = "",
+    remap: RemapText = "",
+    licence: LicenceText = "",
+    profile: Profile = None,
+) -> None:
+    """Two folders of images and label maps, matched by name; --labels names the structures."""
+    from shapeloss.sources.folders import folder_source, pair_entries
+
+    section = profile_source(profile, "pairs")
+    chosen = choose_labels(labels, remap, section, None)
+    finish(output, *pair_entries(images, masks), chosen, folder_source(images, licence))
+
+
+def profile_source(profile: Path | None, kind: str) -> DataSource | None:
+    """The section `data.source` of a profile, if one was given.
+
+    Raises:
+        ValueError: it is meant for another command.
+    """
+    if profile is None:
+        return None
+    from shapeloss.experiment import load_experiment
+
+    section = load_experiment(profile).data.source
+    if section is None or section.kind != kind:
+        wanted = f"its data come by: shapeloss import {section.kind}" if section else "it has no section data.source"
+        raise ValueError(f"{profile} is no profile for shapeloss import {kind}; {wanted}")
+    return section
+
+
+def choose_labels(labels: str, remap: str, section: DataSource | None, default: Labels | None) -> Labels:
+    """The structures to keep: as the command says, else as the profile says, else the source's own.
+
+    Raises:
+        ValueError: nobody names any.
+    """
+    from shapeloss.sources.layout import Labels
+    from shapeloss.volumes import parse_labels, parse_remap
+
+    names: Mapping[int, str] = parse_labels(labels) if labels else section.labels if section else {}
+    if not names and default is None:
+        raise ValueError("name the structures to keep, such as --labels 1:femur,3:tibia")
+    merge = parse_remap(remap) if remap else section.remap if section else {}
+    return Labels(names or (default.names if default else {}), merge or (default.merge if default else {}))
+
+
+def accept_licence(output: Path, source: Source, labels: Labels, accepted: bool) -> None:
+    """Say the licence and ask for its acceptance, once for an output folder, whose record keeps the answer.
+
+    Raises:
+        ValueError: it was not accepted.
+    """
+    from shapeloss.files import write_json
+    from shapeloss.sources.layout import RECORD, open_record
+
+    record = open_record(output, source, labels)
+    if record.get("licence_accepted") == source.licence:
+        return
+    print(f"{source.name} is licensed under {source.licence}: {source.url}")
+    if not accepted:
+        try:
+            accepted = typer.confirm("Do you accept the licence?")
+        except typer.Abort:  # nobody is there to answer
+            print()
+    if not accepted:
+        raise ValueError(f"the licence of {source.name} was not accepted; answer y, or add --accept-licence")
+    write_json(output / RECORD, record | {"licence_accepted": source.licence, "source": asdict(source)})
+
+
+def finish(output: Path, entries: Mapping[str, Entry], problems: Sequence[str], labels: Labels, source: Source) -> None:
+    """Import the cases, and say what comes next."""
+    from shapeloss.sources.layout import write_cases
+
+    record = write_cases(output, entries, labels, source, problems)
+    structures = ", ".join(labels.names.values())
+    print(f"{len(record['cases'])} cases with {structures} in {output}, licence: {source.licence}")
+    print(f"Next: make reproduce PROFILE=<name> DATA={output.absolute()}")

@@ -1,0 +1,96 @@
+"""Data sets that lie on disk: a folder in Decathlon or nnU-Net layout, or two folders of images and label maps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shapeloss.dataset import find_cases
+from shapeloss.sources.layout import Entry, Labels, Source, pair_entry
+from shapeloss.volumes import find_volumes, volume_ending, volume_name
+
+UNKNOWN = "unknown"
+
+
+def folder_entries(folder: Path) -> tuple[dict[str, Entry], Labels, list[str]]:
+    """The cases of a folder with `dataset.json`, its own structures, and what is wrong.
+
+    Raises:
+        DatasetError: the folder is not in such a layout.
+    """
+    classes, files = find_cases(folder)
+    entries, problems = {}, []
+    root = folder.resolve()
+    for name, pair in files.items():
+        image, label = (folder / path for path in pair)
+        faults = []
+        for path in (image, label):
+            if not path.resolve().is_relative_to(root):
+                faults.append(f"{path}: leads out of {folder}; put the file itself there")
+            elif not path.is_file():
+                faults.append(f"{path}: is missing; add it, or take case {name} out")
+        second = image.with_name(f"{name}_0001{volume_ending(image)}")
+        if image.name.startswith(f"{name}_0000.") and second.is_file():
+            faults.append(f"{second}: is a second channel of case {name}; one image a case was expected, so choose one")
+        problems += faults
+        if not faults:
+            entries[name] = pair_entry(image, label)
+    return entries, Labels(classes), problems
+
+
+def pair_entries(images: Path, labels: Path) -> tuple[dict[str, Entry], list[str]]:
+    """Images and label maps of one name, from two folders; an image may end in nnU-Net's `_0000`."""
+    found, there = [], []
+    problems: list[str] = []
+    for folder in (images, labels):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: there is no such folder; check the name")
+        volumes, faults = find_volumes(folder)
+        problems += faults
+        found.append(volumes)
+        there.append({volume_name(path) for path in folder.iterdir()})  # the refused ones too
+    pictures, masks = found
+    # the bare name first: cases may themselves be numbered case_0000, case_0001
+    partner = {name: name if name in pictures else f"{name}_0000" for name in masks}
+    used = set(partner.values())
+    problems += [
+        f"{path}: has no label map in {labels} by the name {volume_name(path)}; add it"
+        for name, path in pictures.items()
+        if name not in used and not {name, name.removesuffix("_0000")} & there[1]
+    ]
+    problems += [
+        f"{path}: has no image in {images} by the name {name}; add it"
+        for name, path in masks.items()
+        if partner[name] not in pictures and not {name, f"{name}_0000"} & there[0]
+    ]
+    entries = {
+        name: pair_entry(pictures[partner[name]], path) for name, path in masks.items() if partner[name] in pictures
+    }
+    if not entries and not problems:
+        problems.append(f"{images}: holds no image that can be read; give NIfTI, NRRD or MetaImage files")
+    return entries, problems
+
+
+def folder_source(folder: Path, licence: str = "") -> Source:
+    """What is known of a data set that lies on disk: its folder's name, not its path, and what `dataset.json` says."""
+    try:
+        values = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        values = {}
+    values = values if isinstance(values, dict) else {}
+    channels = values.get("modality") or values.get("channel_names")
+    modality = channels.get("0") if isinstance(channels, dict) else None
+    return Source(
+        folder.resolve().name,
+        _text(values, "release") or UNKNOWN,
+        licence or _text(values, "licence") or _text(values, "license") or UNKNOWN,
+        _text(values, "reference"),
+        str(modality or UNKNOWN),
+    )
+
+
+def _text(values: Mapping[str, Any], key: str) -> str:
+    value = values.get(key)
+    return str(value) if isinstance(value, (str, int, float)) else ""

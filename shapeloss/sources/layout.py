@@ -1,0 +1,306 @@
+"""The one place that writes an imported data set: Decathlon layout, and a record of where each file came from.
+
+`imagesTr/<case>.nii.gz` and `labelsTr/<case>.nii.gz` lie on the scan's own grid, never resampled; `dataset.json` lists
+them; `import.json` is the record. A second import verifies what is there and writes nothing; one that was interrupted
+goes on with the cases that are missing. `dataset.json` is written at the end, so that half an import is no data set.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from tqdm.auto import tqdm
+
+from shapeloss.files import content_hash, file_hash, write_nifti, write_text
+from shapeloss.volumes import Volume, VolumeError, grid_difference, read_labels, read_volume, volume_files
+
+RECORD = "import.json"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class ImportProblems(ValueError):
+    """What was wrong with an import; the message lists every problem. Sound cases were written."""
+
+    def __init__(self, output: Path, problems: Sequence[str], written: int) -> None:
+        self.problems = list(problems)
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        super().__init__(f"{len(problems)} problem(s); {output} holds the {written} sound case(s){lines}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where data come from."""
+
+    name: str
+    version: str
+    licence: str
+    url: str
+    modality: str = "MRI"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Which labels of the source become structures 1 … K − 1, in this order; all others become background."""
+
+    names: Mapping[int, str]
+    """Label, after merging → name of the structure."""
+    merge: Mapping[int, int] = field(default_factory=dict)
+    """Old label → new label, applied first; other labels stay."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.names) <= 255:
+            raise ValueError(f"name 1 to 255 structures, such as 1:femur,3:tibia; got {len(self.names)}")
+        if 0 in self.names:
+            raise ValueError("label 0 is the background, and cannot be a structure")
+
+    def apply(self, labels: np.ndarray) -> np.ndarray:
+        """Labels of the source → uint8 labels 0 … K − 1.
+
+        >>> Labels({1: "femur", 3: "tibia"}, merge={7: 1}).apply(np.array([0, 1, 2, 3, 7]))
+        array([0, 1, 0, 2, 1], dtype=uint8)
+        """
+        order = {label: number for number, label in enumerate(self.names, start=1)}
+        new = np.zeros(labels.shape, np.uint8)
+        for label in {*self.names, *self.merge}:
+            if number := order.get(self.merge.get(label, label)):
+                new[labels == label] = number
+        return new
+
+
+@dataclass(frozen=True)
+class RawCase:
+    """One case as the source has it."""
+
+    image: Volume
+    labels: Volume
+    inputs: Mapping[str, str]
+    """Name of each file that was read → its SHA-256."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What else is worth keeping, such as the side of a knee; nothing personal."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A case to import: what identifies its files without reading them, and how to read it."""
+
+    key: str
+    read: Callable[[], RawCase]
+    """May raise VolumeError or OSError, a problem of this case alone, or ConnectionError, which ends the import."""
+
+
+def file_key(*paths: Path) -> str:
+    """Identity of some files: path, size and time of the last change."""
+    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return content_hash(json.dumps(stats))
+
+
+def pair_entry(image: Path, label: Path) -> Entry:
+    """A case whose image and labels lie in two files, or headers with their data beside them."""
+
+    def read() -> RawCase:
+        volumes = read_volume(image), read_labels(label)
+        paths = [*volume_files(image), *volume_files(label)]
+        names = [f"{path.parent.name}/{path.name}" for path in paths]
+        if len(set(names)) < len(names):
+            top = Path(os.path.commonpath([path.absolute() for path in paths]))
+            names = [str(path.absolute().relative_to(top)) for path in paths]
+        return RawCase(*volumes, dict(zip(names, map(file_hash, paths), strict=True)))
+
+    try:
+        return Entry(file_key(*volume_files(image), *volume_files(label)), read)
+    except (VolumeError, OSError):
+        return Entry("unreadable", read)  # reading it will tell why
+
+
+def open_record(output: Path, source: Source, labels: Labels) -> dict[str, Any]:
+    """The record of an output folder: a new one, or that of an import of the same source with the same labels.
+
+    Raises:
+        ValueError: the folder holds something else.
+    """
+    fresh = {
+        "source": asdict(source),
+        "labels": {str(number): name for number, name in enumerate(labels.names.values(), start=1)},
+        "options": content_hash(json.dumps([list(labels.names.items()), sorted(labels.merge.items())])),
+        "cases": {},
+    }
+    path = output / RECORD
+    if not path.is_file():
+        if output.exists() and not output.is_dir():
+            raise ValueError(f"{output} is a file; import into a new folder")
+        if output.exists() and any(not p.name.startswith(".") for p in output.iterdir()):
+            raise ValueError(f"{output} is not empty and holds no {RECORD}; import into a new folder")
+        return fresh
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        same = record["source"]["name"] == source.name and record["options"] == fresh["options"]
+        empty = not record["cases"].items()
+        structures = ", ".join(record["labels"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no record of an import; import into a new folder") from error
+    if not same and not empty:
+        raise ValueError(
+            f"{output} holds an import of {record['source']['name']} with the structures {structures} "
+            "(or other merged labels); import into a new folder"
+        )
+    return record | (fresh if empty else {"source": fresh["source"]})
+
+
+def write_cases(
+    output: str | Path,
+    entries: Mapping[str, Entry],
+    labels: Labels,
+    source: Source,
+    problems: Sequence[str] = (),
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Import cases, one at a time.
+
+    Args:
+        output: folder; cases of an earlier import of the same source stay in it.
+        entries: name of the case → its files.
+        labels: which labels to keep.
+        source: where the data come from.
+        problems: found before, to be reported with those found here.
+        progress: show a bar with the time left.
+
+    Returns:
+        The record, as `import.json` has it.
+
+    Raises:
+        ImportProblems: all that was wrong; sound cases are written and listed all the same.
+        ValueError: the folder holds something else.
+    """
+    output = Path(output)
+    record = open_record(output, source, labels)
+    found = list(problems)
+    for name, entry in tqdm(entries.items(), desc="import", unit="case", disable=not progress):
+        if _is_there(output, record["cases"].get(name), entry.key):
+            continue
+        record["cases"].pop(name, None)  # its files are not those of the record: it is imported anew, or not listed
+        try:
+            raw = entry.read()
+            mask = labels.apply(raw.labels.array)
+            if problem := _fault(name, raw, mask, labels):
+                found.append(problem)
+                continue
+            record["cases"][name] = {"key": entry.key} | _write(output, name, raw, mask, labels)
+            _keep_json(output / RECORD, record)
+        except VolumeError as error:
+            found.append(str(error))
+        except MemoryError:
+            found.append(f"case {name}: there is not enough memory to read it; close other programs")
+        except OSError as error:
+            found.append(f"case {name}: {_explain(error, output)}")
+            if isinstance(error, ConnectionError) or error.errno in _FULL:
+                break
+    try:
+        if record["cases"]:
+            _keep_json(output / RECORD, record)
+            _keep_json(output / "dataset.json", _description(record))
+        elif (output / RECORD).is_file():
+            _keep_json(output / RECORD, record)
+            (output / "dataset.json").unlink(missing_ok=True)
+    except OSError as error:
+        found.append(_explain(error, output))
+    if found:
+        raise ImportProblems(output, list(dict.fromkeys(found)), len(record["cases"]))
+    return record
+
+
+def _explain(error: OSError, output: Path) -> str:
+    place = error.filename or output
+    if error.errno in _FULL:
+        return f"the disk is full at {place}; free space and run the same command again, which goes on from there"
+    if isinstance(error, PermissionError):
+        return f"{place}: may not be written or read ({error.strerror}); change its permissions"
+    return f"{error}; run the same command again, which goes on from there"
+
+
+def _keep_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON where it says something new: what is made from an unchanged file need not be made again."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        with _naming(path):
+            write_text(path, text)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """An error while a file is written names that file, not a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _is_there(output: Path, entry: Mapping[str, Any] | None, key: str) -> bool:
+    if entry is None or entry.get("key") != key:
+        return False
+    written = {output / entry[kind]: entry[f"{kind}_sha256"] for kind in ("image", "label")}
+    return all(path.is_file() and file_hash(path) == digest for path, digest in written.items())
+
+
+def _fault(name: str, raw: RawCase, mask: np.ndarray, labels: Labels) -> str:
+    files = list(raw.inputs)
+    case = f"case {name} ({' and '.join(files if len(files) <= 2 else [files[0], f'{len(files) - 1} more files'])})"
+    low, high = float(raw.image.array.min()), float(raw.image.array.max())
+    if difference := grid_difference(raw.labels, raw.image):
+        return f"{case}: the labels are not on the image's grid: {difference}; resample the labels"
+    if low == high:
+        return f"{case}: every voxel of the image has the value {low:g}; is it the right file?"
+    if max(-low, high) > float(np.finfo(np.float32).max):
+        return f"{case}: its image has values up to {max(-low, high):g}, beyond float32; rescale it"
+    if not mask.any():
+        wanted = ", ".join(f"{label} {structure}" for label, structure in labels.names.items())
+        values = ", ".join(map(str, np.unique(raw.labels.array)[:8].tolist()))
+        return f"{case}: none of the labels {wanted} occurs, only {values}; correct --labels or --remap, or the mask"
+    return ""
+
+
+def _write(output: Path, name: str, raw: RawCase, mask: np.ndarray, labels: Labels) -> dict[str, Any]:
+    image = raw.image.array
+    if image.dtype.kind not in "iu" or image.dtype.itemsize > 4:
+        image = image.astype(np.float32)
+    paths = {"image": f"imagesTr/{name}.nii.gz", "label": f"labelsTr/{name}.nii.gz"}
+    for path, array in zip(paths.values(), (image, mask), strict=True):
+        with _naming(output / path):
+            write_nifti(output / path, array, raw.image.affine)
+    counts = np.bincount(mask.ravel(), minlength=len(labels.names) + 1)
+    return {
+        **paths,
+        **{f"{kind}_sha256": file_hash(output / path) for kind, path in paths.items()},
+        "shape": list(image.shape),
+        "spacing": list(raw.image.spacing),
+        "orientation": "".join(nibabel.aff2axcodes(raw.image.affine)),
+        "label_counts": {structure: int(n) for structure, n in zip(labels.names.values(), counts[1:], strict=True)},
+        "imported_from": dict(raw.inputs),
+        **raw.facts,
+    }
+
+
+def _description(record: Mapping[str, Any]) -> dict[str, Any]:
+    """`dataset.json` in the Decathlon's form, which nnU-Net's converter reads too."""
+    cases = [record["cases"][name] for name in sorted(record["cases"])]
+    return {
+        "name": record["source"]["name"],
+        "reference": record["source"]["url"],
+        "licence": record["source"]["licence"],
+        "release": record["source"]["version"],
+        "tensorImageSize": "3D",
+        "modality": {"0": record["source"]["modality"]},
+        "labels": {"0": "background", **record["labels"]},
+        "numTraining": len(cases),
+        "numTest": 0,
+        "training": [{"image": f"./{case['image']}", "label": f"./{case['label']}"} for case in cases],
+        "test": [],
+    }

@@ -1,0 +1,558 @@
+"""Every fault of docs/bad-input.md: made here, imported, and answered by the line that the page promises."""
+
+import errno
+import gzip
+import json
+import os
+import re
+import resource
+import struct
+import tempfile
+import zipfile
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from shapeloss import files
+from shapeloss.sources.archives import LARGEST
+from shapeloss.sources.folders import folder_source, pair_entries
+from shapeloss.sources.layout import ImportProblems, Labels, write_cases
+from shapeloss.sources.oaizib_cm import SOURCE, find_entries
+from shapeloss.volumes import VolumeError, read_labels, read_volume
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "bad-input.md"
+AFFINE = np.diag([0.7, 0.365, 0.365, 1.0])
+LABELS = Labels({1: "femur", 3: "tibia"})
+SHAPE = (4, 6, 5)
+
+
+def page_rows():
+    """What the page says: {fault: (message, remedy)}."""
+    rows = [line.strip("| \n").split(" | ") for line in PAGE.read_text(encoding="utf-8").splitlines() if "|" in line]
+    return {row[0]: (row[1], row[2]) for row in rows if len(row) == 3 and row[0] not in ("Fault", "---")}
+
+
+def image_array(seed=0):
+    return np.random.default_rng(seed).integers(0, 500, SHAPE, dtype=np.int16)
+
+
+def mask_array():
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[1:3, 1:3, 1:3], mask[1:3, 4:, 1:4] = 1, 3
+    return mask
+
+
+def nifti(path, array, affine=AFFINE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(array, affine), path)
+    return path
+
+
+def itk(path, array, direction=None):
+    """NRRD or MetaImage of the same grid: AFFINE is RAS, ITK's world is LPS."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = SimpleITK.GetImageFromArray(array.transpose())
+    image.SetSpacing((0.7, 0.365, 0.365))
+    image.SetDirection(direction or (-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    SimpleITK.WriteImage(image, str(path))
+    return path
+
+
+def pair(folder, name, image=None, mask=None, affine=AFFINE):
+    nifti(folder / "images" / f"{name}.nii.gz", image_array() if image is None else image)
+    nifti(folder / "labels" / f"{name}.nii.gz", mask_array() if mask is None else mask, affine)
+
+
+def import_pairs(folder, output):
+    entries, problems = pair_entries(folder / "images", folder / "labels")
+    return write_cases(output, entries, LABELS, folder_source(folder), problems, progress=False)
+
+
+def cut(path, keep=0.5):
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+
+
+def patch(path, offset, data):
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[offset : offset + len(data)] = data
+    path.write_bytes(gzip.compress(content))
+
+
+FAULTS = {}
+
+
+def fault(name):
+    """A function that spoils the case `bad` in a folder of pairs."""
+    return lambda make: FAULTS.setdefault(name, make)
+
+
+IMAGE, MASK = "images/bad.nii.gz", "labels/bad.nii.gz"
+
+
+@fault("a file of 0 bytes")
+def _(folder):
+    (folder / IMAGE).write_bytes(b"")
+
+
+@fault("an empty gzip")
+def _(folder):
+    (folder / IMAGE).write_bytes(gzip.compress(b""))
+
+
+@fault("a truncated gzip")
+def _(folder):
+    cut(folder / IMAGE)
+
+
+@fault("a gzip whose checksum is wrong")
+def _(folder):
+    data = bytearray((folder / IMAGE).read_bytes())
+    data[-8] ^= 1
+    (folder / IMAGE).write_bytes(data)
+
+
+@fault("a gzip that expands without end")
+def _(folder):
+    data = gzip.decompress((folder / IMAGE).read_bytes())
+    (folder / IMAGE).write_bytes(gzip.compress(data + bytes(1 << 26)))
+
+
+@fault("a header that declares more than the file holds")
+def _(folder):
+    patch(folder / IMAGE, 40, struct.pack("<4h", 3, 1024, 1024, 1000))
+
+
+@fault("a header that declares no plausible scan")
+def _(folder):
+    patch(folder / IMAGE, 40, struct.pack("<4h", 3, 32767, 32767, 32767))
+
+
+@fault("another kind of file by this name")
+def _(folder):
+    (folder / IMAGE).write_bytes(b"\x89PNG" + bytes(400))
+
+
+@fault("another kind of file, NRRD")
+def _(folder):
+    (folder / IMAGE).rename(folder / "images/bad.nrrd").write_bytes(b"no such header")
+
+
+@fault("a truncated NRRD")
+def _(folder):
+    (folder / IMAGE).unlink()
+    cut(itk(folder / "images/bad.nrrd", image_array()), 0.9)
+
+
+@fault("a truncated MetaImage")
+def _(folder):
+    (folder / IMAGE).unlink()
+    cut(itk(folder / "images/bad.mha", image_array()), 0.9)
+
+
+@fault("a MetaImage without its data file")
+def _(folder):
+    (folder / IMAGE).unlink()
+    itk(folder / "images/bad.mhd", image_array())
+    (folder / "images/bad.raw").unlink()
+
+
+@fault("a MetaImage with its data elsewhere")
+def _(folder):
+    (folder / IMAGE).unlink()
+    header = itk(folder / "images/bad.mhd", image_array())
+    (folder / "images/bad.raw").rename(folder / "bad.raw")
+    header.write_text(header.read_text().replace("= bad.raw", "= ../bad.raw"))
+
+
+@fault("NaN in the image")
+def _(folder):
+    image = image_array().astype(np.float32)
+    image[1, 2, 3] = np.nan
+    pair(folder, "bad", image)
+
+
+@fault("infinity in the image")
+def _(folder):
+    image = image_array().astype(np.float32)
+    image[1, 2, 3] = -np.inf
+    pair(folder, "bad", image)
+
+
+@fault("values beyond float32")
+def _(folder):
+    pair(folder, "bad", image_array() * 1e300)
+
+
+@fault("a constant image")
+def _(folder):
+    pair(folder, "bad", np.full(SHAPE, 7, np.int16))
+
+
+@fault("a mask of another shape")
+def _(folder):
+    pair(folder, "bad", mask=mask_array()[:, :5])
+
+
+@fault("a mask with another voxel size")
+def _(folder):
+    pair(folder, "bad", affine=np.diag([0.7, 0.365, 0.4, 1.0]))
+
+
+@fault("a mask with other directions")
+def _(folder):
+    pair(folder, "bad", affine=AFFINE @ np.diag([1.0, -1.0, 1.0, 1.0]))
+
+
+@fault("a mask turned by a degree")
+def _(folder):
+    turn = np.eye(4)
+    angle = np.radians(1)
+    turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    pair(folder, "bad", affine=turn @ AFFINE)
+
+
+@fault("a mask shifted by half a voxel")
+def _(folder):
+    shifted = AFFINE.copy()
+    shifted[0, 3] = 0.35
+    pair(folder, "bad", affine=shifted)
+
+
+@fault("fractional labels")
+def _(folder):
+    pair(folder, "bad", mask=mask_array() * np.float32(0.5))
+
+
+@fault("negative labels")
+def _(folder):
+    pair(folder, "bad", mask=mask_array().astype(np.int16) - 1)
+
+
+@fault("a mask without any named label")
+def _(folder):
+    pair(folder, "bad", mask=mask_array() * np.uint8(2))
+
+
+@fault("four axes")
+def _(folder):
+    pair(folder, "bad", np.stack([image_array(), image_array(1)], -1))
+
+
+@fault("two axes")
+def _(folder):
+    pair(folder, "bad", image_array()[:, :, 0])
+
+
+@fault("colours")
+def _(folder):
+    (folder / IMAGE).unlink()
+    image = SimpleITK.GetImageFromArray(np.zeros((*SHAPE, 3), np.uint8), isVector=True)
+    SimpleITK.WriteImage(image, str(folder / "images/bad.mha"))
+
+
+@fault("a voxel size of zero")
+def _(folder):
+    patch(folder / IMAGE, 280, struct.pack("<12f", *[0.0] * 12))
+
+
+@fault("voxel sizes in metres")
+def _(folder):
+    patch(folder / IMAGE, 123, b"\x01")
+
+
+@fault("no voxel size")
+def _(folder):
+    (folder / IMAGE).unlink()
+    path = itk(folder / "images/bad.nrrd", image_array())
+    path.write_bytes(re.sub(rb"space directions:.*?\n", b"", path.read_bytes()))
+
+
+@fault("a link that leads out")
+def _(folder):
+    (folder / IMAGE).rename(folder / "elsewhere.nii.gz")
+    (folder / IMAGE).symlink_to(folder / "elsewhere.nii.gz")
+
+
+@fault("an image without a mask")
+def _(folder):
+    (folder / MASK).unlink()
+
+
+@fault("a mask without an image")
+def _(folder):
+    (folder / IMAGE).unlink()
+
+
+@fault("two files of one name")
+def _(folder):
+    itk(folder / "images/bad.nrrd", image_array())
+
+
+ARCHIVES = {}
+
+
+def archive_fault(name):
+    """A function that spoils imagesTr.zip."""
+    return lambda make: ARCHIVES.setdefault(name, make)
+
+
+@archive_fault("an archive that is missing")
+def _(path):
+    path.unlink()
+
+
+@archive_fault("an archive that is none")
+def _(path):
+    path.write_bytes(b"<html>404</html>")
+
+
+@archive_fault("an archive that was cut off")
+def _(path):
+    cut(path, 0.8)
+
+
+@archive_fault("an archive entry that climbs out")
+def _(path):
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("imagesTr/../../outside.nii.gz", b"")
+
+
+@archive_fault("an archive entry with an absolute path")
+def _(path):
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("/tmp/outside.nii.gz", b"")
+
+
+@archive_fault("an archive entry that is a link")
+def _(path):
+    info = zipfile.ZipInfo("imagesTr/link.nii.gz")
+    info.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(info, "/etc/passwd")
+
+
+@archive_fault("an archive packed in an unusual way")
+def _(path):
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("imagesTr/bomb.nii.gz", b"", zipfile.ZIP_BZIP2)
+
+
+@archive_fault("a damaged archive entry")
+def _(path):
+    data = path.read_bytes()
+    middle = data.rindex(b"imagesTr/oaizib_002", 0, data.rindex(b"PK\1\2")) + 60
+    path.write_bytes(data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :])
+
+
+@archive_fault("an archive entry of an implausible size")
+def _(path):
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\1\2")  # of oaizib_002, in the list at the end
+    data[entry + 24 : entry + 28] = struct.pack("<I", LARGEST + 1)
+    path.write_bytes(data)
+
+
+@archive_fault("an archive without the case")
+def _(path):
+    with zipfile.ZipFile(path) as archive:
+        sound = archive.read("imagesTr/oaizib_001_0000.nii.gz")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("imagesTr/oaizib_001_0000.nii.gz", sound)
+
+
+def make_archives(folder):
+    """imagesTr.zip and labelsTr.zip of two cases, as OAIZIB-CM has them."""
+    for number in (1, 2):
+        for kind, array, suffix in (("images", image_array(number), "_0000"), ("labels", mask_array(), "")):
+            path = nifti(folder / "made" / f"oaizib_{number:03d}{suffix}.nii.gz", array)
+            with zipfile.ZipFile(folder / f"{kind}Tr.zip", "a") as archive:
+                archive.write(path, f"{kind}Tr/{path.name}")
+
+
+def assert_promised(problems, name, *mentioned):
+    """One line: the fault and the remedy of the page, with whatever stands for … there."""
+    assert len(problems) == 1, problems
+    message, remedy = page_rows()[name]
+    assert "\n" not in problems[0]
+    for text in (message, remedy):
+        assert re.search(".*".join(map(re.escape, text.split("…"))), problems[0]), problems[0]
+    assert any(part in problems[0] for part in mentioned), problems[0]
+
+
+def assert_nothing_half_written(folder):
+    assert not [path for path in folder.rglob("*") if ".partial" in path.name]
+
+
+def imported(output):
+    return sorted(json.loads((output / "import.json").read_text())["cases"])
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_bad_file_is_named_and_the_sound_case_is_not_lost(name, tmp_path):
+    pair(tmp_path, "sound")
+    pair(tmp_path, "bad")
+    FAULTS[name](tmp_path)
+    with pytest.raises(ImportProblems) as caught:
+        import_pairs(tmp_path, tmp_path / "out")
+    assert_promised(caught.value.problems, name, "images/bad", "labels/bad", "bad.nii.gz")
+    assert imported(tmp_path / "out") == ["sound"]
+    assert [path.name for path in (tmp_path / "out").rglob("*.nii.gz")] == ["sound.nii.gz"] * 2
+    listed = json.loads((tmp_path / "out/dataset.json").read_text())["training"]
+    assert listed == [{"image": "./imagesTr/sound.nii.gz", "label": "./labelsTr/sound.nii.gz"}]
+    assert_nothing_half_written(tmp_path)
+
+
+def test_all_faults_come_at_once(tmp_path):
+    for name in ("a", "b", "sound"):
+        pair(tmp_path, name)
+    cut(tmp_path / "images/a.nii.gz")
+    (tmp_path / "labels/b.nii.gz").write_bytes(b"")
+    nifti(tmp_path / "images/c.nii.gz", image_array())
+    with pytest.raises(ImportProblems, match=r"3 problem\(s\).*1 sound case") as caught:
+        import_pairs(tmp_path, tmp_path / "out")
+    assert len(caught.value.problems) == 3
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_a_bad_archive_is_named(name, tmp_path):
+    make_archives(tmp_path)
+    ARCHIVES[name](tmp_path / "imagesTr.zip")
+    found, problems = find_entries([1, 2], tmp_path)
+    with pytest.raises(ImportProblems) as caught:
+        write_cases(tmp_path / "out", found, LABELS, SOURCE, problems, progress=False)
+    assert_promised(caught.value.problems, name, "imagesTr.zip")
+    single = name in (
+        "a damaged archive entry",
+        "an archive entry of an implausible size",
+        "an archive without the case",
+    )
+    assert imported(tmp_path / "out") == ["oaizib_001"] if single else not (tmp_path / "out").exists()
+    assert_nothing_half_written(tmp_path)
+    assert not [path for path in tmp_path.parent.rglob("outside*")]
+
+
+def test_a_full_disk_is_named_and_the_import_goes_on_later(tmp_path, monkeypatch):
+    for name in ("a", "b", "c"):
+        pair(tmp_path, name)
+
+    def full(path, array, affine, write=files.write_nifti):
+        if path.name == "b.nii.gz":
+            with files.atomic(path) as temporary:
+                temporary.write_bytes(b"half")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, array, affine)
+
+    monkeypatch.setattr("shapeloss.sources.layout.write_nifti", full)
+    with pytest.raises(ImportProblems) as caught:
+        import_pairs(tmp_path, tmp_path / "out")
+    assert_promised(caught.value.problems, "a full disk", "out/imagesTr/b.nii.gz")
+    assert imported(tmp_path / "out") == ["a"]
+    assert_nothing_half_written(tmp_path)
+    monkeypatch.undo()
+    before = (tmp_path / "out/imagesTr/a.nii.gz").stat().st_mtime_ns
+    assert sorted(import_pairs(tmp_path, tmp_path / "out")["cases"]) == ["a", "b", "c"]
+    assert (tmp_path / "out/imagesTr/a.nii.gz").stat().st_mtime_ns == before
+
+
+def test_the_page_lists_these_faults_and_no_others():
+    rows = list(page_rows())
+    assert len(set(rows)) == len(rows)
+    assert set(rows) == {*FAULTS, *ARCHIVES, "a full disk"}
+
+
+def test_names_with_spaces_and_other_letters_and_a_source_that_cannot_be_written(tmp_path):
+    source = tmp_path / "bilder été"
+    pair(source, "Fall 1 – Größe 膝")
+    itk(source / "images/oblique.nrrd", image_array(), (0.8, 0.6, 0, -0.6, 0.8, 0, 0, 0, 1))
+    itk(source / "labels/oblique.mha", mask_array(), (0.8, 0.6, 0, -0.6, 0.8, 0, 0, 0, 1))
+    folders = [source, source / "images", source / "labels"]
+    for path in folders:
+        path.chmod(0o555)
+    before = [(str(path), path.stat().st_mtime_ns) for path in sorted(source.rglob("*"))]
+    record = import_pairs(source, tmp_path / "ausgabe 膝")
+    for path in folders:
+        path.chmod(0o755)
+    assert sorted(record["cases"]) == ["Fall 1 – Größe 膝", "oblique"]
+    assert [(str(path), path.stat().st_mtime_ns) for path in sorted(source.rglob("*"))] == before
+    assert (tmp_path / "ausgabe 膝/imagesTr/Fall 1 – Größe 膝.nii.gz").is_file()
+
+
+def huge(folder):
+    """Small files whose headers declare gigabytes, in each format."""
+    image = image_array()
+    plain = nifti(folder / "huge.nii", image)
+    data = bytearray(plain.read_bytes())
+    data[40:48] = struct.pack("<4h", 3, 1024, 1024, 1024)
+    data[70:74] = struct.pack("<2h", 64, 64)  # float64: 8 GiB
+    plain.write_bytes(data)
+    (folder / "huge.nii.gz").write_bytes(gzip.compress(data))
+    for ending, old, new in (
+        (".nrrd", b"sizes: 4 6 5", b"sizes: 1024 1024 1024"),
+        (".mha", b"4 6 5", b"1024 1024 1024"),
+    ):
+        for compressed in (True, False):
+            path = folder / f"huge{compressed}{ending}"
+            SimpleITK.WriteImage(
+                SimpleITK.GetImageFromArray(image.transpose().astype(np.float64)), str(path), compressed
+            )
+            path.write_bytes(path.read_bytes().replace(old, new))
+    return sorted(folder.iterdir())
+
+
+def test_a_header_that_declares_gigabytes_takes_none(tmp_path):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for path in huge(tmp_path):
+        with pytest.raises(VolumeError, match=r"again|plausible"):
+            read_volume(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+@pytest.fixture(scope="module")
+def sound_files(tmp_path_factory):
+    """One sound file in each format, as bytes, with how long its header is."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    found = {}
+    for ending in (".nii", ".nii.gz"):
+        found[ending] = nifti(folder / f"volume{ending}", image_array()).read_bytes(), 352
+    for ending in (".nrrd", ".mha", ".mhd"):
+        found[ending] = itk(folder / f"volume{ending}", mask_array()).read_bytes(), 500
+    return found
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    ending=st.sampled_from([".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"]),
+    flips=st.lists(st.tuples(st.integers(0, 499), st.integers(0, 255)), max_size=6),
+    keep=st.one_of(st.none(), st.floats(0, 1)),
+    noise=st.one_of(st.none(), st.none(), st.binary(max_size=600)),
+    inside=st.booleans(),
+)
+def test_no_bytes_are_answered_by_anything_but_a_message(sound_files, ending, flips, keep, noise, inside):
+    data, header = sound_files[ending]
+    content = bytearray(gzip.decompress(data) if ending == ".nii.gz" and inside else data)
+    for position, value in flips:
+        content[min(position, header - 1) % len(content)] = value
+    if noise is not None:
+        content = bytearray(noise)
+    if keep is not None:
+        content = content[: int(keep * len(content))]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"volume{ending}"
+        path.write_bytes(gzip.compress(content) if ending == ".nii.gz" and inside else content)
+        if ending == ".mhd":
+            (Path(folder) / "volume.raw").write_bytes(mask_array().tobytes("F"))
+        for read in (read_volume, read_labels):
+            try:
+                volume = read(path)
+            except VolumeError as error:
+                assert str(path) in str(error)
+                assert "\n" not in str(error)
+            else:
+                assert volume.array.ndim == 3
+                assert np.isfinite(volume.affine).all()
