@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from shapeloss.audit import audit_summary
 from shapeloss.cli import main
 
 PAPER = Path(__file__).resolve().parents[1] / "reproduce" / "paper.yaml"
@@ -120,3 +121,9 @@ def test_audit(monkeypatch, capsys, tmp_path):
 def write_csv(path, text):
     path.write_text(text)
     return path
+
+
+def test_the_readme_quotes_the_audit():
+    readme = " ".join((PAPER.parents[1] / "README.md").read_text(encoding="utf-8").replace("\n> ", " ").split())
+    text = audit_summary("0.96", "0.12", 10, 0, 1, examples=0).to_text().split("\nMildest")[0]
+    assert " ".join(text.split()) in readme

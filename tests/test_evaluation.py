@@ -1,0 +1,50 @@
+"""Surface errors of a run's predictions at landmarks, where the phantom knows the answer."""
+
+import numpy as np
+import pytest
+
+from shapeloss.dataset import prepare
+from shapeloss.evaluation import landmark_errors, read_landmarks
+from shapeloss.experiment import Experiment
+from shapeloss.files import write_nifti
+from shapeloss.phantom import PhantomOptions, write_dataset
+from shapeloss.surfaces import label_surface, region_error
+
+OPTIONS = PhantomOptions(shape=(36, 56, 72), spacing=(2.8, 2.0, 2.0))
+PATTERNS = ["*notch*", "*_plateau"]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Three knees; `ce` predicts the truth, `dpce` a femur that is 4 mm too far forward."""
+    folder = tmp_path_factory.mktemp("landmarks")
+    split = {"train": 1, "validation": 1, "test": 1}
+    experiment = Experiment(name="x", description="x", losses=["dpce", "ce"], data={"split": split}, seeds=(0,))
+    write_dataset(folder / "data", 3, OPTIONS)
+    manifest = prepare(experiment, folder / "data", folder / "cases.json")
+    name = manifest.names("test")[0]
+    case = manifest.original(name)
+    moved = np.where(case.labels == 1, 0, case.labels)
+    moved[np.roll(case.labels, 2, axis=1) == 1] = 1
+    for loss, labels in (("dpce", moved), ("ce", case.labels)):
+        write_nifti(folder / "runs" / loss / "seed0" / "predictions" / f"{name}.nii.gz", labels, case.affine)
+    return experiment, manifest, folder, case, moved
+
+
+def test_errors_are_those_of_the_bone_that_the_landmark_lies_on(results):
+    experiment, manifest, folder, case, moved = results
+    table = landmark_errors(experiment, manifest, folder, PATTERNS, 10.0)
+    assert set(table["landmark"]) == {"notch_roof", "medial_plateau", "lateral_plateau"}
+    assert len(table) == 2 * 3
+    found = table.set_index(["loss", "landmark"])["error_mm"]
+    assert (found["ce"] < 1e-3).all()
+    # the tibia was not moved, but where the femur now overlaps it, it lost a little
+    assert found["dpce", "medial_plateau"] < 0.5 * found["dpce", "notch_roof"]
+    point = read_landmarks(manifest, case.name)["notch_roof"]
+    surfaces = [label_surface(labels == 1, case.spacing, case.affine) for labels in (moved, case.labels)]
+    assert found["dpce", "notch_roof"] == pytest.approx(region_error(*surfaces, point, 10.0).mean_mm)
+
+
+def test_without_landmarks_there_is_no_table(results, tmp_path):
+    experiment, manifest, folder, _, _ = results
+    assert landmark_errors(experiment, manifest, folder, ["*meniscus*"], 10.0) is None
