@@ -63,8 +63,9 @@ def match(predictions: Path, truth: Path) -> tuple[dict[str, tuple[Path, Path]],
     found, problems = find_volumes(predictions)
     wanted, more = find_volumes(truth)
     problems += more
-    missing = sorted(set(wanted) - set(found))
-    surplus = sorted(set(found) - set(wanted))
+    there, expected = ({volume_name(path) for path in folder.iterdir()} for folder in (predictions, truth))
+    missing = sorted(set(wanted) - there)  # a file that was refused has its own line
+    surplus = sorted(set(found) - expected)
     lines = [f"{wanted[name]}: has no prediction in {predictions} by the name {name}; add it" for name in missing]
     lines += [
         f"{found[name]}: has no truth in {truth} by the name {name}; add it or remove the file" for name in surplus

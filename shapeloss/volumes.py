@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import gzip
 import math
-import os
 import re
-import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import nibabel
 import numpy as np
 import SimpleITK
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+
+from shapeloss.headers import VolumeError, check_data, check_expanded, check_length, data_name, itk_format, read_header
 
 FORMATS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 """Endings that can be read."""
@@ -30,12 +30,6 @@ GRID_TOLERANCE_MM = 1e-3
 MAX_VOXELS = 2**31
 """A header that declares more is taken for a broken one: a DESS knee has 2.4e7."""
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_HEADER_BYTES = 65536
-_TRAILING = 1 << 20  # bytes that some writers leave behind the data
-
-
-class VolumeError(ValueError):
-    """A file that is no sound volume. The message names the file, the fault and what to do."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +47,13 @@ class Volume:
         return affine_spacing(self.affine)
 
     def oriented(self, axcodes: str = "RAS") -> Volume:
-        """The same values with their axes flipped and swapped to lie nearest to some directions; never resampled."""
+        """The same values with their axes flipped and swapped to lie nearest to some directions; never resampled.
+
+        X runs fastest in memory, however the file was stored, so that sums over voxels round alike.
+        """
         turn = ornt_transform(io_orientation(self.affine), axcodes2ornt(axcodes))
         affine = self.affine @ inv_ornt_aff(turn, self.array.shape)
-        return Volume(np.ascontiguousarray(apply_orientation(self.array, turn)), affine)
+        return Volume(np.asfortranarray(apply_orientation(self.array, turn)), affine)
 
     def oriented_as(self, affine: np.ndarray) -> Volume:
         """The inverse of :meth:`oriented`: axes lie as those of another grid."""
@@ -84,22 +81,22 @@ def volume_name(path: str | Path) -> str:
 def find_volumes(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
     """The volumes right in a folder: ({name: path}, problems).
 
-    A name that occurs twice, and a link that leads out of the folder, are problems; hidden files are passed over.
+    A name that occurs twice, and a link that leads out of the folder, are problems, and left out; hidden files are
+    passed over.
     """
     folder = Path(folder)
-    found: dict[str, Path] = {}
+    by_name: dict[str, list[Path]] = {}
     problems = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or not volume_ending(path) or path.is_dir():
             continue
-        name = volume_name(path)
         if not path.resolve().is_relative_to(folder.resolve()):
             problems.append(f"{path}: is a link that leads out of {folder}; put the file itself there")
-        elif name in found:
-            problems.append(f"{path}: is a second volume of case {name}, beside {found[name].name}; remove one of them")
         else:
-            found[name] = path
-    return found, problems
+            by_name.setdefault(volume_name(path), []).append(path)
+    for name, (first, *more) in by_name.items():
+        problems += [f"{path}: is a second volume of case {name}, beside {first.name}; remove one" for path in more]
+    return {name: paths[0] for name, paths in by_name.items() if len(paths) == 1}, problems
 
 
 def volume_files(path: Path) -> list[Path]:
@@ -111,7 +108,7 @@ def volume_files(path: Path) -> list[Path]:
     ending = volume_ending(path)
     if ending.startswith(".nii") or not path.is_file():
         return [path]
-    name = _keys(_read_header(path, _kind(ending))).get("datafile", "LOCAL")
+    name = data_name(read_header(path))
     return [path] if name.upper() == "LOCAL" else [path, path.parent / name]
 
 
@@ -130,7 +127,7 @@ def read_volume(path: str | Path) -> Volume:
     try:
         if path.stat().st_size == 0:
             raise VolumeError(f"{path}: is empty (0 bytes); copy or download it again")
-        volume = _read_nifti(path) if ending.startswith(".nii") else _read_itk(path, ending)
+        volume = _read_nifti(path) if ending.startswith(".nii") else _read_itk(path)
     except PermissionError as error:
         raise VolumeError(f"{path}: must not be read ({error.strerror}); change its permissions") from error
     array, affine = volume.array, volume.affine
@@ -249,9 +246,9 @@ def _read_nifti(path: Path) -> Volume:
         declared = stored.offset + stored.dtype.itemsize * math.prod(image.shape)
         if packed:
             with gzip.open(path) as stream:
-                _check_expanded(path, stream, declared)
+                check_expanded(path, stream, declared)
         else:
-            _check_length(path, path.stat().st_size, declared)
+            check_length(path, path.stat().st_size, declared)
         return Volume(np.asanyarray(stored), image.affine.astype(float))
     except VolumeError:
         raise
@@ -263,31 +260,9 @@ def _read_nifti(path: Path) -> Volume:
         raise VolumeError(f"{path}: has a broken NIfTI header ({_reason(error)}); copy or download it again") from error
 
 
-def _check_expanded(path: Path, stream: Any, declared: int) -> None:
-    """Expand packed data piece by piece, to the end, where the checksum stands.
-
-    The readers take memory for what a header declares, stop there, and pass over what is missing or comes after.
-    """
-    held = 0
-    while chunk := stream.read(min(1 << 20, declared + _TRAILING + 1 - held)):
-        held += len(chunk)
-        if held > declared + _TRAILING:
-            raise VolumeError(
-                f"{path}: expands beyond the {declared} bytes that its header declares; copy or download it again"
-            )
-    _check_length(path, held, declared)
-
-
-def _check_length(path: Path, held: int, declared: int) -> None:
-    if held < declared:
-        raise VolumeError(
-            f"{path}: ends after {held} of the {declared} bytes that its header declares; copy or download it again"
-        )
-
-
-def _read_itk(path: Path, ending: str) -> Volume:
-    kind = _kind(ending)
-    header = _read_header(path, kind)
+def _read_itk(path: Path) -> Volume:
+    kind = itk_format(path)
+    header = read_header(path)
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     reader.SetImageIO("NrrdImageIO" if kind == "NRRD" else "MetaImageIO")
@@ -298,7 +273,7 @@ def _read_itk(path: Path, ending: str) -> Volume:
             components = f", {reader.GetNumberOfComponents()} values per voxel"
             shape = " × ".join(map(str, reader.GetSize())) + components * (reader.GetNumberOfComponents() > 1)
             raise VolumeError(f"{path}: has shape {shape}; one volume (X, Y, Z) was expected, so split or convert it")
-        _check_data(path, kind, header, math.prod(reader.GetSize()) * _item_bytes(reader.GetPixelID()))
+        check_data(path, header, math.prod(reader.GetSize()) * _item_bytes(reader.GetPixelID()))
         image = reader.Execute()
     except VolumeError:
         raise
@@ -315,92 +290,8 @@ def itk_affine(image: SimpleITK.Image) -> np.ndarray:
     return _LPS_TO_RAS @ affine
 
 
-def _kind(ending: str) -> str:
-    return "NRRD" if ending in (".nrrd", ".nhdr") else "MetaImage"
-
-
 def _item_bytes(pixel_id: int) -> int:
     return SimpleITK.GetArrayViewFromImage(SimpleITK.Image([1, 1, 1], pixel_id)).itemsize
-
-
-def _read_header(path: Path, kind: str) -> str:
-    """The header of an NRRD or MetaImage file, up to its data.
-
-    Checks what ITK accepts in silence: a header without voxel size (it takes 1 mm), and data in a file somewhere else.
-    """
-    with open(path, "rb") as handle:
-        text = handle.read(_HEADER_BYTES).decode("latin-1")
-    if kind == "NRRD":
-        end, size = r"\n\r?\n", r"^(?:space directions|spacings):(.*)$"
-        if not text.startswith("NRRD"):
-            raise VolumeError(f"{path}: does not start with NRRD, so it is no such file; check how it was made")
-    else:
-        end, size = r"^ElementDataFile.*\n", r"^Element(?:Spacing|Size)\s*=(.*)$"
-    flags = re.MULTILINE | (re.IGNORECASE if kind == "NRRD" else re.NOFLAG)
-    if stop := re.search(end, text, flags):
-        text = text[: stop.end()]
-    sizes = re.search(size, text, flags)
-    if not sizes or re.search("nan|none", sizes[1], re.IGNORECASE):
-        raise VolumeError(f"{path}: has no voxel size in its header; add it in mm (it must not be guessed)")
-    name = _keys(text).get("datafile", "LOCAL")
-    if name.upper() == "LOCAL":
-        return text
-    if name.upper().startswith("LIST") or "%" in name or "\0" in name:
-        raise VolumeError(f"{path}: spreads its data over several files; convert it to one file")
-    inside = path.parent.resolve()
-    if not (inside / name).resolve().is_relative_to(inside):
-        raise VolumeError(f"{path}: takes its data from {name}, outside its folder; put that file beside it")
-    if not (inside / name).is_file():
-        raise VolumeError(f"{path}: its data file {name} is missing; put it beside the header")
-    return text
-
-
-def _keys(header: str) -> dict[str, str]:
-    """The fields of an NRRD or MetaImage header, in small letters and without spaces; `datafile` in both."""
-    pairs = re.findall(r"^([^:=\n]+)[:=](.*)$", header, re.MULTILINE)
-    keys = {key.strip().lower().replace(" ", ""): value.strip() for key, value in pairs}
-    return {key.replace("elementdatafile", "datafile"): value for key, value in keys.items() if value}
-
-
-def _check_data(path: Path, kind: str, header: str, declared: int) -> None:
-    """Is there as much data as the header declares? ITK fills with zeros what is missing of a MetaImage."""
-    keys = _keys(header)
-    name = keys.get("datafile", "LOCAL")
-    if kind == "NRRD":
-        how = keys.get("encoding", "raw").lower()
-        packed = how in ("gzip", "gz")
-    else:
-        packed = keys.get("compresseddata", "").lower() in ("true", "1")
-        how = "text" if keys.get("binarydata", "true").lower() in ("false", "0") else "raw"
-    if not packed and how != "raw":
-        raise VolumeError(f"{path}: has its data as {how}; write them raw or with gzip")
-    local = name.upper() == "LOCAL"
-    with open(path if local else path.parent / name, "rb") as handle:
-        handle.seek(len(header) if local else 0)
-        if packed:
-            stream = _Deflated(handle, int(keys.get("compresseddatasize", 0)))
-            _check_expanded(path, stream, declared)
-        else:
-            _check_length(path, os.fstat(handle.fileno()).st_size - handle.tell(), declared)
-
-
-class _Deflated:
-    """Packed data as a stream: zlib's form (MetaImage) or gzip's (NRRD)."""
-
-    def __init__(self, handle: BinaryIO, packed_bytes: int) -> None:
-        self.handle, self.left = handle, packed_bytes or sys.maxsize
-        self.expand = zlib.decompressobj(zlib.MAX_WBITS | 32)
-
-    def read(self, size: int) -> bytes:
-        while not self.expand.eof:
-            packed = self.expand.unconsumed_tail or self.handle.read(min(1 << 16, self.left))
-            if not self.expand.unconsumed_tail:
-                self.left -= len(packed)
-            if not packed:
-                raise EOFError("its packed data end too early")
-            if data := self.expand.decompress(packed, size):
-                return data
-        return b""
 
 
 def _check_size(path: Path, shape: tuple[int, ...]) -> None:
