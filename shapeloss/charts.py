@@ -166,14 +166,14 @@ def figure_claims(paper: Paper, findings: pd.DataFrame) -> Figure:
     """
     _require("findings", findings, ("claim", "loss", "verdict", "effect", "low", "high"))
     rows = [len(claim.against) for claim in paper.claims]
-    figure = canvas(None, 10, sum(1.5 + 0.42 * count for count in rows))
+    figure = canvas(None, 10, sum(1.4 + 0.5 * count for count in rows))
     panels = figure.subplots(len(rows), 1, height_ratios=[1.2 + count for count in rows], squeeze=False)[:, 0]
     for axes, claim in zip(panels, paper.claims, strict=True):
         found = findings[findings["claim"] == claim.id]
         low = -claim.margin if claim.margin else np.nan
         high = claim.margin if claim.margin and claim.test == "equivalence" else np.nan
         table = pd.DataFrame({
-            "comparison": [f"{loss_name(loss)}: {verdict}" for loss, verdict in found[["loss", "verdict"]].to_numpy()],
+            "comparison": [f"{loss_name(loss)}\n{verdict}" for loss, verdict in found[["loss", "verdict"]].to_numpy()],
             "estimate": found["effect"], "low": found["low"], "high": found["high"], "margin_low": low,
             "margin_high": high,
         })  # fmt: skip

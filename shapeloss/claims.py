@@ -215,6 +215,8 @@ def claims_markdown(
     scope = f"The verdicts are on {data}, the paper's own kind of data."
     if not papers_own_data:
         scope = f"The verdicts speak of {data}. The paper's own data may behave otherwise: nothing is reproduced here."
+    if max((f.seeds for f in findings), default=0) == 1:
+        scope += f" {ONE_SEED}"
     groups = {claim.id: [f for f in findings if f.claim == claim.id] for claim in paper.claims}
     lines = [
         f"# Claims of “{paper.title}”, on {data}",
@@ -228,7 +230,7 @@ def claims_markdown(
     ]
     lines += [f"| {claim.title} | {_headline(groups[claim.id], data, papers_own_data)} |" for claim in paper.claims]
     for claim in paper.claims:
-        lines += ["", *_claim_section(claim, groups[claim.id], data)]
+        lines += ["", *_claim_section(claim, groups[claim.id])]
     lines += ["", "## How to read this", "", *_NOTES, ""]
     return "\n".join(lines)
 
@@ -245,6 +247,10 @@ def write_claims(
     write_text(path, claims_markdown(paper, findings, data, provenance, papers_own_data))
 
 
+ONE_SEED = (
+    "Each loss was trained once: the tests speak of other volumes, not of another training, which may turn a verdict. "
+    "`seeds: [0, 1, 2]` in the profile averages over trainings."
+)
 _NOTES = (
     "- The unit is the test volume: scores are averaged over the seeds first, so that a training repeated is not a "
     "patient more.",
@@ -267,7 +273,7 @@ def _headline(findings: Sequence[Finding], data: str, papers_own_data: bool) -> 
     return f"on {data}: **{verdict}**{f', {word}' if word else ''}{count}"
 
 
-def _claim_section(claim: Claim, findings: Sequence[Finding], data: str) -> list[str]:
+def _claim_section(claim: Claim, findings: Sequence[Finding]) -> list[str]:
     margin = f", margin {claim.margin:g}" if claim.margin else ""
     unit = " in mm" if claim.statistic == "surface_error" else ""
     where = f" at {', '.join(f'`{x}`' for x in claim.landmarks)}" if claim.landmarks else ""
@@ -275,7 +281,7 @@ def _claim_section(claim: Claim, findings: Sequence[Finding], data: str) -> list
         f"## {claim.title}", "", f"> {claim.text} (source {claim.source})", "",
         f"Test: {claim.test}{margin}, level {claim.alpha:g}, Holm over {len(findings)}; exact Wilcoxon signed-rank; "
         f"`{claim.statistic}`{unit}{where}, {claim.better} is better. {claim.reason.strip()}", "",
-        f"| {claim.reference} against | On {data} | Effect | Interval | p | p (Holm) | n | Seeds "
+        f"| {claim.reference} against | Verdict | Effect | Interval | p | p (Holm) | n | Seeds "
         "| Smallest detectable | Power | Note |",
         "|" + " --- |" * 11,
     ]  # fmt: skip

@@ -56,12 +56,15 @@ def predict(
     output: Annotated[Path, typer.Argument(help="Folder for the label maps.")],
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     overwrite: Annotated[bool, typer.Option(help="Make label maps again that are there.")] = False,
+    side: Annotated[str, typer.Option(help="left or right, if the run mirrors knees and no import.json says it.")] = "",
 ) -> None:
     """Segment new images with a trained network; each label map lies on its image's own grid."""
     from shapeloss.inference import load_run, predict_files
 
+    if side not in ("", "left", "right"):
+        raise ValueError(f"--side is left or right; got {side!r}")
     trained = load_run(run)
-    written, problems = predict_files(trained, images, output, device, overwrite)
+    written, problems = predict_files(trained, images, output, device, overwrite, side)
     names = ", ".join(f"{label} {name}" for label, name in trained.classes.items())
     print(f"{len(written)} label maps in {output}: {names}")
     if problems:

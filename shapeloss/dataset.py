@@ -30,6 +30,8 @@ from shapeloss.volumes import (
 )
 
 SPLITS = ("train", "validation", "test")
+IMPORT_RECORD = "import.json"
+"""What `shapeloss import` writes beside dataset.json."""
 LAYOUT = "dataset.json with 'labels', imagesTr/<case>.nii.gz or <case>_0000.nii.gz, labelsTr/<case>.nii.gz"
 
 
@@ -65,7 +67,7 @@ class Manifest:
     classes: dict[int, str]
     """Label → name, without the background."""
     cases: tuple[dict[str, Any], ...]
-    """name, image, label (paths within the folder), split, shape, spacing, SHA-256 of both files."""
+    """name, image, label (paths within the folder), split, shape, spacing, SHA-256 of both files, whether mirrored."""
     intensity: str
     slice_axis: int
     working_spacing: Triple | None = None
@@ -127,8 +129,9 @@ class Manifest:
 
     def write_labels(self, path: Path, labels: np.ndarray, name: str) -> None:
         """Write a label map (X, Y, Z) of the working grid as NIfTI, on the grid and with the affine of the image."""
-        image = read_volume(self.folder / self._entry(name)["image"])
-        write_labels_as(path, labels, image, self.working_spacing, self.working_size)
+        entry = self._entry(name)
+        image = read_volume(self.folder / entry["image"])
+        write_labels_as(path, labels, image, self.working_spacing, self.working_size, entry.get("mirrored", False))
 
     def read_labels(self, path: Path) -> np.ndarray:
         """Read a label map that :meth:`write_labels` wrote: (X, Y, Z) uint8 in RAS, on the image's own grid."""
@@ -150,7 +153,8 @@ class Manifest:
 
     def _prepare(self, name: str) -> Case:
         image, labels = self._read(name)
-        grid = working_grid(image, self.working_spacing, self.working_size)
+        mirrored = self._entry(name).get("mirrored", False)
+        grid = working_grid(image, self.working_spacing, self.working_size, mirrored)
         return Case(
             name=name,
             image=normalise(grid.image_to_working(image.array), self.intensity),
@@ -160,19 +164,37 @@ class Manifest:
         )
 
 
-def working_grid(image: Volume, spacing: Triple | None, size: tuple[int, int, int] | None) -> WorkingGrid:
+def working_grid(
+    image: Volume, spacing: Triple | None, size: tuple[int, int, int] | None, mirrored: bool = False
+) -> WorkingGrid:
     """The working grid of a volume in RAS."""
     x, y, z = image.array.shape
-    return WorkingGrid((x, y, z), image.affine, spacing, size)
+    return WorkingGrid((x, y, z), image.affine, spacing, size, mirrored)
 
 
 def write_labels_as(
-    path: Path, labels: np.ndarray, image: Volume, spacing: Triple | None, size: tuple[int, int, int] | None
+    path: Path,
+    labels: np.ndarray,
+    image: Volume,
+    spacing: Triple | None,
+    size: tuple[int, int, int] | None,
+    mirrored: bool = False,
 ) -> None:
     """Write a label map of the working grid as NIfTI on the grid of its image, as that lies in its file."""
     ras = image.oriented("RAS")
-    found = working_grid(ras, spacing, size).labels_to_scan(labels.astype(np.uint8))
+    found = working_grid(ras, spacing, size, mirrored).labels_to_scan(labels.astype(np.uint8))
     write_nifti(path, Volume(found, ras.affine).oriented_as(image.affine).array, image.affine)
+
+
+def read_sides(folder: Path) -> dict[str, str]:
+    """Case → left or right, from the record of an import; empty where there is none."""
+    try:
+        cases = json.loads((folder / IMPORT_RECORD).read_text(encoding="utf-8"))["cases"]
+        return {name: case["side"] for name, case in cases.items() if case.get("side")}
+    except FileNotFoundError:
+        return {}
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise DatasetError(folder, [f"{IMPORT_RECORD} is no record of an import; import into a new folder"]) from error
 
 
 def _save(path: Path, array: np.ndarray) -> None:
@@ -213,10 +235,16 @@ def prepare(experiment: Experiment, folder: str | Path, output: str | Path) -> M
     ]
     found: set[int] = set()
     entries = []
+    sides = read_sides(folder) if experiment.data.mirror_to else {}
     for name, split_name in deal(files, experiment.data.split).items():
         entry, labels_found, case_problems = check_case(folder, name, *files[name], classes)
         problems += case_problems
         found |= labels_found
+        if side := experiment.data.mirror_to:
+            if name in sides:
+                entry["mirrored"] = sides[name] != side
+            else:
+                problems.append(f"case {name}: {IMPORT_RECORD} has no side for it; import it, or drop data.mirror_to")
         entries.append({"name": name, "split": split_name} | entry)
     problems += [
         f"label {label} ({name}) is declared in dataset.json but occurs in no case; remove it or add cases that have it"

@@ -95,6 +95,8 @@ class Data(_Section):
     """Resample volumes to voxels of this size in mm along X, Y, Z (RAS); predictions return to each scan's own grid."""
     size: tuple[Positive, Positive, Positive] | None = None
     """Cut or pad volumes to this many voxels about their centre, after resampling."""
+    mirror_to: Literal["left", "right"] | None = None
+    """Mirror knees of the other side, as `import.json` has it, to this one; predictions are mirrored back."""
     intensity: Literal["zscore", "percentile"] = "zscore"
     """Per volume: zero mean and unit SD, or the 1st to 99th percentile to [0, 1] (the paper states none)."""
 

@@ -18,7 +18,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from shapeloss.dataset import working_grid, write_labels_as
+from shapeloss.dataset import read_sides, working_grid, write_labels_as
 from shapeloss.experiment import Data, Network, Postprocessing, Training
 from shapeloss.preprocessing import normalise
 from shapeloss.vnet import VNet
@@ -137,6 +137,7 @@ def predict_files(
     output: str | Path,
     device: str = "cpu",
     overwrite: bool = False,
+    side: str = "",
     progress: bool = True,
 ) -> tuple[list[Path], list[str]]:
     """Segment images; each label map lies on its image's own grid, with the image's affine.
@@ -147,6 +148,8 @@ def predict_files(
         output: folder for `<name>.nii.gz`.
         device: cpu, cuda, or auto.
         overwrite: make label maps again that are there; otherwise they are kept.
+        side: left or right, of all these images, where the run mirrors knees to one side; where it is empty, the
+            `import.json` of their data set is asked.
         progress: show a bar with the time left.
 
     Returns:
@@ -165,22 +168,29 @@ def predict_files(
         raise FileNotFoundError(f"{source}: there is no such file or folder; check the name")
     if not found and not problems:
         raise ValueError(f"{source}: holds no image that can be read; give NIfTI, NRRD or MetaImage files")
+    sides = read_sides((source if source.is_dir() else source.parent).absolute().parent) if run.data.mirror_to else {}
     precision = resolve_precision(run.training.precision)
     fabric = Fabric(accelerator=device, devices=1, precision=precision)  # as in training, so that numbers are equal
     model = fabric.setup(run.network.to(memory_format=torch.channels_last_3d))  # type: ignore[call-overload]
     written = []
     for name, path in tqdm(found.items(), desc="predict", unit="image", disable=not progress):
-        place = target / f"{name.removesuffix('_0000')}.nii.gz"
+        case = name.removesuffix("_0000")
+        place = target / f"{case}.nii.gz"
         if place.exists() and not overwrite:
             continue
+        its_side = side or sides.get(case, "")
+        if run.data.mirror_to and not its_side:
+            problems.append(f"{path}: left or right knee? The run mirrors knees to one side; say it by --side")
+            continue
+        mirrored = run.data.mirror_to is not None and its_side != run.data.mirror_to
         try:
             scan = read_volume(path)
             ras = scan.oriented("RAS")
-            grid = working_grid(ras, run.data.spacing, run.data.size)
+            grid = working_grid(ras, run.data.spacing, run.data.size, mirrored)
             image = torch.from_numpy(normalise(grid.image_to_working(ras.array), run.data.intensity))
             labels = predict_labels(model, fabric.to_device(image[None, None]), run.training.patch_size)
             labels = postprocess(labels, run.postprocessing)
-            write_labels_as(place, labels, scan, run.data.spacing, run.data.size)
+            write_labels_as(place, labels, scan, run.data.spacing, run.data.size, mirrored)
             written.append(place)
         except VolumeError as error:
             problems.append(str(error))

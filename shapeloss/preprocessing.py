@@ -30,8 +30,8 @@ def normalise(image: np.ndarray, intensity: str) -> np.ndarray:
 class WorkingGrid:
     """How a grid in RAS is turned into the working grid.
 
-    The field of view keeps its centre. It is resampled to `spacing` if there is one, then cut or padded on both sides
-    to `size`.
+    The field of view keeps its centre. It is mirrored if it should be, resampled to `spacing` if there is one, then cut
+    or padded on both sides to `size`.
     """
 
     shape: tuple[int, int, int]
@@ -42,6 +42,8 @@ class WorkingGrid:
     """Voxel size of the working grid in mm; None keeps the scan's."""
     size: tuple[int, int, int] | None = None
     """Voxels of the working grid; None keeps the whole field of view."""
+    mirrored: bool = False
+    """Left and right (X) change places first: a left knee becomes a right one."""
 
     @property
     def steps(self) -> np.ndarray:
@@ -74,7 +76,10 @@ class WorkingGrid:
         """(4, 4) voxel → world mm of the working grid."""
         to_scan = np.diag([*self.steps, 1.0])
         to_scan[:3, 3] = self.offset + self.cut * self.steps
-        return np.asarray(self.affine @ to_scan)
+        turn = np.eye(4)
+        if self.mirrored:
+            turn[0, 0], turn[0, 3] = -1.0, self.shape[0] - 1
+        return np.asarray(self.affine @ turn @ to_scan)
 
     def image_to_working(self, image: np.ndarray) -> np.ndarray:
         """Linear interpolation; padding has the volume's least value.
@@ -85,7 +90,7 @@ class WorkingGrid:
         Returns:
             float32, on the working grid.
         """
-        image = np.asarray(image, dtype=np.float32)
+        image = self._turn(np.asarray(image, dtype=np.float32))
         if not self._same:
             image = ndimage.affine_transform(
                 image, self.steps, self.offset, self.resampled_shape, order=1, mode="nearest"
@@ -94,6 +99,7 @@ class WorkingGrid:
 
     def labels_to_working(self, labels: np.ndarray) -> np.ndarray:
         """The most likely class of each working voxel; padding is background."""
+        labels = self._turn(labels)
         if not self._same:
             labels = _resample_labels(labels, self.steps, self.offset, self.resampled_shape)
         return _cut(labels, self.cut, self.size or self.resampled_shape, 0)
@@ -101,9 +107,12 @@ class WorkingGrid:
     def labels_to_scan(self, labels: np.ndarray) -> np.ndarray:
         """The inverse: a label map (X, Y, Z) of the working grid on the scan's grid; what was cut off is background."""
         labels = _cut(labels, -self.cut, self.resampled_shape, 0)
-        if self._same:
-            return labels
-        return _resample_labels(labels, 1 / self.steps, -self.offset / self.steps, self.shape)
+        if not self._same:
+            labels = _resample_labels(labels, 1 / self.steps, -self.offset / self.steps, self.shape)
+        return self._turn(labels)
+
+    def _turn(self, array: np.ndarray) -> np.ndarray:
+        return np.flip(array, 0).copy("K") if self.mirrored else array
 
     @property
     def _same(self) -> bool:

@@ -45,6 +45,26 @@ def oaizib(
 
 
 @app.command()
+def oai(
+    tree: Annotated[Path, typer.Argument(help="Folder with DICOM slices: <visit>/<site>/<participant>/…")],
+    output: Output,
+    masks: Annotated[Path | None, typer.Option(help="Folder of label maps. Without: images alone, to predict.")] = None,
+    visit: Annotated[str, typer.Option(help="Only this one: 00m, 12m, 24m, …")] = "",
+    participants: Annotated[Path | None, typer.Option(help="Text file with the participants to import.")] = None,
+    labels: LabelsText = "",
+    remap: RemapText = "",
+    profile: Profile = None,
+) -> None:
+    """DESS knees of the Osteoarthritis Initiative, from DICOM slices of your own access."""
+    from shapeloss.sources import oai as source
+
+    section = profile_source(profile, "oai")
+    chosen = choose_labels(labels, remap, section, source.LABELS)
+    only = source.read_participants(participants) if participants else ()
+    finish(output, *source.find_entries(tree, masks, visit, only), chosen, source.SOURCE)
+
+
+@app.command()
 def decathlon(
     task: Annotated[str, typer.Argument(help="Such as Task04_Hippocampus.")],
     output: Output,

@@ -1,8 +1,9 @@
 """The one place that writes an imported data set: Decathlon layout, and a record of where each file came from.
 
-`imagesTr/<case>.nii.gz` and `labelsTr/<case>.nii.gz` lie on the scan's own grid, never resampled; `dataset.json` lists
-them; `import.json` is the record. A second import verifies what is there and writes nothing; one that was interrupted
-goes on with the cases that are missing. `dataset.json` is written at the end, so that half an import is no data set.
+`imagesTr/<case>.nii.gz` and `labelsTr/<case>.nii.gz` (without truth: `imagesTs/<case>.nii.gz`) lie on the scan's own
+grid, never resampled; `dataset.json` lists them; `import.json` is the record. A second import verifies what is there
+and writes nothing; one that was interrupted goes on with the cases that are missing. `dataset.json` is written at the
+end, so that half an import is no data set.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ import nibabel
 import numpy as np
 from tqdm.auto import tqdm
 
+from shapeloss.dataset import IMPORT_RECORD as RECORD
 from shapeloss.files import content_hash, file_hash, write_nifti, write_text
 from shapeloss.volumes import Volume, VolumeError, grid_difference, read_labels, read_volume, volume_files
 
-RECORD = "import.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -81,7 +82,8 @@ class RawCase:
     """One case as the source has it."""
 
     image: Volume
-    labels: Volume
+    labels: Volume | None
+    """None: an image without truth, for prediction."""
     inputs: Mapping[str, str]
     """Name of each file that was read → its SHA-256."""
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -189,7 +191,7 @@ def write_cases(
         record["cases"].pop(name, None)  # its files are not those of the record: it is imported anew, or not listed
         try:
             raw = entry.read()
-            mask = labels.apply(raw.labels.array)
+            mask = labels.apply(raw.labels.array) if raw.labels else None
             if problem := _fault(name, raw, mask, labels):
                 found.append(problem)
                 continue
@@ -246,51 +248,54 @@ def _naming(path: Path) -> Iterator[None]:
 def _is_there(output: Path, entry: Mapping[str, Any] | None, key: str) -> bool:
     if entry is None or entry.get("key") != key:
         return False
-    written = {output / entry[kind]: entry[f"{kind}_sha256"] for kind in ("image", "label")}
+    written = {output / entry[kind]: entry[f"{kind}_sha256"] for kind in ("image", "label") if kind in entry}
     return all(path.is_file() and file_hash(path) == digest for path, digest in written.items())
 
 
-def _fault(name: str, raw: RawCase, mask: np.ndarray, labels: Labels) -> str:
+def _fault(name: str, raw: RawCase, mask: np.ndarray | None, labels: Labels) -> str:
     files = list(raw.inputs)
     case = f"case {name} ({' and '.join(files if len(files) <= 2 else [files[0], f'{len(files) - 1} more files'])})"
     low, high = float(raw.image.array.min()), float(raw.image.array.max())
-    if difference := grid_difference(raw.labels, raw.image):
+    if raw.labels and (difference := grid_difference(raw.labels, raw.image)):
         return f"{case}: the labels are not on the image's grid: {difference}; resample the labels"
     if low == high:
         return f"{case}: every voxel of the image has the value {low:g}; is it the right file?"
     if max(-low, high) > float(np.finfo(np.float32).max):
         return f"{case}: its image has values up to {max(-low, high):g}, beyond float32; rescale it"
-    if not mask.any():
+    if raw.labels and mask is not None and not mask.any():
         wanted = ", ".join(f"{label} {structure}" for label, structure in labels.names.items())
         values = ", ".join(map(str, np.unique(raw.labels.array)[:8].tolist()))
         return f"{case}: none of the labels {wanted} occurs, only {values}; correct --labels or --remap, or the mask"
     return ""
 
 
-def _write(output: Path, name: str, raw: RawCase, mask: np.ndarray, labels: Labels) -> dict[str, Any]:
+def _write(output: Path, name: str, raw: RawCase, mask: np.ndarray | None, labels: Labels) -> dict[str, Any]:
     image = raw.image.array
     if image.dtype.kind not in "iu" or image.dtype.itemsize > 4:
         image = image.astype(np.float32)
-    paths = {"image": f"imagesTr/{name}.nii.gz", "label": f"labelsTr/{name}.nii.gz"}
-    for path, array in zip(paths.values(), (image, mask), strict=True):
+    part = "Ts" if mask is None else "Tr"
+    arrays = {"image": image} if mask is None else {"image": image, "label": mask}
+    paths = {kind: f"{kind}s{part}/{name}.nii.gz" for kind in arrays}
+    for kind, path in paths.items():
         with _naming(output / path):
-            write_nifti(output / path, array, raw.image.affine)
-    counts = np.bincount(mask.ravel(), minlength=len(labels.names) + 1)
-    return {
+            write_nifti(output / path, arrays[kind], raw.image.affine)
+    facts: dict[str, Any] = {
         **paths,
         **{f"{kind}_sha256": file_hash(output / path) for kind, path in paths.items()},
         "shape": list(image.shape),
         "spacing": list(raw.image.spacing),
         "orientation": "".join(nibabel.aff2axcodes(raw.image.affine)),
-        "label_counts": {structure: int(n) for structure, n in zip(labels.names.values(), counts[1:], strict=True)},
-        "imported_from": dict(raw.inputs),
-        **raw.facts,
     }
+    if mask is not None:
+        counts = np.bincount(mask.ravel(), minlength=len(labels.names) + 1)[1:].tolist()
+        facts["label_counts"] = dict(zip(labels.names.values(), counts, strict=True))
+    return facts | {"imported_from": dict(raw.inputs), **raw.facts}
 
 
 def _description(record: Mapping[str, Any]) -> dict[str, Any]:
     """`dataset.json` in the Decathlon's form, which nnU-Net's converter reads too."""
     cases = [record["cases"][name] for name in sorted(record["cases"])]
+    training, test = [case for case in cases if "label" in case], [case for case in cases if "label" not in case]
     return {
         "name": record["source"]["name"],
         "reference": record["source"]["url"],
@@ -299,8 +304,8 @@ def _description(record: Mapping[str, Any]) -> dict[str, Any]:
         "tensorImageSize": "3D",
         "modality": {"0": record["source"]["modality"]},
         "labels": {"0": "background", **record["labels"]},
-        "numTraining": len(cases),
-        "numTest": 0,
-        "training": [{"image": f"./{case['image']}", "label": f"./{case['label']}"} for case in cases],
-        "test": [],
+        "numTraining": len(training),
+        "numTest": len(test),
+        "training": [{"image": f"./{case['image']}", "label": f"./{case['label']}"} for case in training],
+        "test": [f"./{case['image']}" for case in test],
     }

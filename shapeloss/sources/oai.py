@@ -1,0 +1,267 @@
+"""OAI: DESS knees as DICOM slices, from one's own access to the Osteoarthritis Initiative (NIMH Data Archive).
+
+The archive unpacks to `<visit>/<site>/<participant>/<date>/<series>/`, slices without extension. A DESS is told by its
+headers: SeriesDescription (ProtocolName or SequenceName where that is empty) contains DESS, and neither it nor
+ImageType speaks of a reformat (MPR) or a localiser. Participant, visit and side name a case, and pair it with its
+label map; of all personal fields none is kept, no date either.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from shapeloss.files import file_hash
+from shapeloss.sources.dicom import Slice, check_slices, is_dicom, read_slice, read_stack
+from shapeloss.sources.layout import Entry, Labels, RawCase, Source, file_key
+from shapeloss.volumes import Volume, VolumeError, grid_difference, read_labels, volume_ending, volume_files
+
+SOURCE = Source("OAI", "own access", "OAI data use agreement (NIMH Data Archive)", "https://nda.nih.gov/oai")
+LABELS = Labels({1: "femur", 3: "tibia", 5: "patella"}, {7: 1, 8: 3, 9: 5})
+"""Manual label maps: cartilages 2, 4, 6 become background, lesions 7, 8, 9 the bones that they lie in."""
+VISITS = {0: "00m", 1: "12m", 2: "18m", 3: "24m", 4: "30m", 5: "36m", 6: "48m", 8: "72m", 10: "96m"}
+"""Number of a visit, as in V00 and in names of image releases (0.E.1) → months since the baseline."""
+_PARTICIPANT = re.compile(r"(?<!\d)9\d{6}(?!\d)")
+_SIDES = {"L": "LEFT", "LEFT": "LEFT", "R": "RIGHT", "RIGHT": "RIGHT"}
+
+
+@dataclass(frozen=True)
+class Knee:
+    """What tells one DESS from another; an empty field is not known."""
+
+    participant: str
+    """Seven digits, the study's pseudonym."""
+    visit: str = ""
+    """A value of :data:`VISITS`."""
+    side: str = ""
+    """LEFT or RIGHT."""
+
+    @property
+    def name(self) -> str:
+        """Of the case: `9000099_00m_LEFT`."""
+        return "_".join(part for part in (self.participant, self.visit, self.side) if part)
+
+    def fits(self, other: Knee) -> bool:
+        """Whether both may be the same knee at the same visit."""
+        pairs = ((self.visit, other.visit), (self.side, other.side))
+        return self.participant == other.participant and all(not a or not b or a == b for a, b in pairs)
+
+
+def parse_knee(text: str) -> Knee:
+    """Participant, visit and side from the name of a file or folder.
+
+    >>> parse_knee("9000099_V00_LEFT.nii.gz")
+    Knee(participant='9000099', visit='00m', side='LEFT')
+    >>> parse_knee("00m/0.E.1/9000099/20050107/10001703").name
+    '9000099_00m'
+    """
+    participant = _PARTICIPANT.search(text)
+    words = re.split(r"[^A-Za-z0-9]+", text.upper())
+    visit = next((word.lower() for word in words if word.lower() in VISITS.values()), "")
+    number = re.search(r"(?<![A-Z0-9])V(\d\d)(?![A-Z0-9])", text.upper())
+    number = number or re.search(r"(?<![^/])(\d+)\.[A-Z]\.\d", text)  # an image release, such as 0.E.1
+    sides = {_SIDES[word] for word in words if word in _SIDES}
+    return Knee(
+        participant[0] if participant else "",
+        visit or (VISITS.get(int(number[1]), "") if number else ""),
+        sides.pop() if len(sides) == 1 else "",
+    )
+
+
+def is_dess(item: Slice) -> bool:
+    """The rule of the module's docstring."""
+    text = f"{item.description} {item.image_type}".upper()
+    return "DESS" in item.description.upper() and "MPR" not in text and "LOCALIZER" not in text
+
+
+def find_entries(
+    tree: Path,
+    masks: Path | None = None,
+    visit: str = "",
+    participants: Collection[str] = (),
+    progress: bool = True,
+) -> tuple[dict[str, Entry], list[str]]:
+    """The DESS series of a tree with their label maps, and what is wrong with them.
+
+    Args:
+        tree: folder with DICOM slices, at any depth.
+        masks: folder of label maps (NIfTI, MetaImage, NRRD), at any depth, whose paths name the participant, and visit
+            and side where a participant has several series. Series without a label map are passed over. None imports
+            the images alone, for prediction.
+        visit: a value of :data:`VISITS`; empty for all.
+        participants: to import; empty for all.
+        progress: show a bar while headers are read.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: no such visit.
+    """
+    for folder in (tree, masks):
+        if folder is not None and not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: there is no such folder; check the name")
+    if visit and visit not in VISITS.values():
+        raise ValueError(f"there is no visit {visit!r}; choose one of {', '.join(VISITS.values())}")
+    labels, problems = _find_masks(masks, visit, participants) if masks else ({}, [])
+    only = {knee.participant for knee in labels.values()} if masks else set(participants)
+    series: dict[Knee, list[Slice]] = {}
+    broken: set[str] = set()
+    for folder, slices, faults in _find_series(tree, only, progress):
+        knee = _knee(folder, slices, tree)
+        if (visit and knee.visit not in ("", visit)) or (only and knee.participant and knee.participant not in only):
+            continue
+        if not knee.participant:
+            faults.append(f"{folder}: neither folders nor headers have a participant of the OAI; leave it out")
+        elif slices and not knee.side:
+            faults.append(f"{folder}: its headers say neither LEFT nor RIGHT; correct SeriesDescription or Laterality")
+        elif knee in series:
+            beside = series[knee][0].path.parent
+            faults.append(f"{folder}: is a second DESS of case {knee.name}, beside {beside}; move one of them away")
+        if faults:
+            problems += faults
+            broken.add(knee.participant)
+        else:
+            series[knee] = slices
+    if masks:
+        return _pair(series, labels, broken, problems)
+    missing = sorted(only - {knee.participant for knee in series} - broken)
+    problems += [f"{tree}: has no DESS of participant {participant}; add it" for participant in missing]
+    if not series and not problems:
+        problems.append(f"{tree}: holds no DESS; give the folder above <visit>/<site>/<participant>")
+    return {knee.name: _entry(knee, slices, None) for knee, slices in sorted(series.items(), key=_by_name)}, problems
+
+
+def _by_name(item: tuple[Knee, Any]) -> str:
+    return item[0].name
+
+
+def _find_series(
+    tree: Path, participants: Collection[str], progress: bool
+) -> Iterator[tuple[Path, list[Slice], list[str]]]:
+    """Folders with a DESS, its slices, and what is wrong with it; only of these participants, if there are any."""
+    folders = [tree, *sorted(path for path in tree.rglob("*") if path.is_dir() and not path.is_symlink())]
+    for folder in tqdm(folders, desc="read headers", unit="folder", disable=not progress):
+        named = _PARTICIPANT.search(str(folder.relative_to(tree)))
+        if named and participants and named[0] not in participants:
+            continue
+        files, faults = [], []
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith(".") or path.is_dir():
+                continue
+            if not path.resolve().is_relative_to(tree.resolve()):
+                faults.append(f"{path}: is a link that leads out of {tree}; put the file itself there")
+            elif is_dicom(path):
+                files.append(path)
+        if not files or not (_any_dess(files) or faults):
+            continue
+        slices = []
+        for path in files:
+            try:
+                slices.append(read_slice(path))
+            except VolumeError as error:
+                faults.append(str(error))
+        if not slices or any(is_dess(item) for item in slices):
+            yield folder, slices, faults or check_slices(slices)
+
+
+def _any_dess(files: Sequence[Path]) -> bool:
+    """Whether the first, the middle or the last slice is of a DESS: series of other kinds need not be read whole."""
+    for path in {files[0], files[len(files) // 2], files[-1]}:
+        try:
+            if is_dess(read_slice(path)):
+                return True
+        except VolumeError:
+            return True  # read the others
+    return False
+
+
+def _knee(folder: Path, slices: Sequence[Slice], tree: Path) -> Knee:
+    """Which knee slices show: their folders name the participant and the visit, the headers the side."""
+    place = parse_knee(str(folder.absolute().relative_to(tree.absolute().parent)))
+    found = [item for item in slices if is_dess(item)]
+    if not found:
+        return place
+    header = _PARTICIPANT.fullmatch(found[0].participant)
+    side = parse_knee(found[0].description).side or _SIDES.get(found[0].side.upper(), "")
+    return Knee(place.participant or (header[0] if header else ""), place.visit, side)
+
+
+def _find_masks(folder: Path, visit: str, participants: Collection[str]) -> tuple[dict[Path, Knee], list[str]]:
+    """Label maps of the wanted visit and participants, with the knees that their paths name."""
+    found, problems = {}, []
+    for path in sorted(folder.rglob("*")):
+        if path.name.startswith(".") or not volume_ending(path) or path.is_dir():
+            continue
+        knee = parse_knee(str(path.relative_to(folder)))
+        if not path.resolve().is_relative_to(folder.resolve()):
+            problems.append(f"{path}: is a link that leads out of {folder}; put the file itself there")
+        elif not knee.participant:
+            problems.append(f"{path}: its name has no participant of the OAI, seven digits; rename it")
+        elif knee.fits(Knee(knee.participant, visit)) and (not participants or knee.participant in participants):
+            found[path] = knee
+    if not found and not problems:
+        problems.append(f"{folder}: holds no label map that is asked for; give NIfTI, MetaImage or NRRD files")
+    return found, problems
+
+
+def _pair(
+    series: dict[Knee, list[Slice]], labels: dict[Path, Knee], broken: set[str], problems: list[str]
+) -> tuple[dict[str, Entry], list[str]]:
+    """Series with their label maps; each mask must fit one series, each series at most one mask."""
+    masks_of: dict[Knee, list[Path]] = {}
+    for path, knee in labels.items():
+        fitting = [candidate for candidate in series if candidate.fits(knee)]
+        if len(fitting) == 1:
+            masks_of.setdefault(fitting[0], []).append(path)
+        elif fitting:
+            names = ", ".join(sorted(candidate.name for candidate in fitting))
+            problems.append(f"{path}: fits {names}; name the visit and the side, such as {fitting[0].name}")
+        elif knee.participant not in broken:
+            others = ", ".join(sorted(c.name for c in series if c.participant == knee.participant)) or "none"
+            problems.append(f"{path}: no DESS of {knee.name} was found (of this participant: {others}); add its slices")
+    entries = {}
+    for knee, slices in sorted(series.items(), key=_by_name):
+        if len(paths := masks_of.get(knee, [])) > 1:
+            names = ", ".join(str(path) for path in paths)
+            problems.append(
+                f"case {knee.name}: {len(paths)} label maps fit it ({names}); name visit and side, or remove one"
+            )
+        elif paths:
+            entries[knee.name] = _entry(knee, slices, paths[0])
+    return entries, problems
+
+
+def _entry(knee: Knee, slices: Sequence[Slice], mask: Path | None) -> Entry:
+    paths = [item.path for item in slices]
+
+    def read() -> RawCase:
+        image = read_stack(slices)
+        labels = _on_grid(read_labels(mask), image) if mask else None
+        inputs = {f"{path.parent.name}/{path.name}": file_hash(path) for path in paths}
+        inputs |= {path.name: file_hash(path) for path in (volume_files(mask) if mask else [])}
+        facts = {"participant": knee.participant, "visit": knee.visit, "side": knee.side.lower()}
+        return RawCase(image, labels, inputs, facts)
+
+    return Entry(file_key(*paths, *([mask] if mask else [])), read)
+
+
+def _on_grid(labels: Volume, image: Volume) -> Volume:
+    """A label map with its axes in the image's order, if they are the same voxels; never resampled."""
+    turned = labels.oriented_as(image.affine)
+    return labels if grid_difference(turned, image) else turned
+
+
+def read_participants(path: Path) -> list[str]:
+    """The seven-digit numbers in a text file.
+
+    Raises:
+        ValueError: it has none.
+    """
+    found = _PARTICIPANT.findall(path.read_text(encoding="utf-8"))
+    if not found:
+        raise ValueError(f"{path}: has no participant of the OAI, seven digits beginning with 9; one a line")
+    return found
