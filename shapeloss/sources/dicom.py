@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -159,23 +160,21 @@ def _check_stack(slices: Sequence[Slice]) -> list[str]:
     steps = np.diff(heights)
     problems = [
         f"{b.path}: is a duplicated slice, {a.path.name} lies at {a.height:.3f} mm too; remove one of them"
-        for a, b, step in zip(slices, slices[1:], steps, strict=False)
+        for (a, b), step in zip(pairwise(slices), steps, strict=True)
         if step < POSITION_TOLERANCE_MM
     ]
     steps = steps[steps >= POSITION_TOLERANCE_MM]
     if problems or not steps.size:
         return problems
-    usual = float(np.median(steps))
-    for a, b, step in zip(slices, slices[1:], steps, strict=True):
+    usual, unequal = float(np.median(steps)), []
+    for (a, b), step in zip(pairwise(slices), steps, strict=True):
         between = f"between {a.path.name} ({a.height:.3f} mm) and {b.path.name} ({b.height:.3f} mm)"
         if (missing := round(step / usual) - 1) > 0:
             noun = "slice is" if missing == 1 else "slices are"
             problems.append(f"{folder}: {missing} {noun} missing {between}; copy or download them again")
         elif abs(step - usual) > POSITION_TOLERANCE_MM:
-            problems.append(
-                f"{folder}: slices are {step:.4f} mm apart {between}, not {usual:.4f} mm as the others; "
-                "it is no equally spaced volume, leave it out"
-            )
+            unequal.append(f"{folder}: slices are {step:.4f} mm apart {between}, not {usual:.4f} mm; leave it out")
+    problems += unequal[:1]  # a slice out of place makes two
     if problems:
         return problems
     places = np.stack([item.position for item in slices])

@@ -109,6 +109,7 @@ def find_entries(
     labels, problems = _find_masks(masks, visit, participants) if masks else ({}, [])
     only = {knee.participant for knee in labels.values()} if masks else set(participants)
     series: dict[Knee, list[Slice]] = {}
+    seen: dict[Knee, Path] = {}
     broken: set[str] = set()
     for folder, slices, faults in _find_series(tree, only, progress):
         knee = _knee(folder, slices, tree)
@@ -118,9 +119,10 @@ def find_entries(
             faults.append(f"{folder}: neither folders nor headers have a participant of the OAI; leave it out")
         elif slices and not knee.side:
             faults.append(f"{folder}: its headers say neither LEFT nor RIGHT; correct SeriesDescription or Laterality")
-        elif knee in series:
-            beside = series[knee][0].path.parent
-            faults.append(f"{folder}: is a second DESS of case {knee.name}, beside {beside}; move one of them away")
+        elif knee in seen:
+            series.pop(knee, None)
+            faults.append(f"{folder}: is a second DESS of case {knee.name}, beside {seen[knee]}; move one of them away")
+        seen.setdefault(knee, folder)
         if faults:
             problems += faults
             broken.add(knee.participant)
