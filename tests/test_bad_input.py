@@ -169,7 +169,7 @@ def _(folder):
     (folder / IMAGE).unlink()
     header = itk(folder / "images/bad.mhd", image_array())
     (folder / "images/bad.raw").rename(folder / "bad.raw")
-    header.write_text(header.read_text().replace("= bad.raw", "= ../bad.raw"))
+    header.write_text(header.read_text(encoding="utf-8").replace("= bad.raw", "= ../bad.raw"))
 
 
 @fault("NaN in the image")
@@ -392,7 +392,7 @@ def assert_nothing_half_written(folder):
 
 
 def imported(output):
-    return sorted(json.loads((output / "import.json").read_text())["cases"])
+    return sorted(json.loads((output / "import.json").read_text(encoding="utf-8"))["cases"])
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -405,7 +405,7 @@ def test_a_bad_file_is_named_and_the_sound_case_is_not_lost(name, tmp_path):
     assert_promised(caught.value.problems, name, "images/bad", "labels/bad", "bad.nii.gz")
     assert imported(tmp_path / "out") == ["sound"]
     assert [path.name for path in (tmp_path / "out").rglob("*.nii.gz")] == ["sound.nii.gz"] * 2
-    listed = json.loads((tmp_path / "out/dataset.json").read_text())["training"]
+    listed = json.loads((tmp_path / "out/dataset.json").read_text(encoding="utf-8"))["training"]
     assert listed == [{"image": "./imagesTr/sound.nii.gz", "label": "./labelsTr/sound.nii.gz"}]
     assert_nothing_half_written(tmp_path)
 

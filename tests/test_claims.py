@@ -82,7 +82,7 @@ def test_the_claims_are_fixed(paper: Paper) -> None:
     ],
 )
 def test_faults_of_the_file_are_named(tmp_path: Path, path: tuple, value: object, message: str) -> None:
-    data = yaml.safe_load(PAPER_FILE.read_text())
+    data = yaml.safe_load(PAPER_FILE.read_text(encoding="utf-8"))
     place = data
     for key in path[:-1]:
         place = place[key]
@@ -242,7 +242,7 @@ def test_the_page_speaks_of_its_data(paper: Paper, tmp_path: Path) -> None:
     own = claims_markdown(paper, findings, "OAI knees", "", papers_own_data=True)
     assert "on OAI knees: **confirmed**, reproduced (3 of 3 confirmed)" in own
     write_claims(tmp_path / "claims.md", paper, findings, "the phantom", "Profile: phantom. Seeds: 0. Commit: abc.")
-    assert (tmp_path / "claims.md").read_text() == page
+    assert (tmp_path / "claims.md").read_text(encoding="utf-8") == page
     for line in page.splitlines():
         if line.startswith("| dice "):
             assert line.count("|") == 12

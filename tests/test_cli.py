@@ -41,7 +41,7 @@ def test_a_phantom_is_made_and_checked(monkeypatch, capsys, tmp_path, profile):
     ]
     assert not call(monkeypatch, "check", tmp_path / "data", "--profile", profile, "--output", tmp_path / "cases.json")
     assert "4 cases, classes femur, tibia, patella: no problem found" in capsys.readouterr().out
-    assert json.loads((tmp_path / "cases.json").read_text())["name"] == "tiny"
+    assert json.loads((tmp_path / "cases.json").read_text(encoding="utf-8"))["name"] == "tiny"
 
 
 def test_mistakes_end_in_a_message(monkeypatch, tmp_path, profile):
@@ -49,7 +49,7 @@ def test_mistakes_end_in_a_message(monkeypatch, tmp_path, profile):
     message = call(monkeypatch, "check", tmp_path / "none", "--profile", profile)
     assert message.startswith("error: ")
     assert "there is no such folder" in message
-    values = yaml.safe_load(profile.read_text())
+    values = yaml.safe_load(profile.read_text(encoding="utf-8"))
     values["data"]["phantom"] = None
     profile.write_text(yaml.safe_dump(values))
     assert "has no section data.phantom" in call(monkeypatch, "phantom", tmp_path / "data", "--profile", profile)

@@ -137,7 +137,7 @@ def test_columns(files, tmp_path):
     same = write(tmp_path / "same.csv", FIRST, column="hd95")
     assert read_scores([other, same]).metrics == ("hd95",)
     for path in files[:2]:
-        path.write_text(path.read_text().replace("case,", "ID,", 1))
+        path.write_text(path.read_text(encoding="utf-8").replace("case,", "ID,", 1))
     assert read_scores(files[:2], case_column="ID").table["case"].tolist() == CASES * 2
 
 

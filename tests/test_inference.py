@@ -130,7 +130,7 @@ def test_label_maps_that_are_there_are_kept(run_folder, tmp_path):
     place = tmp_path / f"{manifest.names('test')[0]}.nii.gz"
     place.write_text("mine")
     assert predict_files(load_run(folder), image, tmp_path, progress=False) == ([], [])
-    assert place.read_text() == "mine"
+    assert place.read_text(encoding="utf-8") == "mine"
     written, _ = predict_files(load_run(folder), image, tmp_path, overwrite=True, progress=False)
     assert written == [place]
     assert read_labels(place).array.shape == read_volume(image).array.shape
@@ -153,7 +153,7 @@ def test_faults_of_a_run_are_explained(run_folder, tmp_path):
     (tmp_path / "run" / "weights.safetensors").write_bytes(b"garbage" * 100)
     with pytest.raises(ValueError, match="is no run of this version"):
         load_run(tmp_path / "run")
-    values = json.loads((folder / "run.json").read_text())
+    values = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     values["experiment"]["network"]["options"]["widths"] = [16, 8]
     shutil.copytree(folder, tmp_path / "other")
     (tmp_path / "other" / "run.json").write_text(json.dumps(values))

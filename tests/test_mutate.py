@@ -33,7 +33,7 @@ def test_colour_of_a_break(toy, changes, colour, detail):
     result = mutate.try_tests([mutation.test], mutation, toy)
     assert result.colour == colour
     assert detail in result.detail
-    assert "x / 2" in (toy / "toy.py").read_text()  # the break stays in its copy
+    assert "x / 2" in (toy / "toy.py").read_text(encoding="utf-8")  # the break stays in its copy
 
 
 def test_a_run_fails_for_a_green_break_and_for_a_test_that_is_red_anyway(toy, capsys):

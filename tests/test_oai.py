@@ -441,7 +441,7 @@ def test_a_bad_series_is_named_and_the_sound_case_is_not_lost(name, tree, tmp_pa
         assert re.search(".*".join(map(re.escape, text.split("…"))), line), line
     assert "\n" not in line
     assert "9000296" in line or "knee.nii.gz" in line
-    assert list(json.loads((tmp_path / "out/import.json").read_text())["cases"]) == ["9000099_00m_LEFT"]
+    assert list(json.loads((tmp_path / "out/import.json").read_text(encoding="utf-8"))["cases"]) == ["9000099_00m_LEFT"]
 
 
 def test_the_page_lists_these_faults_and_no_others():
@@ -564,6 +564,6 @@ def test_the_command(tree, tmp_path, monkeypatch, capsys):
         cli.main()
     assert not ended.value.code
     assert "1 cases with femur, tibia, patella" in capsys.readouterr().out
-    assert json.loads((tmp_path / "out/dataset.json").read_text())["labels"] == {
+    assert json.loads((tmp_path / "out/dataset.json").read_text(encoding="utf-8"))["labels"] == {
         "0": "background", "1": "femur", "2": "tibia", "3": "patella"
     }  # fmt: skip

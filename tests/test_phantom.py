@@ -427,7 +427,7 @@ def test_foreign_files_are_left_alone(tmp_path):
         (folder / name).write_text(text)
         with pytest.raises(ValueError, match=f"holds {name}.*empty or a new folder"):
             write_dataset(folder, 1, SMALL)
-        assert (folder / name).read_text() == text
+        assert (folder / name).read_text(encoding="utf-8") == text
 
 
 def test_an_interrupted_call_leaves_no_description(tmp_path):

@@ -140,7 +140,7 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         plots.save_figure(plots.figure_intervals(intervals()), tmp_path / "a")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
-    assert (tmp_path / "a.png").read_text() == "old"
+    assert (tmp_path / "a.png").read_text(encoding="utf-8") == "old"
 
 
 def test_a_notebook_shows_what_is_saved(tmp_path):

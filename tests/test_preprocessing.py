@@ -50,14 +50,15 @@ def test_cutting_and_padding_are_undone_exactly(shape, size, seed):
     assert np.array_equal(grid.labels_to_scan((image + 0.5).astype(np.uint8))[inside], labels[inside])
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("size", [None, (9, 40, 12)])
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 0.5, 0.8), (1.4, 0.3, 0.365)])
-def test_every_working_voxel_knows_where_it_is(spacing, size):
+def test_every_working_voxel_knows_where_it_is(spacing, size, mirrored):
     """Linear functions of the world position are interpolated exactly, so the values tell where a voxel came from."""
     shape, affine = (11, 30, 24), oblique(DESS)
     index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), -1).astype(float)
     positions = index @ affine[:3, :3].T + affine[:3, 3]
-    grid = WorkingGrid(shape, affine, spacing, size)
+    grid = WorkingGrid(shape, affine, spacing, size, mirrored)
     for axis in range(3):
         found = grid.image_to_working(positions[..., axis].astype(np.float32))
         index = np.stack(np.meshgrid(*[np.arange(n) for n in found.shape], indexing="ij"), -1)
@@ -126,15 +127,16 @@ def test_scores_on_both_grids_agree():
 
 @pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR", "SAL"])
 @pytest.mark.parametrize("spacing", [None, (0.7, 0.5, 0.5)])
-def test_a_prediction_lies_where_its_structure_is(tmp_path, axes, spacing):
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_prediction_lies_where_its_structure_is(tmp_path, axes, spacing, mirrored):
     """As 3D Slicer sees it: the centre of mass in world mm, whatever the file's axes."""
     shape, affine = (20, 60, 50), oblique(DESS)
     labels = np.zeros(shape, np.uint8)
     labels[4:9, 30:50, 10:22] = 1
     scan = Volume(labels, affine).oriented(axes)
     ras = scan.oriented("RAS")
-    working = working_grid(ras, spacing, (16, 60, 40)).labels_to_working(ras.array)
-    write_labels_as(tmp_path / "found.nii.gz", working, scan, spacing, (16, 60, 40))
+    working = working_grid(ras, spacing, (16, 60, 40), mirrored).labels_to_working(ras.array)
+    write_labels_as(tmp_path / "found.nii.gz", working, scan, spacing, (16, 60, 40), mirrored)
     found = read_volume(tmp_path / "found.nii.gz")
     assert found.array.shape == scan.array.shape
     np.testing.assert_allclose(found.affine, scan.affine, atol=1e-5)  # NIfTI keeps float32

@@ -10,10 +10,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PINS = {
     requirement.name.lower().replace("_", "-"): str(requirement.specifier).removeprefix("==")
-    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     if line and not line.startswith("#")
     for requirement in [Requirement(line)]
 }
@@ -36,7 +36,7 @@ def test_torch_is_asked_for_exactly():
 
 
 def test_the_conda_environment_takes_its_list_from_the_project():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     names = [item for item in environment["dependencies"] if isinstance(item, str)]
     python = next(item for item in names if item.startswith("python="))
     assert SpecifierSet(PROJECT["requires-python"]).contains(python.removeprefix("python="))
@@ -46,7 +46,7 @@ def test_the_conda_environment_takes_its_list_from_the_project():
 
 
 def test_the_citation_has_the_version_of_the_project():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == PROJECT["version"]
     assert citation["preferred-citation"]["title"] == "A Shape Aware Loss for Semantic Segmentation"
     assert citation["license"] == PROJECT["license"] == "Apache-2.0"
@@ -54,13 +54,13 @@ def test_the_citation_has_the_version_of_the_project():
 
 @pytest.mark.parametrize("path", ["README.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))])
 def test_links_lead_somewhere(path):
-    text = (ROOT / path).read_text()
+    text = (ROOT / path).read_text(encoding="utf-8")
     targets = re.findall(r"\]\(([^)#\s]+)\)", text)
     missing = [t for t in targets if "://" not in t and not ((ROOT / path).parent / t).exists()]
     assert not missing
 
 
 def test_the_makefile_explains_every_target():
-    text = (ROOT / "Makefile").read_text()
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = re.search(r"^\.PHONY: (.*)$", text, re.M)[1].split()
     assert sorted(phony) == sorted(re.findall(r"^([a-z-]+):.*## ", text, re.M))

@@ -90,8 +90,10 @@ def test_it_makes_the_figure_and_the_table_and_says_where(whole):
     table = pd.read_csv(tree.figures / "table1.csv")
     assert table.loss.tolist() == ["dpce", "ce", "dice"]
     assert table.n.tolist() == [2, 2, 2]
-    assert "0.29 ± 0.04" in (tree.figures / "table1.md").read_text()  # what the paper reports, beside ours
-    assert r"\begin{tabular}" in (tree.figures / "table1.tex").read_text()
+    assert "0.29 ± 0.04" in (tree.figures / "table1.md").read_text(
+        encoding="utf-8"
+    )  # what the paper reports, beside ours
+    assert r"\begin{tabular}" in (tree.figures / "table1.tex").read_text(encoding="utf-8")
     scores = pd.read_csv(tree.figures / "per_case.csv")
     assert len(scores) == 3 * 2 * 5  # losses, test cases, three bones with their mean and all merged
     assert "figures/smoke/table1.md" in output
@@ -150,8 +152,8 @@ def test_the_report_needs_nothing_else(whole):
     for row in scores.head(3).to_dict("records"):
         assert f"<td>{row['case']}</td><td>{row['structure']}</td><td>{row['loss']}</td>" in text
         assert f"{row['dice']:.4f}" in text
-    run = json.loads((tree.results / "runs" / "dpce" / "seed0" / "run.json").read_text())
-    cases = json.loads((tree.results / "cases.json").read_text())["cases"]
+    run = json.loads((tree.results / "runs" / "dpce" / "seed0" / "run.json").read_text(encoding="utf-8"))
+    cases = json.loads((tree.results / "cases.json").read_text(encoding="utf-8"))["cases"]
     for wanted in (run["commit"], run["versions"]["torch"], cases[0]["image_sha256"][:16], "Deviations from the paper"):
         assert wanted in text
 
@@ -193,12 +195,12 @@ def test_what_changes_is_made_again_and_nothing_else(whole):
         "docs/deviations.md": {"report"},
     }
     for name, rules in changes.items():
-        text = (tree.folder / name).read_text()
+        text = (tree.folder / name).read_text(encoding="utf-8")
         (tree.folder / name).write_text(text + "\n# changed\n")
         assert tree.to_do() == rules, name
         (tree.folder / name).write_text(text)
     profile = tree.folder / "reproduce/profiles/smoke.yaml"
-    text = profile.read_text()
+    text = profile.read_text(encoding="utf-8")
     profile.write_text(text.replace("steps: 20", "steps: 21"))
     assert tree.to_do() == {"train", "evaluate", "error_maps", "report"}
     profile.write_text(text)
@@ -208,7 +210,9 @@ def test_killed_in_the_middle_of_training_it_ends_with_the_same_numbers(whole, t
     tree = Tree(tmp_path)
     process = tree.start()
     deadline = time.monotonic() + 300
-    while not any(int(p.read_text().split("/")[0] or 0) >= 6 for p in tree.results.glob("runs/*/*/progress")):
+    while not any(
+        int(p.read_text(encoding="utf-8").split("/")[0] or 0) >= 6 for p in tree.results.glob("runs/*/*/progress")
+    ):
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -244,7 +248,7 @@ def test_a_data_set_with_faults_stops_before_training(whole, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(tree.results / "data", data)
     (data / "imagesTr" / "knee_002.nii.gz").write_bytes(b"no image")
-    profile = yaml.safe_load((ROOT / "reproduce/profiles/smoke.yaml").read_text())
+    profile = yaml.safe_load((ROOT / "reproduce/profiles/smoke.yaml").read_text(encoding="utf-8"))
     profile["data"] = {"split": profile["data"]["split"]}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(profile))
     command = [*tree.command[:2], "--profile", str(tmp_path / "mine.yaml"), "--data", str(data)]
@@ -272,7 +276,7 @@ def test_a_data_set_with_faults_stops_before_training(whole, tmp_path):
     ],
 )
 def test_faults_of_a_profile_are_explained(change, message, tmp_path):
-    profile = yaml.safe_load((ROOT / "reproduce/profiles/smoke.yaml").read_text())
+    profile = yaml.safe_load((ROOT / "reproduce/profiles/smoke.yaml").read_text(encoding="utf-8"))
     (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(profile | change))
     with pytest.raises(ValueError, match=message):
         run.check(tmp_path / "smoke.yaml", "")
@@ -307,12 +311,12 @@ def test_a_notebook_that_fails_leaves_no_output_but_what_it_had(tmp_path):
     with pytest.raises(Exception, match="no"):
         notebook.execute(tmp_path / "fails.ipynb", tmp_path / "out" / "out.ipynb", {"seed": 1})
     assert not (tmp_path / "out" / "out.ipynb").exists()
-    assert "so far" in (tmp_path / "out" / "out.failed.ipynb").read_text()
+    assert "so far" in (tmp_path / "out" / "out.failed.ipynb").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_are_thin_and_stored_without_outputs(path):
-    book = json.loads(path.read_text())
+    book = json.loads(path.read_text(encoding="utf-8"))
     cells = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
     assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
     assert sum("parameters" in cell["metadata"].get("tags", []) for cell in cells) == 1

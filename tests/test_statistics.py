@@ -326,13 +326,13 @@ def test_written_tables(results: pd.DataFrame, tmp_path) -> None:
     assert [p.name for p in paths] == ["table1.csv", "table1.md", "table1.tex"]
     again = pd.read_csv(paths[0])
     pd.testing.assert_frame_equal(again.drop(columns="note"), table.drop(columns="note"), check_exact=True)
-    markdown = paths[1].read_text().splitlines()
+    markdown = paths[1].read_text(encoding="utf-8").splitlines()
     assert markdown[0].startswith("| Loss | Boundary Dice | SD over seeds | Paper | p (Holm) | Global Dice |")
     assert markdown[2].startswith("| dpce | 0.3")
     assert "| 0.29 ± 0.04 | – |" in markdown[2]
     assert markdown[2].endswith("| 8 | 2 |")
     assert markdown[6].endswith("over the 2 comparisons of a column. Phantom, 100 % & seeds 0, 1; commit abc_1.")
-    latex = paths[2].read_text()
+    latex = paths[2].read_text(encoding="utf-8")
     assert r"100 \% \& seeds 0, 1; commit abc\_1." in latex
     assert r"0.29 $\pm$ 0.04" in latex
     assert latex.count(r"\\") == 4

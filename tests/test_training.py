@@ -81,7 +81,7 @@ def test_a_checkpoint_of_other_settings_is_not_taken_up(tiny_experiment, tiny_ma
 def test_history_and_provenance(whole, tiny_experiment, tiny_manifest):
     history = pd.read_csv(whole / "history.csv")
     assert history.step.tolist() == [4, 8, 10]
-    run = json.loads((whole / "run.json").read_text())
+    run = json.loads((whole / "run.json").read_text(encoding="utf-8"))
     best = history.loc[history.val_dice.idxmax()]
     assert (run["best_step"], run["best_val_dice"]) == (best.step, best.val_dice)
     assert run["data"] == tiny_manifest.hash
@@ -97,7 +97,7 @@ def test_the_best_checkpoint_is_tested_not_the_last(tiny_experiment, tiny_manife
 
     monkeypatch.setattr(training, "validation_dice", scripted)
     train(tiny_experiment, tiny_manifest, "ce", 0, tmp_path, tmp_path / "maps")
-    run = json.loads((tmp_path / "run.json").read_text())
+    run = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
     assert (run["best_step"], run["best_val_dice"]) == (8, 0.9)
     weights = load_file(tmp_path / "weights.safetensors")
     assert all(torch.equal(weights[name], tensor) for name, tensor in seen[1].items())

@@ -196,6 +196,7 @@ def write_cases(
                 found.append(problem)
                 continue
             record["cases"][name] = {"key": entry.key} | _write(output, name, raw, mask, labels)
+            record["cases"] = dict(sorted(record["cases"].items()))
             _keep_json(output / RECORD, record)
         except VolumeError as error:
             found.append(str(error))

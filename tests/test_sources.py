@@ -1,0 +1,396 @@
+"""Imports: one layout and one record whatever the source; resumed, checked, and never done twice."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+import SimpleITK
+import yaml
+from hub import Hub
+from monai.apps import DecathlonDataset
+from test_bad_input import image_array, import_pairs, itk, mask_array, nifti, pair
+from test_project import ROOT
+
+from shapeloss import cli
+from shapeloss.dataset import prepare
+from shapeloss.experiment import DataSource, Experiment, load_experiment
+from shapeloss.files import file_hash
+from shapeloss.sources.folders import folder_entries, folder_source
+from shapeloss.sources.layout import ImportProblems, Labels, write_cases
+from shapeloss.sources.oaizib_cm import default_cases, parse_cases
+from shapeloss.volumes import read_labels, read_volume
+
+SHAPE = (12, 40, 40)
+LICENCE = "licence of OAIZIB-CM was not accepted"
+
+
+def state(folder):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+def call(monkeypatch, *arguments):
+    """The command in this process."""
+    monkeypatch.setattr(sys, "argv", ["shapeloss", "import", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return str(ended.value.code or "")
+
+
+def five_labels(number=0):
+    """OAIZIB-CM: femur 1, its cartilage 2, tibia 3, its cartilages 4 and 5."""
+    mask = np.zeros(SHAPE, np.uint8)
+    for label in range(1, 6):
+        mask[2:8, 3 + number : 20, 6 * label : 6 * label + 5] = label
+    return mask
+
+
+@pytest.fixture
+def archives(tmp_path):
+    """The four archives of OAIZIB-CM, with cases 1, 2 and 404, and 405; labels lie in another folder than images."""
+    folder = tmp_path / "archives"
+    rng = np.random.default_rng(0)
+    for number in (1, 2, 404, 405):
+        part = "Ts" if number > 404 else "Tr"
+        image = nifti(tmp_path / f"made/oaizib_{number:03d}_0000.nii.gz", rng.integers(0, 4000, SHAPE, dtype=np.int16))
+        label = nifti(tmp_path / f"made/oaizib_{number:03d}.nii.gz", five_labels(number % 3))
+        folder.mkdir(exist_ok=True)
+        for path, kind in ((image, "images"), (label, "labels")):
+            with zipfile.ZipFile(folder / f"{kind}{part}.zip", "a") as archive:
+                archive.write(path, f"{kind}{part}/{path.name}" if kind == "images" else path.name)
+                archive.writestr(f"__MACOSX/{kind}{part}/{path.name}", b"not a volume")
+    return folder
+
+
+@pytest.fixture
+def hub(archives):
+    server = Hub(archives)
+    yield server
+    server.close()
+
+
+def on_hub(hub, tmp_path, *arguments):
+    """`shapeloss import oaizib` as a process of its own, with another server in place of the Hub."""
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+    command = [sys.executable, "-m", "shapeloss", "import", "oaizib", *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+def assert_sound(output, names):
+    record = json.loads((output / "import.json").read_text(encoding="utf-8"))
+    assert sorted(record["cases"]) == names
+    assert record["labels"] == {"1": "femur", "2": "tibia"}
+    assert record["source"]["licence"] == "CC BY-NC 4.0"
+    for name in names:
+        case = record["cases"][name]
+        expected = five_labels(int(name[-3:]) % 3)
+        labels = read_labels(output / case["label"]).array
+        assert np.array_equal(labels, np.select([expected == 1, expected == 3], [1, 2]))
+        assert case["label_counts"] == {"femur": int((expected == 1).sum()), "tibia": int((expected == 3).sum())}
+        assert case["shape"] == list(SHAPE)
+        assert case["spacing"] == pytest.approx([0.7, 0.365, 0.365])
+        assert case["image_sha256"] == file_hash(output / case["image"])
+
+
+def test_from_the_hub_although_the_connection_breaks(hub, tmp_path):
+    hub.breaks = {"imagesTr.zip", "labelsTs.zip"}
+    out = tmp_path / "out"
+    refused = on_hub(hub, tmp_path, out, "--cases", "1,405")
+    assert LICENCE in refused.stderr
+    assert "--accept-licence" in refused.stderr
+    assert "CC BY-NC 4.0" in refused.stdout
+    assert not out.exists()
+    done = on_hub(hub, tmp_path, out, "--cases", "1,405", "--accept-licence")
+    assert done.returncode == 0, done.stderr
+    assert not hub.breaks
+    assert_sound(out, ["oaizib_001", "oaizib_405"])
+    before = state(out)
+    again = on_hub(hub, tmp_path, out, "--cases", "1,405")  # the licence is not asked for again
+    assert again.returncode == 0, again.stderr
+    assert state(out) == before
+
+
+def test_a_hub_that_is_down_is_said_and_nothing_is_lost(hub, tmp_path):
+    out = tmp_path / "out"
+    assert on_hub(hub, tmp_path, out, "--cases", "1", "--accept-licence").returncode == 0
+    hub.server.shutdown()
+    hub.server.server_close()
+    failed = on_hub(hub, tmp_path, out, "--cases", "1,2")
+    assert failed.returncode
+    assert "cannot be read on the Hub" in failed.stderr
+    assert "--archives" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert_sound(out, ["oaizib_001"])
+
+
+def test_whole_archives_are_fetched_and_their_hash_is_compared(hub, tmp_path):
+    hub.breaks = {"imagesTr.zip"}
+    arguments = ["--archives", tmp_path / "fetched", "--download", "--cases", "1-2", "--accept-licence"]
+    done = on_hub(hub, tmp_path, tmp_path / "out", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert not hub.breaks
+    assert_sound(tmp_path / "out", ["oaizib_001", "oaizib_002"])
+    assert file_hash(tmp_path / "fetched/imagesTr.zip") == file_hash(hub.folder / "imagesTr.zip")
+    hub.wrong_hash = True
+    failed = on_hub(hub, tmp_path, tmp_path / "other", *arguments)
+    assert "imagesTr.zip: its SHA-256 is not 0000" in failed.stderr
+    assert "delete it and try again" in failed.stderr
+
+
+def test_from_archives_that_are_there(archives, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    assert not call(monkeypatch, "oaizib", out, "--archives", archives, "--cases", "2,404-405", "--accept-licence")
+    assert "3 cases with femur, tibia" in capsys.readouterr().out
+    assert_sound(out, ["oaizib_002", "oaizib_404", "oaizib_405"])
+    before = state(out)
+    assert not call(monkeypatch, "oaizib", out, "--archives", archives, "--cases", "2,404-405")
+    assert state(out) == before
+    assert not call(monkeypatch, "oaizib", out, "--archives", archives, "--cases", "1")
+    assert_sound(out, ["oaizib_001", "oaizib_002", "oaizib_404", "oaizib_405"])
+    other = ("--labels", "2:cartilage")
+    assert "holds an import of OAIZIB-CM" in call(
+        monkeypatch, "oaizib", out, "--archives", archives, "--cases", "1", *other
+    )
+
+
+def test_the_forty_cases_are_those_of_the_profile():
+    profile = load_experiment(ROOT / "reproduce/profiles/oaizib.yaml")
+    cases = default_cases()
+    assert parse_cases(profile.data.source.cases) == cases
+    assert len(cases) == len(set(cases)) == profile.cases == 40
+    assert [f"oaizib_{number}" for number in cases if number > 404] == sorted(profile.data.split.test_cases)
+    assert sum(number <= 404 for number in cases) == 30
+
+
+@pytest.mark.parametrize("text", ["", "a", "0", "508", "5-3", "1,,2", "1-"])
+def test_cases_are_numbers(text):
+    with pytest.raises(ValueError, match="cases"):
+        parse_cases(text)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "reproduce/profiles").glob("*.yaml")), ids=lambda path: path.stem)
+def test_each_profile_says_how_its_data_come(path):
+    source = load_experiment(path).data.source
+    if source is None:
+        assert load_experiment(path).data.phantom
+    else:
+        written = yaml.safe_load(path.read_text(encoding="utf-8"))["data"]["source"]["kind"]
+        assert source.command(f"reproduce/profiles/{path.name}").startswith(f"shapeloss import {written} ")
+
+
+@pytest.fixture
+def task(tmp_path, monkeypatch):
+    """A tiny Task04_Hippocampus as the Decathlon packs it, with the hash that MONAI would know."""
+    for name in "ab":
+        nifti(tmp_path / f"Task04/imagesTr/{name}.nii.gz", image_array())
+        nifti(tmp_path / f"Task04/labelsTr/{name}.nii.gz", (mask_array() > 0).astype(np.uint8))
+    listed = [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in "ab"]
+    description = {"labels": {"0": "background", "1": "anterior"}, "training": listed, "modality": {"0": "MRI"}}
+    (tmp_path / "Task04/dataset.json").write_text(json.dumps(description))
+    with tarfile.open(tmp_path / "Task04_Hippocampus.tar", "w") as archive:
+        archive.add(tmp_path / "Task04", "Task04_Hippocampus")
+    seal(monkeypatch, tmp_path / "Task04_Hippocampus.tar")
+    return tmp_path / "Task04_Hippocampus.tar"
+
+
+def seal(monkeypatch, tar):
+    digest = hashlib.md5(tar.read_bytes(), usedforsecurity=False).hexdigest()
+    monkeypatch.setitem(DecathlonDataset.md5, "Task04_Hippocampus", digest)
+
+
+def test_decathlon(task, tmp_path, monkeypatch, capsys):
+    arguments = ["decathlon", "Task04_Hippocampus", tmp_path / "out"]
+    assert not call(monkeypatch, *arguments, "--archive", task)
+    assert "2 cases with anterior" in capsys.readouterr().out
+    record = json.loads((tmp_path / "out/import.json").read_text(encoding="utf-8"))
+    assert record["source"]["version"].startswith("MD5 ")
+    assert record["source"]["licence"] == "CC BY-SA 4.0"
+    before = state(tmp_path / "out")
+    assert not call(monkeypatch, *arguments)  # the tar beside the output is taken as downloaded
+    assert state(tmp_path / "out") == before
+    assert "no task 'Task99'" in call(monkeypatch, "decathlon", "Task99", tmp_path / "other")
+    task.write_bytes(task.read_bytes() + b"\0")
+    assert "its MD5 is not" in call(monkeypatch, "decathlon", "Task04_Hippocampus", tmp_path / "other")
+
+
+def test_decathlon_is_downloaded(task, tmp_path, monkeypatch):
+    hub = Hub(tmp_path)
+    monkeypatch.setitem(DecathlonDataset.resource, "Task04_Hippocampus", f"{hub.url}/resolve/main/{task.name}")
+    assert not call(monkeypatch, "decathlon", "Task04_Hippocampus", tmp_path / "fresh/out")
+    assert file_hash(tmp_path / "fresh" / task.name) == file_hash(task)
+    hub.close()
+    (tmp_path / "fresh" / task.name).unlink()
+    message = call(monkeypatch, "decathlon", "Task04_Hippocampus", tmp_path / "fresh/again")
+    assert "cannot be downloaded" in message
+    assert "--archive" in message
+
+
+def test_a_tar_that_climbs_out_is_refused(task, tmp_path, monkeypatch):
+    for name, kind in (
+        ("Task04_Hippocampus/../../outside", tarfile.REGTYPE),
+        ("Task04_Hippocampus/link", tarfile.SYMTYPE),
+    ):
+        sound = task.read_bytes()
+        with tarfile.open(task, "a") as archive:
+            entry = tarfile.TarInfo(f"Task04_Hippocampus/{name}")
+            entry.type, entry.linkname = kind, "/etc/passwd"
+            archive.addfile(entry)
+        seal(monkeypatch, task)
+        message = call(monkeypatch, "decathlon", "Task04_Hippocampus", tmp_path / "other", "--archive", task)
+        assert "nothing was extracted, get another copy" in message
+        task.write_bytes(sound)
+        assert not list(tmp_path.rglob("outside"))
+
+
+def test_a_folder_as_nnunet_has_it(tmp_path):
+    """NRRD files with `_0000`, labels as {name: number}; three labels merged into two."""
+    source = tmp_path / "Dataset001"
+    for name in ("k1", "k2"):
+        itk(source / f"imagesTr/{name}_0000.nrrd", np.random.default_rng(0).integers(0, 99, (4, 6, 5)).astype(np.int16))
+        mask = mask_array()
+        mask[0, 0, 0] = 7
+        itk(source / f"labelsTr/{name}.nrrd", mask)
+    description = {"channel_names": {"0": "DESS"}, "file_ending": ".nrrd", "licence": "CC0", "release": "2.0"}
+    labels = {"background": 0, "femur": 1, "cartilage": 2, "tibia": 3}
+    (source / "dataset.json").write_text(json.dumps(description | {"labels": labels}))
+    entries, own, problems = folder_entries(source)
+    assert own.names == {1: "femur", 2: "cartilage", 3: "tibia"}
+    assert not problems
+    described = folder_source(source)
+    assert (described.name, described.licence, described.version, described.modality) == (
+        "Dataset001",
+        "CC0",
+        "2.0",
+        "DESS",
+    )
+    record = write_cases(tmp_path / "out", entries, Labels({1: "femur", 3: "tibia"}, {7: 1}), described, progress=False)
+    expected = np.isin(mask, (1, 7)).astype(np.uint8) + 2 * (mask == 3)
+    assert np.array_equal(read_labels(tmp_path / "out/labelsTr/k1.nii.gz").array, expected)
+    assert record["cases"]["k1"]["label_counts"]["femur"] == int((expected == 1).sum())
+    assert json.loads((tmp_path / "out/dataset.json").read_text(encoding="utf-8"))["modality"] == {"0": "DESS"}
+    itk(source / "imagesTr/k2_0001.nrrd", mask_array())
+    (source / "labelsTr/k1.nrrd").unlink()
+    (source / "labelsTr/k1.nrrd").symlink_to(tmp_path / "out/labelsTr/k1.nii.gz")
+    problems = folder_entries(source)[2]
+    assert "k2_0001.nrrd: is a second channel of case k2" in problems[1]
+    assert "k1.nrrd: leads out of" in problems[0]
+
+
+def test_oblique_volumes_stay_where_they_are(tmp_path):
+    direction = (0.8, 0.6, 0, -0.6, 0.8, 0, 0, 0, 1)
+    image, mask = np.random.default_rng(0).integers(0, 99, (4, 6, 5)).astype(np.int16), mask_array()
+    itk(tmp_path / "images/k.nrrd", image, direction)
+    itk(tmp_path / "labels/k.mhd", mask, direction)
+    import_pairs(tmp_path, tmp_path / "out")
+    theirs = SimpleITK.ReadImage(str(tmp_path / "images/k.nrrd"))
+    ours = SimpleITK.ReadImage(str(tmp_path / "out/imagesTr/k.nii.gz"))
+    assert ours.GetDirection() == pytest.approx(theirs.GetDirection(), abs=1e-6)
+    assert ours.GetSpacing() == pytest.approx(theirs.GetSpacing(), abs=1e-6)
+    assert np.array_equal(SimpleITK.GetArrayFromImage(ours), SimpleITK.GetArrayFromImage(theirs))
+
+
+def test_an_interrupted_import_goes_on(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        pair(tmp_path, name)
+
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    import_pairs(tmp_path, tmp_path / "whole")
+    real = write_cases.__globals__["_write"]
+    monkeypatch.setitem(write_cases.__globals__, "_write", lambda *a: stopped(*a) if a[1] == "b" else real(*a))
+    with pytest.raises(KeyboardInterrupt):
+        import_pairs(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out/dataset.json").exists()  # half an import is no data set
+    monkeypatch.undo()
+    import_pairs(tmp_path, tmp_path / "out")
+    for name in ("dataset.json", "import.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_what_changed_is_imported_anew(tmp_path):
+    for name in ("a", "b"):
+        pair(tmp_path, name)
+    import_pairs(tmp_path, tmp_path / "out")
+    before = state(tmp_path / "out")
+    (tmp_path / "out/labelsTr/a.nii.gz").write_bytes(b"spoiled")
+    import_pairs(tmp_path, tmp_path / "out")
+    assert {name: data for name, (_, data) in state(tmp_path / "out").items()} == {
+        name: data for name, (_, data) in before.items()
+    }
+    pair(tmp_path, "b", mask=np.roll(mask_array(), 1, 0))  # the source is another one now
+    record = import_pairs(tmp_path, tmp_path / "out")
+    assert np.array_equal(read_labels(tmp_path / "out/labelsTr/b.nii.gz").array > 0, np.roll(mask_array(), 1, 0) > 0)
+    assert record["cases"]["b"]["label_sha256"] == file_hash(tmp_path / "out/labelsTr/b.nii.gz")
+
+
+def test_other_folders_are_left_alone(tmp_path):
+    pair(tmp_path, "a")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match=r"mine is not empty and holds no import.json; import into a new folder"):
+        import_pairs(tmp_path, tmp_path / "mine")
+    (tmp_path / "mine/import.json").write_text("[]")
+    with pytest.raises(ValueError, match="is no record of an import"):
+        import_pairs(tmp_path, tmp_path / "mine")
+    with pytest.raises(ValueError, match="is a file"):
+        import_pairs(tmp_path, tmp_path / "mine/thesis.txt")
+
+
+def test_a_small_memory_is_a_problem_of_one_case(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        pair(tmp_path, name)
+
+    def greedy(path):
+        if path.name == "a.nii.gz":
+            raise MemoryError
+        return read_volume(path)
+
+    monkeypatch.setattr("shapeloss.sources.layout.read_volume", greedy)
+    with pytest.raises(ImportProblems, match="case a: there is not enough memory") as caught:
+        import_pairs(tmp_path, tmp_path / "out")
+    assert len(caught.value.problems) == 1
+
+
+def test_what_is_imported_passes_the_check(tmp_path, monkeypatch, capsys):
+    """Pairs by the command, with the labels of a profile, and then the check that precedes a run."""
+    for name in ("a", "b", "c"):
+        pair(tmp_path, name)
+    profile = {
+        "name": "mine",
+        "description": "my knees",
+        "data": {
+            "split": {"train": 1, "validation": 1, "test": 1},
+            "source": {"kind": "pairs", "labels": {3: "tibia", 1: "femur"}, "remap": {2: 1}},
+        },
+        "losses": ["ce"],
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(profile, sort_keys=False))
+    arguments = ["pairs", tmp_path / "images", tmp_path / "labels", tmp_path / "out"]
+    assert not call(monkeypatch, *arguments, "--profile", tmp_path / "mine.yaml")
+    assert "3 cases with tibia, femur" in capsys.readouterr().out
+    manifest = prepare(Experiment.model_validate(profile), tmp_path / "out", tmp_path / "cases.json")
+    assert manifest.classes == {1: "tibia", 2: "femur"}
+    assert "name the structures to keep" in call(monkeypatch, *arguments)
+    message = call(monkeypatch, "folder", tmp_path, tmp_path / "new", "--profile", tmp_path / "mine.yaml")
+    assert "shapeloss import pairs" in message
+
+
+def test_labels_make_sense():
+    for names in ({}, {0: "background"}):
+        with pytest.raises(ValueError, match="structure"):
+            Labels(names)
+    with pytest.raises(ValueError, match="kind"):
+        DataSource.model_validate({"kind": "web"})
+
+
+def test_an_archive_entry_that_is_too_large_is_not_extracted(tmp_path, archives, monkeypatch):
+    monkeypatch.setattr("shapeloss.sources.archives.LARGEST", 100)
+    message = call(monkeypatch, "oaizib", tmp_path / "out", "--archives", archives, "--cases", "1", "--accept-licence")
+    assert "no plausible scan" in message
