@@ -1,4 +1,4 @@
-"""Fill the generated parts of README.md: the results table and the metrics' contract table (`make readme`)."""
+"""Fill the generated parts of README.md: the results tables and the metrics' contract table (`make readme`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def filled(text: str) -> str:
     """README.md with each block between `<!-- name:begin -->` and `<!-- name:end -->` made anew."""
-    blocks = {"table": (ROOT / "figures" / "table1.md").read_text(encoding="utf-8"), "contract": contract_table()}
+    tables = {"table": "table1.md", "seeds": "phantom-seeds/table1.md"}
+    blocks = {name: (ROOT / "figures" / path).read_text(encoding="utf-8") for name, path in tables.items()}
+    blocks["contract"] = contract_table()
     for name, block in blocks.items():
         pattern = rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)"
         text, count = re.subn(pattern, lambda match, b=block: f"{match[1]}{b.strip()}\n{match[2]}", text, flags=re.S)

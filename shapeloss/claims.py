@@ -225,10 +225,10 @@ def claims_markdown(
         "",
         scope,
         "",
-        "| Claim | Verdict |",
+        f"| Claim | Verdict on {data} |",
         "| --- | --- |",
     ]
-    lines += [f"| {claim.title} | {_headline(groups[claim.id], data, papers_own_data)} |" for claim in paper.claims]
+    lines += [f"| {claim.title} | {_headline(groups[claim.id], papers_own_data)} |" for claim in paper.claims]
     for claim in paper.claims:
         lines += ["", *_claim_section(claim, groups[claim.id])]
     lines += ["", "## How to read this", "", *_NOTES, ""]
@@ -265,12 +265,12 @@ _NOTES = (
 )
 
 
-def _headline(findings: Sequence[Finding], data: str, papers_own_data: bool) -> str:
+def _headline(findings: Sequence[Finding], papers_own_data: bool) -> str:
     verdict = overall(findings)
     word = {"confirmed": "reproduced", "contradicted": "not reproduced"}.get(verdict) if papers_own_data else None
     confirmed = sum(finding.verdict == "confirmed" for finding in findings)
     count = "" if verdict == "not tested" else f" ({confirmed} of {len(findings)} confirmed)"
-    return f"on {data}: **{verdict}**{f', {word}' if word else ''}{count}"
+    return f"**{verdict}**{f', {word}' if word else ''}{count}"
 
 
 def _claim_section(claim: Claim, findings: Sequence[Finding]) -> list[str]:

@@ -228,10 +228,9 @@ def test_overall(paper: Paper) -> None:
 def test_the_page_speaks_of_its_data(paper: Paper, tmp_path: Path) -> None:
     findings = evaluate_claims(paper, per_case(dice=-0.02, pcol=-0.02, focal=-0.02), surface())
     page = claims_markdown(paper, findings, "the phantom", "Profile: phantom. Seeds: 0. Commit: abc.")
-    assert (
-        "| Boundary Dice is higher than with each other loss | on the phantom: **confirmed** (3 of 3 confirmed) |"
-        in page
-    )
+    assert "| Claim | Verdict on the phantom |" in page
+    assert "| Boundary Dice is higher than with each other loss | **confirmed** (3 of 3 confirmed) |" in page
+    assert "Each loss was trained once" in page
     assert "Profile: phantom. Seeds: 0. Commit: abc." in page
     assert "The verdicts speak of the phantom." in page
     assert "reproduced |" not in page
@@ -240,7 +239,10 @@ def test_the_page_speaks_of_its_data(paper: Paper, tmp_path: Path) -> None:
     assert "margin 0.01, level 0.025, Holm over 3" in page
     assert "| pcol | **not tested** | – |" in page
     own = claims_markdown(paper, findings, "OAI knees", "", papers_own_data=True)
-    assert "on OAI knees: **confirmed**, reproduced (3 of 3 confirmed)" in own
+    assert "| Verdict on OAI knees |" in own
+    assert "**confirmed**, reproduced (3 of 3 confirmed)" in own
+    three = claims_markdown(paper, evaluate_claims(paper, per_case(3)), "the phantom", "")
+    assert "Each loss was trained once" not in three
     write_claims(tmp_path / "claims.md", paper, findings, "the phantom", "Profile: phantom. Seeds: 0. Commit: abc.")
     assert (tmp_path / "claims.md").read_text(encoding="utf-8") == page
     for line in page.splitlines():

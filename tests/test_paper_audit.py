@@ -35,6 +35,11 @@ def test_one_near_failure_beside_nine_near_perfect_ones(audit):
     assert any("one volume is at most 0.64, and the other nine average at least 0.99" in p for p in what_follows(audit))
 
 
+def test_percent_lie_between_0_and_100(audit):
+    assert {a.reported.unit for a in audit.results} == {1, 0.01}
+    assert all(a.per_case.possible for a in audit.results)
+
+
 def test_the_sources_differ_by_a_factor_of_ten(audit):
     sd = audit.sources[(audit.sources["metric"] == "dice") & (audit.sources["quantity"] == "sd")].set_index("loss")
     assert sd.loc[["dpce", "dice", "focal"], "shift"].abs().tolist() == [1, 1, 1]

@@ -90,9 +90,7 @@ def test_it_makes_the_figure_and_the_table_and_says_where(whole):
     table = pd.read_csv(tree.figures / "table1.csv")
     assert table.loss.tolist() == ["dpce", "ce", "dice"]
     assert table.n.tolist() == [2, 2, 2]
-    assert "0.29 ± 0.04" in (tree.figures / "table1.md").read_text(
-        encoding="utf-8"
-    )  # what the paper reports, beside ours
+    assert "0.29 ± 0.04" in (tree.figures / "table1.md").read_text(encoding="utf-8")  # the paper, beside ours
     assert r"\begin{tabular}" in (tree.figures / "table1.tex").read_text(encoding="utf-8")
     scores = pd.read_csv(tree.figures / "per_case.csv")
     assert len(scores) == 3 * 2 * 5  # losses, test cases, three bones with their mean and all merged
