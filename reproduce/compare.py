@@ -28,7 +28,7 @@ def committed(path: Path) -> str:
         FileNotFoundError: it is not in the repository, or this is no git checkout.
     """
     name = path.relative_to(ROOT).as_posix()
-    done = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
         raise FileNotFoundError(f"{name} is not committed here ({done.stderr.strip()}); give --against FOLDER instead")
     return done.stdout

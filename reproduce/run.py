@@ -182,7 +182,7 @@ def run(experiment: Experiment, profile: Path, data: str, results: Path, figures
     waiting = f"another run of profile {experiment.name} is going on; waiting until it ends"
     with locked(results / ".lock", waiting) as lock, open(log, "w", encoding="utf-8") as copy:
         process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT, pass_fds=[lock]
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8", cwd=ROOT, pass_fds=[lock]
         )
         follow(process, copy, progress)
     if process.returncode:

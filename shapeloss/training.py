@@ -335,7 +335,7 @@ def provenance(fabric: Fabric | None = None) -> dict[str, Any]:
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", check=False
         )
         return done.stdout.strip() if done.returncode == 0 else ""
 

@@ -95,7 +95,7 @@ def pytest(tests: list[str], root: Path) -> Result:
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=line", "-p", "no:cacheprovider", *tests]
     try:
-        run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
+        run = subprocess.run(command, cwd=root, env=environment, capture_output=True, encoding="utf-8", timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
         return Result("broken", f"no end after {TIMEOUT} s: a slow machine, or a break that hangs")
     if run.returncode == 0:

@@ -43,7 +43,7 @@ class Tree:
 
     def start(self):
         return subprocess.Popen(
-            self.command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            self.command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8",
             start_new_session=True, cwd=self.folder,
         )  # fmt: skip
 
@@ -57,9 +57,9 @@ class Tree:
         code = "import sys; sys.path.insert(0, 'reproduce'); import pathlib, run; "
         code += "print(*run.snakemake_command(pathlib.Path(sys.argv[1]), int(sys.argv[2])))"
         command = subprocess.check_output(
-            [sys.executable, "-c", code, str(self.results), "1"], env=self.environment, cwd=self.folder, text=True
+            [sys.executable, "-c", code, str(self.results), "1"], env=self.environment, cwd=self.folder, encoding="utf-8"
         ).split()
-        done = subprocess.run([*command, "-n"], env=self.environment, capture_output=True, text=True, check=True)
+        done = subprocess.run([*command, "-n"], env=self.environment, capture_output=True, encoding="utf-8", check=True)
         text = done.stdout + done.stderr
         rules = {match[1] for line in text.splitlines() if (match := re.fullmatch(r"(\w+)\s+\d+\s*", line))}
         return rules - {"all", "total"}
@@ -251,7 +251,7 @@ def test_a_data_set_with_faults_stops_before_training(whole, tmp_path):
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(profile))
     command = [*tree.command[:2], "--profile", str(tmp_path / "mine.yaml"), "--data", str(data)]
     command += ["--results", str(tmp_path / "results"), "--figures", str(tmp_path / "figures")]
-    done = subprocess.run(command, env=tree.environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=tree.environment, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode != 0
     assert "imagesTr/knee_002.nii.gz: cannot be read as NIfTI" in done.stderr
     assert "Traceback" not in done.stderr
@@ -281,7 +281,7 @@ def test_faults_of_a_profile_are_explained(change, message, tmp_path):
 
 
 def test_a_profile_that_does_not_exist_or_is_no_yaml(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"profiles in .*: hippocampus, .*phantom, smoke"):
+    with pytest.raises(FileNotFoundError, match=r"profiles in .*: hippocampus, .*phantom, .*smoke"):
         load_experiment(ROOT / "reproduce/profiles/phantm.yaml")
     (tmp_path / "bad.yaml").write_text("losses: [dpce")
     with pytest.raises(ValueError, match="not valid YAML"):

@@ -79,7 +79,7 @@ def on_hub(hub, tmp_path, *arguments):
     """`shapeloss import oaizib` as a process of its own, with another server in place of the Hub."""
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
     command = [sys.executable, "-m", "shapeloss", "import", "oaizib", *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", stdin=subprocess.DEVNULL)
 
 
 def assert_sound(output, names):

@@ -94,7 +94,7 @@ def folder(tmp_path_factory):
 def call(command, *arguments):
     path = Path(sys.executable).parent / command
     environment = os.environ | {"nnUNet_n_proc_DA": "1"}  # and in another one here
-    run = subprocess.run([path, *arguments], env=environment, capture_output=True, text=True, timeout=1200)
+    run = subprocess.run([path, *arguments], env=environment, capture_output=True, encoding="utf-8", timeout=1200)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     return run.stdout
 
