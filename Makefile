@@ -56,8 +56,9 @@ mutations: $(VENV)/.test ## break the code in each listed way and see a test go 
 lab: $(VENV)/.lab ## the notebooks in JupyterLab
 	@$(BIN)/jupyter lab --notebook-dir=notebooks
 
-bench: $(VENV)/.test ## time φ, losses, metrics and a training step against their alternatives
+bench: $(VENV)/.test ## measure time against the alternatives, and memory: about an hour, on an idle machine
 	@$(BIN)/python reproduce/benchmarks/speed.py
+	@$(BIN)/python reproduce/benchmarks/memory.py
 
 clean: ## remove PROFILE's results; the committed figures stay
 	rm -rf results/$(PROFILE)
