@@ -76,7 +76,8 @@ def main() -> None:
     if not path.is_file():
         sys.exit(f"error: {path} does not exist; run make reproduce PROFILE={arguments.profile} first")
     try:
-        text = (arguments.against / "per_case.csv").read_text(encoding="utf-8") if arguments.against else committed(path)
+        other = arguments.against
+        text = (other / "per_case.csv").read_text(encoding="utf-8") if other else committed(path)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"error: {error}")
     table = differences(pd.read_csv(path), pd.read_csv(io.StringIO(text)))

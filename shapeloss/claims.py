@@ -174,11 +174,19 @@ def _evaluate(claim: Claim, scores: pd.DataFrame, reported: dict[str, tuple[floa
         smallest = (2.0 if claim.test == "superiority" else 1.0) * 0.5**n * len(judged)
         if smallest > claim.alpha:
             notes[loss] = "; ".join(filter(None, [notes[loss], f"{n} cases are too few for any verdict at this level"]))
-        seeds = scores.loc[scores["loss"] == claim.reference, "seed"].nunique() if "seed" in scores.columns else 1
+        trained = [
+            int(scores.loc[scores["loss"] == name, "seed"].nunique()) if "seed" in scores.columns else 1
+            for name in (claim.reference, loss)
+        ]
+        if trained[0] != trained[1]:
+            unequal = f"trainings: {claim.reference} {trained[0]}, {loss} {trained[1]}"
+            notes[loss] = "; ".join(filter(None, [notes[loss], unequal]))
         level = (1.0 if claim.test == "superiority" else 2.0) * claim.alpha / len(judged)
+        # equivalence has to pass two one-sided tests: 0.9 each, which leaves 0.8 for both
+        power = 0.9 if claim.test == "equivalence" else 0.8
         findings.append(Finding(
-            claim.id, loss, verdict, notes[loss], n, int(seeds), effect.value, effect.low, effect.high,
-            float(d.mean()), sd, p, p_holm, detectable_effect(sd, n, level),
+            claim.id, loss, verdict, notes[loss], n, min(trained), effect.value, effect.low, effect.high,
+            float(d.mean()), sd, p, p_holm, detectable_effect(sd, n, level, power),
             _power(claim, sd, n, len(judged), claimed),
         ))  # fmt: skip
     return findings
@@ -255,8 +263,8 @@ _NOTES = (
     "- The unit is the test volume: scores are averaged over the seeds first, so that a training repeated is not a "
     "patient more.",
     "- Effects are Hodges–Lehmann estimates, positive where they favour the claim. Intervals invert the exact "
-    "signed-rank test: 95 % for differences, 1 − 2 α for tests against a margin. The p-values are Holm-corrected "
-    "within each claim, the intervals are not.",
+    "signed-rank test (of differences without ties): 95 % for differences, 1 − 2 α for tests against a margin. The "
+    "p-values are Holm-corrected within each claim, the intervals are not.",
     "- *Smallest detectable*: the true difference that so many volumes with this spread would show with a power of "
     "80 % (for a margin test: the margin). *Power*: to find the difference that the paper reports; for a margin test, "
     "to pass if there is no difference.",

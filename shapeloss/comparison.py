@@ -58,7 +58,7 @@ def read_scores(
     tables: list[pd.DataFrame] = []
     for name, path in _named(paths):
         try:
-            tables.append(_read(name if len(paths) > 1 else "", path, structure, case_column))
+            tables.append(_read(name if len(paths) > 1 else "", path, structure, case_column, problems))
         except (OSError, ValueError) as error:
             problems.append(" ".join(str(error).split()))
     if not tables:
@@ -67,16 +67,20 @@ def read_scores(
     table = pd.concat(tables, ignore_index=True)
     keys = ["loss", "case"] + (["seed"] if "seed" in table.columns else [])
     table = table[[*keys, *chosen]]
+    if "seed" in keys:
+        table = table.assign(seed=table["seed"].fillna(0))  # a file without seeds beside one with them: one training
     twice = table.duplicated(keys, keep=False)
     for loss, case in table.loc[twice, ["loss", "case"]].drop_duplicates().to_numpy().tolist():
         problems.append(f"{loss}: {case} occurs more than once; it is left out, so remove the wrong rows")
     doubled = set(map(tuple, table.loc[twice, ["loss", "case"]].to_numpy().tolist()))
     table = table[[(loss, case) not in doubled for loss, case in zip(table["loss"], table["case"], strict=True)]]
     for metric in chosen:
-        numbers = pd.to_numeric(table[metric], errors="coerce")
+        numbers = pd.to_numeric(table[metric], errors="coerce").replace([np.inf, -np.inf], np.nan)
         for row in table[numbers.isna()].to_dict("records"):
             shown = "nothing" if pd.isna(row[metric]) else repr(row[metric])
-            problems.append(f"{row['loss']}: {row['case']} has {shown} for {metric}, not a number; it is left out")
+            problems.append(
+                f"{row['loss']}: {row['case']} has {shown} for {metric}, not a finite number; it is left out"
+            )
         table = table.assign(**{metric: numbers})
     everywhere = set(table["case"])
     for loss in dict.fromkeys(table["loss"]):
@@ -109,17 +113,23 @@ def _named(paths: Sequence[str | Path]) -> list[tuple[str, Path]]:
     return [(name, path) for name, (_, path) in zip(names, given, strict=True)]
 
 
-def _read(name: str, path: Path, structure: str | None, case_column: str) -> pd.DataFrame:
+def _read(name: str, path: Path, structure: str | None, case_column: str, problems: list[str]) -> pd.DataFrame:
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; check the name")
     try:
-        table = pd.read_csv(path, dtype={case_column: str})
+        table = pd.read_csv(path)
+        if case_column in table.columns:  # apart, since a case may be called NA
+            cases = pd.read_csv(path, usecols=[case_column], dtype=str, keep_default_na=False)
+            table[case_column] = cases[case_column].str.strip()
     except (EmptyDataError, ParserError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is no CSV table ({error}); give one row per case") from error
     if case_column not in table.columns:
         columns = ", ".join(map(str, table.columns[:12]))
         raise ValueError(f"{path}: has no column {case_column!r}; it has {columns}; name it with --case-column")
-    table = table.rename(columns={case_column: "case"}).dropna(subset=["case"])
+    table = table.rename(columns={case_column: "case"})
+    if nameless := int((table["case"] == "").sum()):
+        problems.append(f"{path}: {nameless} row(s) have no case; they are left out, so name the case")
+        table = table[table["case"] != ""]
     if table.empty:
         raise ValueError(f"{path}: has no rows; give one row per case")
     if "structure" in table.columns:
@@ -249,9 +259,10 @@ def _page(
         lines.append("")
     lines += [
         f"Differences are {reference} − other: Hodges–Lehmann estimates, with the interval that inverts the exact",
-        "two-sided Wilcoxon signed-rank test over the cases (seeds averaged first). Holm's correction is over the rows",
-        "of a table; the intervals are not corrected. Smallest detectable: the true difference that so many cases with",
-        "this spread would show with a power of 80 %. A large p is no proof of equality.",
+        "two-sided Wilcoxon signed-rank test, of differences without ties, over the cases (seeds averaged first).",
+        "Holm's correction is over the rows of a table; the intervals are not corrected. Smallest detectable: the true",
+        "difference that so many cases with this spread would show with a power of 80 %. A large p is no proof of",
+        "equality.",
     ]  # fmt: skip
     if margin is not None:
         lines[-1] += f" Equivalence: two one-sided Wilcoxon tests with margin {margin:g}."

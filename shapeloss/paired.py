@@ -7,7 +7,7 @@ say what happens instead.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -99,11 +99,17 @@ def sign_flip_test(difference: ArrayLike, alternative: Alternative = "two-sided"
     if len(d) == 1:  # SciPy wants two; the signs are then all there is, as for ranks
         return PairedTest(float(d[0]), signed_rank_test(d, alternative).p)
     resamples = 2 ** len(d) if len(d) <= _ENUMERATE_LIMIT else 99_999
+    scale = float(np.abs(d).max())
+
+    def mean(x: Floats, axis: int = -1) -> Any:
+        """The mean in units of the largest difference, free of rounding errors, which would break ties with it."""
+        return np.round(np.mean(x / scale, axis=axis), 12)
+
     result = stats.permutation_test(
-        (d,), np.mean, permutation_type="samples", vectorized=True, n_resamples=resamples, batch=4096,
+        (d,), mean, permutation_type="samples", vectorized=True, n_resamples=resamples, batch=4096,
         alternative=alternative, rng=np.random.default_rng(seed),
     )  # fmt: skip
-    return PairedTest(float(result.statistic), float(result.pvalue))
+    return PairedTest(float(d.mean()), float(result.pvalue))
 
 
 def paired_t_test(difference: ArrayLike, alternative: Alternative = "two-sided") -> PairedTest:

@@ -90,9 +90,10 @@ def score_folders(
         predictions: a folder of label maps (NIfTI, NRRD, MetaImage), or one file.
         truth: the same, with the same names; formats may differ.
         classes: label → name of the structures to score; all other labels count as background. None: every label that
-            occurs in a truth is a structure, named "label 1" and so on.
+            occurs in a truth is a structure, named "label 1" and so on; if all truths are empty, every label of a
+            prediction.
         merge: old label → new label, applied to both sides first; other labels stay.
-        merge_predictions: the same for predictions alone, in place of `merge`.
+        merge_predictions: more of it for the predictions alone; where both name a label, this one counts there.
         plane: of the slices for the in-plane metrics: sagittal, coronal, axial, or auto, across the longest voxel side
             (sagittal if all are equal).
         metrics: names in `METRICS`.
@@ -108,8 +109,8 @@ def score_folders(
         raise ValueError(f"no metric {', '.join(unknown)}; there are {', '.join(METRICS)}")
     pairs, problems = match(Path(predictions), Path(truth))
     merge = dict(merge or {})
-    merges = (merge if merge_predictions is None else dict(merge_predictions), merge)
-    names = dict(classes) if classes is not None else _labels_of(pairs, merge)
+    merges = ({**merge, **(merge_predictions or {})}, merge)
+    names = dict(classes) if classes is not None else _labels_of(pairs, merges)
     rows: list[dict[str, Any]] = []
     ignored: Counter[int] = Counter()
     planes: set[str] = set()
@@ -129,14 +130,20 @@ def score_folders(
     return Scores(per_case, names, dict(sorted(ignored.items())), tuple(sorted(planes)), tuple(problems))
 
 
-def _labels_of(pairs: Mapping[str, tuple[Path, Path]], merge: Mapping[int, int]) -> dict[int, str]:
-    found: set[int] = set()
-    for _, truth in pairs.values():
-        try:
-            found |= {merge.get(int(value), int(value)) for value in np.unique(read_labels(truth).array)}
-        except ValueError:
-            continue  # named when the case is scored
-    return {label: f"label {label}" for label in sorted(found - {0})} or {1: "label 1"}
+def _labels_of(
+    pairs: Mapping[str, tuple[Path, Path]], merges: tuple[Mapping[int, int], Mapping[int, int]]
+) -> dict[int, str]:
+    for side in (1, 0):  # the truths; where all are empty, what the predictions invent
+        found: set[int] = set()
+        for files in pairs.values():
+            try:
+                values = np.unique(read_labels(files[side]).array).tolist()
+            except ValueError:
+                continue  # named when the case is scored
+            found |= {merges[side].get(int(value), int(value)) for value in values}
+        if found - {0}:
+            return {label: f"label {label}" for label in sorted(found - {0})}
+    return {1: "label 1"}
 
 
 def _run(work: Mapping[str, tuple[Any, ...]], jobs: int, progress: bool) -> Any:

@@ -179,11 +179,13 @@ def summary_table(
     """
     metrics = list(metrics)
     means = case_means(per_case, metrics)
-    tests = compare_losses(per_case, reference, metrics, seed=seed)
+    tests = compare_losses(per_case, reference, metrics, seed=seed).to_dict("records")  # none for one loss alone
+    by_loss = {(test["loss"], test["metric"]): test for test in tests}
     rows = []
     for loss in _order(per_case, reference):
         scores = means.loc[loss]
-        row: dict[str, object] = {"loss": loss, "n": len(scores), "seeds": _n_seeds(per_case, loss)}
+        scored = len(scores[metrics].dropna(how="all"))
+        row: dict[str, object] = {"loss": loss, "n": scored, "seeds": _n_seeds(per_case, loss)}
         notes = []
         for metric in metrics:
             reported = (paper or {}).get(metric, {}).get(loss, (np.nan, np.nan))
@@ -194,8 +196,7 @@ def summary_table(
             }  # fmt: skip
             if missing := int(scores[metric].isna().sum()):
                 notes.append(f"{metric}: {missing} of {len(scores)} cases without a score are not in the mean")
-            test = tests[(tests["loss"] == loss) & (tests["metric"] == metric)].to_dict("records")
-            found = test[0] if test else {}
+            found = by_loss.get((loss, metric), {})
             names = {"difference": "difference", "ci_low": "ci_low", "ci_high": "ci_high"}
             names |= {"p": "p_wilcoxon", "p_holm": "p_holm"}
             row |= {f"{metric}_{name}": found.get(column, np.nan) for name, column in names.items()}

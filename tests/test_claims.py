@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scipy import stats
 
 from shapeloss.claims import claims_markdown, evaluate_claims, findings_table, overall, read_paper, write_claims
 from shapeloss.paired import detectable_effect, hodges_lehmann, power_of
@@ -248,3 +249,21 @@ def test_the_page_speaks_of_its_data(paper: Paper, tmp_path: Path) -> None:
     for line in page.splitlines():
         if line.startswith("| dice "):
             assert line.count("|") == 12
+
+
+def test_the_margin_that_equivalence_detects_passes_both_tests_four_times_in_five(paper: Paper) -> None:
+    noisy = per_case(dice=0.0, pcol=0.0, focal=0.0)
+    found = next(f for f in evaluate_claims(paper, noisy) if f.claim == "global_equal")
+    rng = np.random.default_rng(0)
+    draws = rng.normal(0, found.sd_difference, (4000, 10))
+    half = stats.t.ppf(0.95, 9) * draws.std(axis=1, ddof=1) / np.sqrt(10)
+    passed = (np.abs(draws.mean(axis=1)) + half < found.detectable).mean()
+    assert passed == pytest.approx(0.8, abs=0.02)
+
+
+def test_losses_trained_unequally_often_are_named(paper: Paper) -> None:
+    table = per_case(dice=-0.02, pcol=-0.02, focal=-0.02)
+    again = table[table["loss"] == "dpce"].assign(seed=1)
+    found = {f.loss: f for f in evaluate_claims(paper, pd.concat([table, again])) if f.claim == "boundary"}
+    assert found["dice"].seeds == 1
+    assert "trainings: dpce 2, dice 1" in found["dice"].note

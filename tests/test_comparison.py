@@ -100,7 +100,7 @@ def test_problems_are_named_and_the_other_cases_compared(files, tmp_path):
     scores = read_scores([*files, tmp_path / "nowhere.csv"])
     assert "third: case 7 occurs more than once" in scores.problems[1]
     assert "nowhere.csv: there is no such file" in scores.problems[0]
-    assert "third: case 8 has 'n/a?' for dice, not a number" in scores.problems[2]
+    assert "third: case 8 has 'n/a?' for dice, not a finite number" in scores.problems[2]
     assert "third: lacks case 7, which another method has" in scores.problems[3]
     assert len(scores.problems) == 4
     page = compare_scores(scores, tmp_path / "out")
@@ -144,3 +144,24 @@ def test_columns(files, tmp_path):
 def test_one_method_is_no_comparison(files):
     with pytest.raises(ValueError, match="needs the scores of two methods; found first"):
         read_scores(files[:1])
+
+
+def test_a_case_called_na_is_kept_and_what_is_left_out_is_named(tmp_path):
+    cases = ["NA", "", *CASES[2:]]
+    first = write(tmp_path / "first.csv", [*FIRST[:9], np.inf], cases)
+    scores = read_scores([first, write(tmp_path / "second.csv", OTHERS["second"], ["NA", *CASES[1:]])])
+    assert "NA" in set(scores.table["case"])
+    text = "\n".join(scores.problems)
+    assert "first.csv: 1 row(s) have no case" in text
+    assert "first: case 9 has inf for dice, not a finite number; it is left out" in text
+    assert "first: lacks case 1, which another method has" in text
+    compare_scores(scores, tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "table.csv")
+    assert table["n"].tolist() == [8, 10]  # scores in the mean, not rows
+    assert "1 of 9 cases without a score" in table.loc[0, "note"]
+
+
+def test_one_table_with_seeds_beside_one_without(tmp_path):
+    paths = [write(tmp_path / "first.csv", FIRST), write(tmp_path / "second.csv", OTHERS["second"], seed=3)]
+    compare_scores(read_scores(paths), tmp_path / "out")
+    assert pd.read_csv(tmp_path / "out" / "table.csv")["seeds"].tolist() == [1, 1]

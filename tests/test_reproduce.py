@@ -56,9 +56,8 @@ class Tree:
         """The rules that Snakemake would run now."""
         code = "import sys; sys.path.insert(0, 'reproduce'); import pathlib, run; "
         code += "print(*run.snakemake_command(pathlib.Path(sys.argv[1]), int(sys.argv[2])))"
-        command = subprocess.check_output(
-            [sys.executable, "-c", code, str(self.results), "1"], env=self.environment, cwd=self.folder, encoding="utf-8"
-        ).split()
+        asked = [sys.executable, "-c", code, str(self.results), "1"]
+        command = subprocess.check_output(asked, env=self.environment, cwd=self.folder, encoding="utf-8").split()
         done = subprocess.run([*command, "-n"], env=self.environment, capture_output=True, encoding="utf-8", check=True)
         text = done.stdout + done.stderr
         rules = {match[1] for line in text.splitlines() if (match := re.fullmatch(r"(\w+)\s+\d+\s*", line))}

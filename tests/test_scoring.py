@@ -215,3 +215,23 @@ def test_the_summary(folders, tmp_path):
     page = paths[2].read_text(encoding="utf-8")
     assert f"| tibia | 3 | 1 | 0 | {tibia.mean():.3f} ± {tibia.std():.3f} |" in page
     assert "Slices of the in-plane metrics: sagittal" in page
+
+
+def test_both_remappings_count_for_predictions(folders, tmp_path):
+    for index, name in enumerate(("a", "b é", "c")):
+        write(tmp_path / "truth2" / f"{name}.nii.gz", np.array([0, 1, 8], np.uint8)[labels(index)])
+        write(tmp_path / "other" / f"{name}.nii.gz", np.array([0, 5, 8], np.uint8)[labels(index + 10)])
+    scores = score_folders(
+        tmp_path / "other", tmp_path / "truth2", CLASSES, {8: 2}, {5: 1}, metrics=QUICK, progress=False
+    )
+    pd.testing.assert_frame_equal(
+        scores.per_case, score_folders(*folders, CLASSES, metrics=QUICK, progress=False).per_case
+    )
+
+
+def test_what_predictions_invent_counts_if_every_truth_is_empty(tmp_path):
+    write(tmp_path / "truth" / "a.nii.gz", np.zeros_like(labels(0)))
+    write(tmp_path / "found" / "a.nii.gz", 7 * (labels(0) > 0).astype(np.uint8))
+    scores = score_folders(tmp_path / "found", tmp_path / "truth", metrics=QUICK, progress=False)
+    assert scores.classes == {7: "label 7"}
+    assert scores.per_case.loc[scores.per_case["structure"] == "label 7", "dice"].tolist() == [0.0]

@@ -371,3 +371,16 @@ def test_the_benchmark_shows_why_seeds_are_no_cases() -> None:
     assert shares["any of 3 (Holm)"] <= 0.15
     assert shares["Hodges–Lehmann covers"] >= 0.85
     assert shares["Wilcoxon, seeds as cases"] >= 0.15
+
+
+def test_sign_flips_of_a_mean_that_is_zero_but_for_rounding() -> None:
+    d = [0.1, -0.3, -0.2, 0.6, -0.2, 0.9, -0.5, -0.4]
+    assert sign_flip_test(d).p == sign_flip_test([round(10 * x) for x in d]).p == 1.0
+
+
+def test_one_loss_alone_has_a_row_and_no_test() -> None:
+    table = pd.DataFrame({"loss": "ce", "seed": 0, "case": ["a", "b"], "dice": [0.8, 0.9]})
+    row = summary_table(table, reference="ce", metrics=["dice"]).to_dict("records")
+    assert len(row) == 1
+    assert row[0]["dice_mean"] == pytest.approx(0.85)
+    assert np.isnan(row[0]["dice_p_holm"])

@@ -96,7 +96,8 @@ def measure_prediction(precision: str) -> None:
 def measured(*arguments: str) -> tuple[float, float]:
     """(GiB, seconds) of a measurement in a process of its own; GiB is its largest resident size, libraries included."""
     command = [sys.executable, __file__, "--measure", *arguments]
-    values = json.loads(subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout.splitlines()[-1])
+    done = subprocess.run(command, check=True, capture_output=True, encoding="utf-8")
+    values = json.loads(done.stdout.splitlines()[-1])
     return values["gib"], values["seconds"]
 
 
