@@ -89,9 +89,9 @@ def _what_fails(rows: Sequence[Mapping[str, Any]], replications: int) -> list[st
     return [
         *lines,
         "",
-        "The tests of this project keep their level where the differences are symmetric. For skewed ones a signed-rank",
-        "test speaks of their pseudomedian, not of their mean, and errs about the mean: look at the pairs in the",
-        "figure of the scores, and at the sign flips and the t-test beside it. The bootstrap interval of so few cases",
+        "The tests keep their level where the differences are symmetric. About the mean of skewed ones each of them",
+        "errs too often, and the signed-rank test speaks of their pseudomedian, which is then not their mean: look at the",
+        "pairs in the figure of the scores before trusting a p near the level. The bootstrap interval of so few cases",
         "is too narrow; the verdicts do not use it.",
     ]
 
