@@ -91,8 +91,8 @@ def _what_fails(rows: Sequence[Mapping[str, Any]], replications: int) -> list[st
         "",
         "The tests keep their level where the differences are symmetric. About the mean of skewed ones each of them",
         "errs too often, and the signed-rank test speaks of their pseudomedian, which is then not their mean: look at",
-        "the pairs in the figure of the scores before trusting a p near the level. The bootstrap interval of so few cases",
-        "is too narrow; the verdicts do not use it.",
+        "the pairs in the figure of the scores before trusting a p near the level. The bootstrap interval of so few",
+        "cases is too narrow; the verdicts do not use it.",
     ]
 
 
