@@ -13,7 +13,7 @@ class Hub:
 
     def __init__(self, folder):
         self.folder, self.breaks, self.down, self.wrong_hash = folder, set(), False, False
-        self.requests, self.sent = [], 0
+        self.requests, self.ranges, self.sent = [], [], 0
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         Thread(target=self.server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -69,6 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif "/tree/" in self.path:
             self.answer_json([self.hub.entry(path) for path in sorted(self.hub.folder.glob("*.zip"))])
         elif found := re.search(r"/resolve/([^/]+)/(.*)$", self.path):
+            self.hub.ranges.append((found[2], self.headers.get("Range")))
             data = (self.hub.folder / found[2]).read_bytes()
             part = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
             first, last = (int(part[1]), min(int(part[2] or len(data)), len(data) - 1)) if part else (0, len(data) - 1)

@@ -237,7 +237,11 @@ def test_import(tree, tmp_path):
 
 
 def test_personal_fields_stay_where_they_are(tree, tmp_path):
+    named = write_series(tree / "oai/00m/9000296/20050107", **{"0010|0020": "9000296"})
+    write_mask(tree / "masks/9000296_V00_LEFT_SECRET_19401231.nrrd", named)
     import_oai(tree / "oai", tmp_path / "out", tree / "masks")
+    record = json.loads((tmp_path / "out/import.json").read_text(encoding="utf-8"))
+    assert list(record["cases"]["9000296_00m_LEFT"]["imported_from"])[-2:] == ["slice 010", "label map.nrrd"]
     for path in (tmp_path / "out").rglob("*"):
         if path.is_file():
             data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -325,6 +329,40 @@ def spoil(series, name, plane=None, directions=SAGITTAL, place=None, **tags):
     tags = {"0010|0020": "9000296", **tags}
     plane = knee_image()[:, :, 3] if plane is None else plane
     write_slice(series / name, plane, positions()[3] if place is None else place, directions, **tags)
+
+
+@fault("a position that is no number")
+def _(series, masks):
+    (series / "004").unlink()
+    spoil(series, "004", **{"0020|0032": "1e30\\0\\0"})
+
+
+@fault("colour slices")
+def _(series, masks):
+    (series / "004").unlink()
+    colours = SimpleITK.GetImageFromArray(np.ones((1, ROWS, COLUMNS, 3), np.uint8), isVector=True)
+    for key, value in (("0008|103e", "SAG_3D_DESS_LEFT"), ("0020|0032", "0\\0\\0"), ("0020|0037", "1\\0\\0\\0\\1\\0")):
+        colours.SetMetaData(key, value)
+    SimpleITK.WriteImage(colours, str(series / "004.dcm"))
+    (series / "004.dcm").rename(series / "004")
+
+
+@fault("a slice of 0 bytes")
+def _(series, masks):
+    (series / "001").write_bytes(b"")
+
+
+@fault("slices missing at an end")
+def _(series, masks):
+    for path in series.iterdir():
+        path.unlink()
+    for k, place in enumerate(positions()[:-2]):
+        spoil(series, f"{k:03d}", place=place, **{"0020|1002": str(SLICES), "0020|0013": str(k + 1)})
+
+
+@fault("folder and headers of two participants")
+def _(series, masks):
+    write_series(series, **{"0010|0020": "9000001"})
 
 
 @fault("a slice of another participant")

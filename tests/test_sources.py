@@ -143,6 +143,18 @@ def test_whole_archives_are_fetched_and_their_hash_is_compared(hub, tmp_path):
     assert "delete it and try again" in failed.stderr
 
 
+def test_a_download_that_was_killed_goes_on_where_it_was(hub, tmp_path):
+    whole = (hub.folder / "imagesTr.zip").read_bytes()
+    (tmp_path / "fetched").mkdir()
+    (tmp_path / "fetched/imagesTr.zip.partial").write_bytes(whole[:300])  # what a kill leaves
+    arguments = ["--archives", tmp_path / "fetched", "--download", "--cases", "1", "--accept-licence"]
+    done = on_hub(hub, tmp_path, tmp_path / "out", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert ("imagesTr.zip", "bytes=300-") in hub.ranges
+    assert sorted(path.name for path in (tmp_path / "fetched").iterdir()) == ["imagesTr.zip", "labelsTr.zip"]
+    assert_sound(tmp_path / "out", ["oaizib_001"])
+
+
 def test_from_archives_that_are_there(archives, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     assert not call(monkeypatch, "oaizib", out, "--archives", archives, "--cases", "2,404-405", "--accept-licence")

@@ -2,7 +2,7 @@
 
 Slices are found by what they hold, not by name, and ordered by where they lie, not by number: neither names nor
 instance numbers are reliable. Slices may be compressed in any way that GDCM knows. A slice that is missing at an end
-of the stack leaves no trace in the others' geometry; a label map then is not on the image's grid.
+of the stack leaves no trace in the others' geometry, only in how many the headers say there are.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ POSITION_TOLERANCE_MM = 1e-3
 """Positions of slices may be off by as much: some OAI reconstructions have steps that vary by 1e-4 mm."""
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _DIRECTION_TOLERANCE = 1e-4
+_FARTHEST_MM = 1e5  # no scanner is larger; beyond it, a position is a broken number
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,10 @@ class Slice:
     """(2, 3) ImageOrientationPatient, LPS: where columns, and where rows, run to."""
     position: np.ndarray
     """(3,) ImagePositionPatient in mm, LPS: centre of the first voxel."""
+    acquired: int = 0
+    """ImagesInAcquisition: how many slices there were; 0 if it does not say."""
+    number: int = 0
+    """InstanceNumber, from 1; 0 if it does not say."""
 
     @property
     def height(self) -> float:
@@ -79,6 +84,15 @@ def read_slice(path: Path) -> Slice:
         between_rows, between_columns = (float(part) for part in tags["0028|0030"].split("\\"))
     except (KeyError, ValueError) as error:
         raise VolumeError(f"{path}: has no position, orientation or voxel size; leave it out") from error
+    numbers = np.array([*directions.ravel(), *position, between_rows, between_columns])
+    if not (np.isfinite(numbers).all() and np.abs(numbers).max() < _FARTHEST_MM):
+        raise VolumeError(
+            f"{path}: has a position, orientation or voxel size that is no plausible number; leave it out"
+        )
+    if (components := reader.GetNumberOfComponents()) != 1:
+        raise VolumeError(
+            f"{path}: has colours, {components} values per voxel; leave it out or convert it to grey values"
+        )
     gram = directions @ directions.T
     if not np.allclose(gram, np.eye(2), atol=1e-3) or min(between_rows, between_columns) <= 0 or frames > 1:
         what = f"{frames} frames" if frames > 1 else "an orientation or voxel size that makes no grid"
@@ -94,7 +108,13 @@ def read_slice(path: Path) -> Slice:
         spacing=(between_columns, between_rows),
         directions=directions,
         position=position,
+        acquired=_whole(tags.get("0020|1002", "")),
+        number=_whole(tags.get("0020|0013", "")),
     )
+
+
+def _whole(text: str) -> int:
+    return int(text) if text.isdecimal() else 0
 
 
 def check_slices(slices: Sequence[Slice]) -> list[str]:
@@ -123,7 +143,14 @@ def check_slices(slices: Sequence[Slice]) -> list[str]:
             )
         else:
             stack.append(item)
-    return problems + (_check_stack(stack) if len(stack) > 1 else [f"{folder}: holds one slice; copy them all"])
+    problems += _check_stack(stack) if len(stack) > 1 else [f"{folder}: holds one slice; copy them all"]
+    acquired = Counter(item.acquired for item in stack).most_common(1)[0][0]
+    # numbers beyond those acquired count something else, such as all slices of an examination
+    if not problems and max(item.number for item in stack) <= acquired and len(stack) < acquired:
+        missing = acquired - len(stack)
+        noun = "slice is" if missing == 1 else "slices are"
+        problems.append(f"{folder}: {missing} {noun} missing of the {acquired} acquired; copy or download them again")
+    return problems
 
 
 class _Usual:

@@ -9,6 +9,7 @@ label map; of all personal fields none is kept, no date either.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,8 @@ def find_entries(
             continue
         if not knee.participant:
             faults.append(f"{folder}: neither folders nor headers have a participant of the OAI; leave it out")
+        elif slices and (other := _other_participant(slices, knee)):
+            faults.append(f"{folder}: its headers say participant {other}; put it into the folder of that participant")
         elif slices and not knee.side:
             faults.append(f"{folder}: its headers say neither LEFT nor RIGHT; correct SeriesDescription or Laterality")
         elif knee in seen:
@@ -156,6 +159,8 @@ def _find_series(
                 continue
             if not path.resolve().is_relative_to(tree.resolve()):
                 faults.append(f"{path}: is a link that leads out of {tree}; put the file itself there")
+            elif not path.stat().st_size:
+                faults.append(f"{path}: is empty (0 bytes); copy or download it again")
             elif is_dicom(path):
                 files.append(path)
         if not files or not (_any_dess(files) or faults):
@@ -190,6 +195,12 @@ def _knee(folder: Path, slices: Sequence[Slice], tree: Path) -> Knee:
     header = _PARTICIPANT.fullmatch(found[0].participant)
     side = parse_knee(found[0].description).side or _SIDES.get(found[0].side.upper(), "")
     return Knee(place.participant or (header[0] if header else ""), place.visit, side)
+
+
+def _other_participant(slices: Sequence[Slice], knee: Knee) -> str:
+    """The participant that most headers name, if it is one of the OAI and not the knee's."""
+    usual = Counter(item.participant for item in slices).most_common(1)[0][0]
+    return usual if _PARTICIPANT.fullmatch(usual) and usual != knee.participant else ""
 
 
 def _find_masks(folder: Path, visit: str, participants: Collection[str]) -> tuple[dict[Path, Knee], list[str]]:
@@ -239,12 +250,14 @@ def _pair(
 
 def _entry(knee: Knee, slices: Sequence[Slice], mask: Path | None) -> Entry:
     paths = [item.path for item in slices]
+    ordered = sorted(slices, key=lambda item: item.height)
 
     def read() -> RawCase:
         image = read_stack(slices)
         labels = _on_grid(read_labels(mask), image) if mask else None
-        inputs = {f"{path.parent.name}/{path.name}": file_hash(path) for path in paths}
-        inputs |= {path.name: file_hash(path) for path in (volume_files(mask) if mask else [])}
+        # names of files and folders may hold names of people, and dates
+        inputs = {f"slice {k:03d}": file_hash(item.path) for k, item in enumerate(ordered, 1)}
+        inputs |= {f"label map{path.suffix}": file_hash(path) for path in (volume_files(mask) if mask else [])}
         facts = {"participant": knee.participant, "visit": knee.visit, "side": knee.side.lower()}
         return RawCase(image, labels, inputs, facts)
 

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from huggingface_hub import HfApi, HfFileSystem, hf_hub_download
+from huggingface_hub import HfApi, HfFileSystem, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import build_hf_headers
 
 from shapeloss.files import file_hash
 from shapeloss.sources.archives import Member, archive_entry, read_zip
@@ -115,14 +117,28 @@ def _members(archive: str, archives: Path | None, download: bool) -> dict[str, M
 
 
 def _download(path: Path) -> None:
-    """Fetch a whole archive, going on where an earlier call broke off, and compare its hash."""
+    """Fetch a whole archive, going on where an earlier call broke off, and compare its hash.
+
+    `hf_hub_download` would begin again: its partial files have another name in each call.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    fetched = path if path.is_file() else partial
     with _hub_errors(path.name):
-        if not path.is_file():
-            hf_hub_download(REPOSITORY, path.name, repo_type="dataset", revision=REVISION, local_dir=path.parent)
         info = HfApi().get_paths_info(REPOSITORY, path.name, revision=REVISION, repo_type="dataset")[0]
-    expected = getattr(getattr(info, "lfs", None), "sha256", None)
-    if expected and file_hash(path) != expected:
-        raise VolumeError(f"{path}: its SHA-256 is not {expected}, that of {SOURCE.url}; delete it and try again")
+        expected = getattr(getattr(info, "lfs", None), "sha256", None)
+        if not expected:
+            raise VolumeError(f"{SOURCE.url}, {path.name}: the Hub gives no SHA-256 to compare; try again later")
+        if fetched == partial:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            url = hf_hub_url(REPOSITORY, path.name, repo_type="dataset", revision=REVISION)
+            with open(partial, "ab") as file:
+                http_get(
+                    url, file, resume_size=file.tell(), headers=build_hf_headers(), expected_size=getattr(info, "size", None),
+                    displayed_filename=path.name,
+                )  # fmt: skip
+    if file_hash(fetched) != expected:
+        raise VolumeError(f"{fetched}: its SHA-256 is not {expected}, that of {SOURCE.url}; delete it and try again")
+    fetched.replace(path)
 
 
 def _on_hub(entry: Entry) -> Callable[[], RawCase]:
