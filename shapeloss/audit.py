@@ -7,14 +7,17 @@ exact), and, when the values are integers or lie on another known grid, what tha
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from pandas.errors import EmptyDataError, ParserError
 
+from shapeloss import granular, moments
 from shapeloss.granular import find_sample, grim, grimmer, sprite, targets
 from shapeloss.moments import TOLERANCE, Printed, Rounding, largest_sd, read_printed, tail
 from shapeloss.reported_pairs import RequiredCorrelation, compare_sources, required_correlation
@@ -56,6 +59,8 @@ class Audit:
     """The sample whose extreme value is the least extreme."""
     examples: tuple[tuple[float, ...], ...] = field(default=(), repr=False)
     """Samples with this mean and SD, found by search."""
+    note: str = ""
+    """What was not looked for, and why."""
 
     @property
     def share_of_largest(self) -> float:
@@ -109,6 +114,8 @@ class Audit:
         for name, sample in (("Mildest such sample", mildest), *(("For example", e) for e in self.examples)):
             if sample:
                 lines.append(f"{name}: {', '.join(f'{x:.4g}' for x in sample)}.")
+        if self.note:
+            lines.append(self.note)
         return "\n".join(lines)
 
 
@@ -143,6 +150,8 @@ def audit_summary(
     count = int(n) * int(values_per_case)
     if count < 2 or n != int(n) or values_per_case < 1:
         raise ValueError(f"n and values_per_case must be whole and give at least 2 values; got {n} × {values_per_case}")
+    if count > _MOST:
+        raise ValueError(f"n × values_per_case must be at most {_MOST:g}; got {n} × {values_per_case}")
     if s.value < 0:
         raise ValueError(f"sd must not be negative; got {sd!r}")
     if not low < high:
@@ -164,25 +173,31 @@ def audit_summary(
         reason = f"The largest SD that such values with this mean can have is {limit:.3g}."
         return Audit(possible=False, reason=reason, **common)
     rng = np.random.default_rng(seed)
+    if count > moments.MOST_VALUES:
+        common["note"] = "No example was searched for, nor limits of the extreme value: there are too many values."
+    elif count > granular.MOST_VALUES and (examples or step is not None):
+        common["note"] = "No example was searched for: there are too many values."
     if step is not None:
         sample, reason = _on_grid(m, s, count, low, high, step, ddof, rng)
         if sample is None:
-            return Audit(possible=reason == _UNDECIDED, reason=reason, **common)
+            return Audit(possible=reason in (_UNDECIDED, _UNSEARCHED), reason=reason, **common)
         common["examples"] = (sample,)
-    else:
+    elif count <= granular.MOST_VALUES:
         found = [_search(m, s, count, low, high, ddof, rng) for _ in range(examples)]
         common["examples"] = tuple(dict.fromkeys(sample for sample in found if sample))
     implied = _extreme(m, s, count, low, high, ddof)
-    if step is not None:
-        implied.pop("mildest", None)  # its values need not lie on the grid, though the limits hold
+    if step is not None or count > granular.MOST_VALUES:
+        implied.pop("mildest", None)  # its values need not lie on the grid, though the limits hold; or nobody reads it
     return Audit(possible=True, reason="", **common, **implied)
 
 
+_MOST = 10**12  # values: beyond these, whole numbers and floating-point ones part
+_UNSEARCHED = "GRIM passes; whether a sample exists was not searched for, since there are too many values."
 _UNDECIDED = "No sample was found, and none was ruled out: GRIM and GRIMMER pass, the exact search would take too long."
 
 
 def _extreme(m: Printed, s: Printed, n: int, low: float, high: float, ddof: int) -> dict[str, Any]:
-    if np.isinf(low) and np.isinf(high):
+    if (np.isinf(low) and np.isinf(high)) or n > moments.MOST_VALUES:
         return {}
     side = "low" if high - m.value <= m.value - low else "high"
     # distances y from the bound that is nearer to the mean: x = bound + sign · y
@@ -217,6 +232,8 @@ def _on_grid(
     mean, sd = (m.low, m.high), (s.low, s.high)
     if not grim(m.low, m.high, n, step, offset):
         return None, f"No {n} values in steps of {step:g} have a mean that rounds to {m.value:.{m.decimals}f} (GRIM)."
+    if n > granular.MOST_VALUES:
+        return None, _UNSEARCHED
     if not grimmer(mean, sd, n, step, offset, ddof):
         text = f"have this mean and an SD that rounds to {s.value:.{s.decimals}f} (GRIMMER)."
         return None, f"No {n} values in steps of {step:g} {text}"
@@ -239,19 +256,24 @@ def _search(
     return None if sample is None else tuple(float(f"{x:.12g}") for x in offset + step * sample)
 
 
-_OPTIONAL = {
-    "low": float, "high": float, "step": float, "values_per_case": int, "sd_kind": str, "rounding": str, "unit": str,
+_OPTIONAL: dict[str, Callable[[Any], Any]] = {
+    "low": float, "high": float, "step": float, "values_per_case": lambda cell: whole_number(cell, "values_per_case"),
+    "sd_kind": str, "rounding": str, "unit": str,
 }  # fmt: skip
 _ANSWERS = ("possible", "largest_sd", "share_of_largest", "side", "extreme_near", "extreme_far", "others", "text")
 
 
-def audit_table(table: pd.DataFrame, examples: int = 0) -> pd.DataFrame:
+def audit_table(
+    table: pd.DataFrame, examples: int = 0, defaults: Mapping[str, Any] = MappingProxyType({})
+) -> pd.DataFrame:
     """`audit_summary` for each row.
 
     Args:
         table: columns `mean`, `sd`, `n` and, as far as known, the other arguments of `audit_summary`; read a CSV with
-            `dtype=str`, so that "0.10" keeps its decimals. Empty cells mean the default. Other columns are kept.
+            `dtype=str`, so that "0.10" keeps its decimals. Empty cells mean the default. Other columns are kept; one
+            that is named like an answer becomes `<name>_given`.
         examples: samples to search for in each row.
+        defaults: the other arguments of `audit_summary` where a row leaves them out.
 
     Returns:
         The table with `possible`, `largest_sd`, `share_of_largest`, `side`, `extreme_near`, `extreme_far`, `others`,
@@ -259,13 +281,21 @@ def audit_table(table: pd.DataFrame, examples: int = 0) -> pd.DataFrame:
     """
     if missing := {"mean", "sd", "n"} - set(table.columns):
         raise ValueError(f"the table lacks the columns {sorted(missing)}; it has {list(table.columns)}")
+    if unknown := set(defaults) - set(_OPTIONAL):
+        raise ValueError(f"no such columns: {sorted(unknown)}; defaults may be {sorted(_OPTIONAL)}")
+    while taken := [column for column in (*_ANSWERS, "problem") if column in table.columns]:
+        table = table.rename(columns={c: f"{c}_given" for c in table.columns if str(c).removesuffix("_given") in taken})
     rows: list[dict[str, Any]] = []
     for row in table.to_dict("records"):
         try:
-            given = {k: kind(row[k]) for k, kind in _OPTIONAL.items() if k in row and not _blank(row[k])}
+            given = dict(defaults) | {k: v for k, v in row.items() if k in _OPTIONAL and not _blank(v)}
+            given = {k: _OPTIONAL[k](v) for k, v in given.items()}
             a = audit_summary(row["mean"], row["sd"], whole_number(row["n"]), **given, examples=examples)
         except ValueError as error:
             rows.append({"problem": str(error)})
+            continue
+        except (ArithmeticError, MemoryError) as error:
+            rows.append({"problem": f"these numbers are too large or too fine to be checked ({error})"})
             continue
         rows.append({
             "possible": a.possible, "largest_sd": a.largest_sd, "share_of_largest": a.share_of_largest, "side": a.side,
@@ -280,7 +310,7 @@ def _blank(cell: Any) -> bool:
     return cell is None or cell == "" or (isinstance(cell, float) and np.isnan(cell))
 
 
-def audit_csv(path: str | Path, examples: int = 0) -> pd.DataFrame:
+def audit_csv(path: str | Path, examples: int = 0, defaults: Mapping[str, Any] = MappingProxyType({})) -> pd.DataFrame:
     """`audit_table` of a CSV file, whose numbers keep the decimals that they are printed with.
 
     Raises:
@@ -290,8 +320,12 @@ def audit_csv(path: str | Path, examples: int = 0) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=str)
     except (EmptyDataError, ParserError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is no CSV table ({error}); give one row per result: mean, sd, n, …") from error
+    if len(table.columns) == 1 and ";" in str(table.columns[0]):
+        raise ValueError(
+            f"{path}: the separator must be a comma, and the decimal sign a point; the header has semicolons"
+        )
     try:
-        return audit_table(table, examples)
+        return audit_table(table, examples, defaults)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -306,7 +340,7 @@ def table_text(audited: pd.DataFrame) -> str:
     return "\n\n".join(parts)
 
 
-def whole_number(cell: Any) -> int:
+def whole_number(cell: Any, name: str = "n") -> int:
     """A count that was read as text.
 
     Raises:
@@ -317,4 +351,5 @@ def whole_number(cell: Any) -> int:
             return int(float(cell))
     except (TypeError, ValueError, OverflowError):
         pass
-    raise ValueError(f"n must be a whole number of cases; got {cell!r}")
+    what = " of cases" if name == "n" else ""
+    raise ValueError(f"{name} must be a whole number{what}; got {cell!r}")

@@ -80,7 +80,7 @@ def evaluate(
     output: Annotated[Path, typer.Option(help="Folder for per_case.csv, summary.csv, summary.md.")] = Path("scores"),
     labels: Annotated[str, typer.Option(help="Structures to score, such as 1:femur,3:tibia. Default: all.")] = "",
     remap: Annotated[str, typer.Option(help="Labels to merge first, on both sides, such as 7:1,8:3.")] = "",
-    remap_predictions: Annotated[str, typer.Option(help="The same for the predictions alone.")] = "",
+    remap_predictions: Annotated[str, typer.Option(help="More of it for the predictions alone.")] = "",
     plane: Annotated[str, typer.Option(help="Plane of the slices: auto, sagittal, coronal, axial.")] = "auto",
     metric: Annotated[list[str] | None, typer.Option(help="A metric, repeatable. Default: all.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Cases to score at a time. Default: one per core.")] = None,
@@ -130,45 +130,90 @@ def compare(
 @app.command()
 def audit(
     values: Annotated[
-        list[str], typer.Argument(help="MEAN SD N as printed; or one file: a CSV of many rows, a YAML of a paper.")
+        list[str],
+        typer.Argument(
+            help='MEAN SD N, or "MEAN ± SD" N, as printed; or one file: a CSV of many rows, a YAML of a paper.'
+        ),
     ],
-    low: Annotated[float, typer.Option(help="Least possible value.")] = float("-inf"),
-    high: Annotated[float, typer.Option(help="Largest possible value.")] = float("inf"),
+    low: Annotated[float | None, typer.Option(help="Least possible value. Default: none.")] = None,
+    high: Annotated[float | None, typer.Option(help="Largest possible value. Default: none.")] = None,
     step: Annotated[float | None, typer.Option(help="Grid of the values: 1 for integers.")] = None,
-    values_per_case: Annotated[int, typer.Option(help="3 if the SD is over three structures of each case.")] = 1,
-    sd_kind: Annotated[str, typer.Option(help="sample (n − 1) or population (n).")] = "sample",
-    rounding: Annotated[str, typer.Option(help="nearest, down or up.")] = "nearest",
-    unit: Annotated[str, typer.Option(help="What one value belongs to.")] = "volume",
-    examples: Annotated[int, typer.Option(help="Samples to search for.")] = 2,
+    values_per_case: Annotated[int | None, typer.Option(help="3 if the SD is over three structures a case.")] = None,
+    sd_kind: Annotated[str | None, typer.Option(help="sample (n − 1, the default) or population (n).")] = None,
+    rounding: Annotated[str | None, typer.Option(help="nearest (the default) or truncated.")] = None,
+    unit: Annotated[str | None, typer.Option(help="What one value belongs to. Default: volume.")] = None,
+    examples: Annotated[int | None, typer.Option(help="Samples to search for. Default: 2.")] = None,
     versus: Annotated[str, typer.Option(help="MEAN SD of a second group: the correlation that p < 0.05 needs.")] = "",
-    p: Annotated[float, typer.Option(help="The p-value claimed for --versus.")] = 0.05,
+    p: Annotated[float | None, typer.Option(help="The p-value claimed for --versus. Default: 0.05.")] = None,
     relation: Annotated[Path | None, typer.Option(help="Measured Dice and boundary Dice (CSV), for a paper.")] = None,
     output: Annotated[Path | None, typer.Option(help="Where to write the answer to a file: .csv or .md.")] = None,
 ) -> None:
-    """Can these reported numbers be true? Whether values with such a mean and SD exist, and what they imply."""
+    """Can these reported numbers be true? Whether values with such a mean and SD exist, and what they imply.
+
+    Options come first, and before a negative mean a lone --: shapeloss audit --low -5 -- -0.5 0.2 10. For a CSV,
+    options hold where a row's cell is blank or its column missing.
+    """
     from shapeloss import audit as questions
     from shapeloss.files import write_text
     from shapeloss.paper import read_paper
     from shapeloss.paper_audit import audit_markdown, audit_paper
     from shapeloss.relation import read_relation
 
-    if len(values) == 3:
-        mean, sd, n = values
-        options: dict[str, Any] = {"sd_kind": sd_kind, "rounding": rounding, "unit": unit, "examples": examples}
-        options |= {"step": step, "values_per_case": values_per_case}
-        text = questions.audit_summary(mean, sd, questions.whole_number(n), low, high, **options).to_text()
+    options: dict[str, Any] = {
+        "low": low, "high": high, "step": step, "values_per_case": values_per_case, "sd_kind": sd_kind,
+        "rounding": rounding, "unit": unit,
+    }  # fmt: skip
+    options = {name: value for name, value in options.items() if value is not None}
+    given = set(options) | {
+        name
+        for name, value in (("examples", examples), ("versus", versus or None), ("p", p), ("relation", relation))
+        if value is not None
+    }
+
+    def refuse(names: set[str], why: str) -> None:
+        if wrong := sorted(given & names):
+            raise ValueError(f"{', '.join('--' + name.replace('_', '-') for name in wrong)}: {why}")
+
+    problems: list[str] = []
+    numbers = " ".join(values).replace("+/-", " ").replace("±", " ").split()
+    kind = Path(values[0]).suffix.lower() if len(values) == 1 else ""
+    if kind == ".csv":
+        refuse({"versus", "p", "relation"}, "is no option for a CSV of many rows")
+        table = questions.audit_csv(values[0], 2 if examples is None else examples, options)
+        text = table.to_csv(index=False) if output and output.suffix == ".csv" else questions.table_text(table)
+        problems = [problem for problem in table["problem"] if problem]
+    elif kind in (".yaml", ".yml"):
+        refuse(
+            given - {"values_per_case", "relation"},
+            "is no option for a paper, whose file says it, or which leaves it open",
+        )
+        paper = audit_paper(
+            read_paper(values[0]),
+            read_relation(relation, beside=values[0]),
+            3 if values_per_case is None else values_per_case,
+        )
+        text = audit_markdown(paper)
+        problems = list(paper.problems)
+    elif len(numbers) == 3:
+        refuse({"relation"}, "is an option for the YAML of a paper")
+        refuse(set() if versus else {"p"}, "is the p-value of --versus, which is not given")
+        mean, sd, n = numbers[0], numbers[1], questions.whole_number(numbers[2])
+        try:
+            answer = questions.audit_summary(mean, sd, n, **options, examples=2 if examples is None else examples)
+        except (ArithmeticError, MemoryError) as error:
+            raise ValueError(f"these numbers are too large or too fine to be checked ({error})") from error
+        text = answer.to_text()
         if versus:
             other = versus.replace("±", " ").split()
             if len(other) != 2:
                 raise ValueError(f"--versus must be MEAN SD, such as '0.27 0.05'; got {versus!r}")
+            if sd_kind == "population":
+                raise ValueError("--versus takes sample SDs; --sd-kind population does not go with it")
             groups = (mean, sd), (other[0], other[1])
-            needed = questions.required_correlation(*groups, questions.whole_number(n), p)
-            text += "\n" + needed.to_text()
-    elif len(values) == 1 and values[0].endswith(".csv"):
-        table = questions.audit_csv(values[0], examples)
-        text = table.to_csv(index=False) if output and output.suffix == ".csv" else questions.table_text(table)
-    elif len(values) == 1 and values[0].endswith((".yaml", ".yml")):
-        text = audit_markdown(audit_paper(read_paper(values[0]), read_relation(relation, beside=values[0])))
+            alpha = 0.05 if p is None else p
+            text += (
+                "\n" + questions.required_correlation(*groups, n, alpha, options.get("rounding", "nearest")).to_text()
+            )
     else:
         raise ValueError(f"give MEAN SD N, or one file, a .csv or a .yaml; got {' '.join(values)}")
     if output is None:
@@ -176,6 +221,8 @@ def audit(
     else:
         write_text(output, text.rstrip("\n") + "\n")
         print(f"Written: {output}")
+    if problems:
+        raise ValueError(f"{len(problems)} problem(s), each stated in the answer; the others were audited")
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ Values are offset + step · i with integer i. A mean of n of them is offset + st
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,6 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 Range = tuple[float, float]
 _SLACK = 1e-9  # in grid units: a value on the edge of a rounding interval may have been rounded either way
 _EXACT_WORK = 400_000  # steps of the exact search, about a second
+MOST_TOTALS = 20_000
+"""More totals than these are not tried one by one."""
+MOST_VALUES = 10_000
+"""Samples of more values are not searched for."""
 
 
 def _integers(low: float, high: float) -> range:
@@ -44,31 +49,37 @@ class Target(NamedTuple):
     high: float
 
 
+def totals(mean: Range, n: int, step: float = 1.0, offset: float = 0.0) -> range:
+    """Totals that GRIM allows."""
+    return _integers(*((limit - offset) * n / step for limit in mean))
+
+
 def targets(mean: Range, sd: Range, n: int, step: float = 1.0, offset: float = 0.0, ddof: int = 1) -> list[Target]:
-    """Totals that GRIM allows, each with its squared deviations, in grid units."""
+    """Totals that GRIM allows, each with its squared deviations, in grid units; of very many totals every kth."""
     spread = [(n - ddof) * (limit / step) ** 2 for limit in sd]
-    return [
-        Target(total, spread[0], spread[1])
-        for total in _integers(*((limit - offset) * n / step for limit in mean))
-    ]  # fmt: skip
+    allowed = totals(mean, n, step, offset)
+    every = 1 + 2 * ((allowed.stop - allowed.start) // (2 * MOST_TOTALS))  # odd, so that both parities are kept
+    return [Target(total, spread[0], spread[1]) for total in allowed[::every]]
 
 
-def _sums_of_squares(target: Target, n: int) -> list[int]:
+def _sums_of_squares(target: Target, n: int) -> range:
     """Integers of the total's parity that are a possible Σ i²."""
     squared_mean = target.total**2 / n
-    candidates = _integers(target.low + squared_mean, target.high + squared_mean)
-    return [q for q in candidates if q % 2 == target.total % 2 and q >= squared_mean - _SLACK]
+    candidates = _integers(max(target.low, 0.0) + squared_mean, target.high + squared_mean)
+    return range(candidates.start + (candidates.start - target.total) % 2, candidates.stop, 2)
 
 
 def grimmer(mean: Range, sd: Range, n: int, step: float = 1.0, offset: float = 0.0, ddof: int = 1) -> bool:
     """Is there a total with a sum of squares of the right parity? False proves that no sample exists; True does not.
 
-    All totals that round to the mean are tried, not the nearest alone.
+    All totals that round to the mean are tried, not the nearest alone; of more than `MOST_TOTALS` some, and then True.
 
     >>> grimmer((7.25, 7.35), (2.505, 2.515), 12)  # the documentation of R's scrutiny: 7.3 ± 2.51, n = 12
     False
     """
-    return any(_sums_of_squares(target, n) for target in targets(mean, sd, n, step, offset, ddof))
+    allowed = totals(mean, n, step, offset)
+    too_many = allowed.stop - allowed.start > MOST_TOTALS
+    return too_many or any(_sums_of_squares(target, n) for target in targets(mean, sd, n, step, offset, ddof))
 
 
 def sprite(
@@ -110,19 +121,21 @@ def find_sample(
     A sample that the random search finds is proof. Where it finds none, every reachable pair of total and sum of
     squares is computed, value by value; only where that would take too long is "no sample found" uncertain.
     """
+    every = len(wanted) < 2 or wanted[1].total == wanted[0].total + 1  # else only some of very many totals are here
     wanted = [t for t in wanted if _sums_of_squares(t, n) and n * low <= t.total <= n * high]
     if not wanted:
-        return None, True
+        return None, every
     found = sprite(wanted, n, low, high, rng)
     if found is not None:
         return found, True
-    centre = round(np.mean([t.total for t in wanted]) / n)
-    values = [i - centre for i in range(low, high + 1)]
+    centre = round(sum(t.total for t in wanted) / len(wanted) / n)
     # a value's own deviation cannot exceed the whole spread
     widest = max(t.high + (t.total - n * centre) ** 2 / n for t in wanted) + _SLACK
-    values = [v for v in values if v * v <= widest]
-    if n * n * len(values) ** 2 / 2 > _EXACT_WORK:
+    farthest = math.isqrt(int(widest))
+    least, most = max(low - centre, -farthest), min(high - centre, farthest)
+    if not every or n * n * max(most - least + 1, 0) ** 2 / 2 > _EXACT_WORK:
         return None, False
+    values = list(range(least, most + 1))
     return _reach(wanted, n, centre, values, int(widest)), True
 
 

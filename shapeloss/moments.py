@@ -13,6 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 Rounding = Literal["nearest", "truncated"]
 Floats = NDArray[np.float64]
+MOST_VALUES = 300_000
+"""The extreme one of more values is not asked for: `tail` makes some arrays of their number."""
+_MOST_DIGITS = 40  # before or after the decimal point: more, and powers of ten leave the floating-point numbers
 TOLERANCE = 1e-9  # relative: on the edge of a rounding interval, or of what is possible, counts as possible
 
 
@@ -43,6 +46,8 @@ def read_printed(value: str | float, decimals: int | None = None, rounding: Roun
     if not number.is_finite():
         raise ValueError(f"a reported number must be a decimal number such as 0.96; got {value!r}")
     places = -int(number.as_tuple().exponent)
+    if abs(number.adjusted()) > _MOST_DIGITS or places > _MOST_DIGITS:
+        raise ValueError(f"a reported number must have at most {_MOST_DIGITS} digits on each side; got {value!r}")
     places = max(places, 0) if decimals is None else decimals
     if rounding not in ("nearest", "truncated"):
         raise ValueError(f"rounding must be 'nearest' or 'truncated'; got {rounding!r}")
@@ -111,11 +116,11 @@ def tail(
     D − c convex: both have their extremes at those totals, at the ends, or where c reaches the cap. A larger
     squares_high rules out nothing more, since any sample can be drawn together. None if no sample exists.
     """
-    q = np.arange(1, n)
+    q = np.arange(1, n, dtype=float)
     changes = np.sqrt(q * squares_low / (1 - q / n))
     at_cap: Floats = np.empty(0)
     if np.isfinite(cap):
-        k = np.arange(n)  # values at the cap
+        k = np.arange(n, dtype=float)  # values at the cap
         root = (k * cap) ** 2 + (1 - 1 / n) * (squares_low - k * (k + 1) * cap**2)
         roots, b = np.sqrt(root[root >= 0]), k[root >= 0] * cap
         at_cap = np.concatenate([b - roots, b + roots]) / (1 - 1 / n)

@@ -52,7 +52,11 @@ class PaperAudit:
     correlations: dict[tuple[str, str, str], RequiredCorrelation]
     """(claim, source, loss) → the correlation that the claimed difference needs."""
     relations: dict[tuple[str, str], RelationCheck]
-    """(source, loss) → whether its Dice and boundary Dice go together."""
+    """(source, loss) → whether its Dice and boundary Dice were seen together."""
+    problems: tuple[str, ...] = ()
+    """What could not be audited, and why."""
+    unrelated: int = 0
+    """Pairs of Dice and boundary Dice that were not looked at, for want of a measured relation."""
 
 
 def audit_paper(paper: Paper, relation: pd.DataFrame | None = None, structures: int = 3, seed: int = 0) -> PaperAudit:
@@ -64,14 +68,19 @@ def audit_paper(paper: Paper, relation: pd.DataFrame | None = None, structures: 
         structures: values per case, if the SD was taken over cases and structures together.
         seed: of the search for example samples.
     """
-    results = []
+    results, problems = [], []
     for r in paper.results:
         mean, sd = r.printed.split(" ± ")
         low, high = (float(f"{bound / r.unit:.12g}") for bound in r.bounds)
-        per_case = audit_summary(mean, sd, r.n, low, high, unit="volume", seed=seed)
-        per_structure = audit_summary(
-            mean, sd, r.n, low, high, values_per_case=structures, unit="structure of a volume", seed=seed
-        )
+        try:
+            per_case = audit_summary(mean, sd, r.n, low, high, unit="volume", seed=seed)
+            per_structure = audit_summary(
+                mean, sd, r.n, low, high, values_per_case=structures, unit="structure of a volume", seed=seed
+            )
+        except (ValueError, ArithmeticError, MemoryError) as error:
+            name = f"{r.source}: {METRICS.get(r.metric, r.metric)} of {r.loss}, {r.printed}, n = {r.n}"
+            problems.append(f"{name}, was not audited: {error}")
+            continue
         results.append(AuditedResult(r, per_case, per_structure))
     by_key = {(a.reported.source, a.reported.metric, a.reported.loss): a for a in results}
     correlations = {}
@@ -85,18 +94,26 @@ def audit_paper(paper: Paper, relation: pd.DataFrame | None = None, structures: 
                 if first is None or second is None or first.reported.n != second.reported.n:
                     continue
                 groups = [tuple(x.reported.printed.split(" ± ")) for x in (first, second)]
-                needed = required_correlation(groups[0], groups[1], first.reported.n, claim.alpha)  # type: ignore[arg-type]
+                try:
+                    needed = required_correlation(groups[0], groups[1], first.reported.n, claim.alpha)  # type: ignore[arg-type]
+                except ValueError as error:
+                    name = f"{source}, {claim.id}: the correlation that {claim.reference} against {loss} needs"
+                    problems.append(f"{name} was not computed: {error}")
+                    continue
                 correlations[claim.id, source, loss] = needed
-    relations = {}
-    if relation is not None:
-        for source, metric, loss in by_key:
-            other = by_key.get((source, "boundary_dice_in_plane", loss))
-            if metric == "dice" and other is not None and by_key[source, metric, loss].per_case.possible:
-                relations[source, loss] = check_relation(
-                    by_key[source, metric, loss].per_case, other.per_case, relation
-                )
+    relations, unrelated = {}, 0
+    for (source, metric, loss), dice in by_key.items():
+        other = by_key.get((source, "boundary_dice_in_plane", loss))
+        if metric != "dice" or other is None or not dice.per_case.possible:
+            continue
+        if relation is None:
+            unrelated += 1
+        elif not 0 < dice.per_case.high < float("inf") or not 0 < other.per_case.high < float("inf"):
+            problems.append(f"{source}, {loss}: Dice was not set beside boundary Dice: both need bounds.")
+        else:
+            relations[source, loss] = check_relation(dice.per_case, other.per_case, relation)
     sources = compare_sources(paper.results_table()) if len(paper.sources) > 1 else pd.DataFrame()
-    return PaperAudit(paper, structures, tuple(results), sources, correlations, relations)
+    return PaperAudit(paper, structures, tuple(results), sources, correlations, relations, tuple(problems), unrelated)
 
 
 def what_follows(audit: PaperAudit) -> list[str]:
@@ -116,8 +133,9 @@ def what_follows(audit: PaperAudit) -> list[str]:
                 f"If there are {audit.structures} per volume: {a.per_structure.implication}."
             )
     for (source, loss), check in audit.relations.items():
-        if check.possible is False:
-            points.append(f"**{source}, {loss}: Dice and boundary Dice contradict each other.** {check.to_text()}")
+        if check.seen is False:
+            name = f"{source}, {loss}: Dice and boundary Dice were not seen together on the phantom"
+            points.append(f"**{name}.** {check.to_text()}")
     for first, second, rows in _source_pairs(audit.sources):
         apart = rows[~rows["agree"]]
         if apart.empty:
@@ -158,6 +176,9 @@ def audit_markdown(audit: PaperAudit) -> str:
         f"Largest SD, {audit.structures} values per volume | SD is at least |",
         "|" + " --- |" * 9,
     ]  # fmt: skip
+    if audit.problems:
+        at = lines.index("## What follows")
+        lines[at:at] = ["## What could not be audited", "", *[f"- {problem}" for problem in audit.problems], ""]
     for a in audit.results:
         r, cells = a.reported, []
         for each in (a.per_case, a.per_structure):
@@ -182,10 +203,18 @@ def audit_markdown(audit: PaperAudit) -> str:
     if audit.relations:
         lines += ["", "## Dice beside boundary Dice", ""]
         lines.append(
-            "Measured on phantom knees at the resolution of an OAI DESS scan, their surfaces displaced by smooth "
-            "random fields; boundary Dice strict and within the sagittal slices."
+            "Measured on phantom knees at the resolution of an OAI DESS scan, their surfaces displaced by random "
+            "fields, evenly, and by one voxel; boundary Dice strict and within the sagittal slices. Which bones a "
+            "paper averaged over, or whether it merged them, is seldom said: each reading has its own limits. What was "
+            "not seen there is not thereby impossible."
         )
         lines += ["", *[f"- {source}, {loss}: {check.to_text()}" for (source, loss), check in audit.relations.items()]]
+    elif audit.unrelated:
+        lines += ["", "## Dice beside boundary Dice", ""]
+        lines.append(
+            f"Left out for {audit.unrelated} pair(s): no measured relation was given, and no `relation.csv` lies "
+            "beside the description. Name one with `--relation`, such as `reproduce/relation.csv` of the repository."
+        )
     return "\n".join(lines) + "\n"
 
 

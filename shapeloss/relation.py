@@ -1,7 +1,8 @@
-"""How Dice and boundary Dice go together on given bones, measured, and whether two reported values can both hold.
+"""How Dice and boundary Dice go together on given bones, measured, and whether two reported values were seen together.
 
-At a given Dice, the boundary Dice depends on bones, resolution and kind of error, but not freely: an outline that is
-wrong by a voxel nearly everywhere leaves a high Dice and a low boundary Dice; a Dice near 1 leaves no room for that.
+At a given Dice, the boundary Dice depends on bones, resolution and kind of error: surfaces that are right in one half
+and wrong by two voxels in the other leave more of it than surfaces that are wrong by one voxel everywhere. What was
+measured shows what happens; that something was not measured does not show that it cannot happen.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ Floats = NDArray[np.float64]
 def _smooth_field(
     shape: tuple[int, ...], spacing: Sequence[float], correlation_mm: float, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Gaussian noise of SD 1, smoothed by a Gaussian of SD `correlation_mm` (0: white noise)."""
+    """Gaussian noise of SD 1, smoothed by a Gaussian of SD `correlation_mm` (0: white noise; infinite: all 1)."""
+    if np.isinf(correlation_mm):
+        return np.ones(shape, np.float32)
     field = rng.standard_normal(shape, dtype=np.float32)
     if correlation_mm > 0:
         field = ndimage.gaussian_filter(field, [correlation_mm / s for s in spacing], mode="wrap", truncate=3.0)
@@ -40,15 +43,16 @@ def measure_relation(
     distances: NDArray[Any], spacing: Sequence[float], classes: Mapping[int, str], displacements_mm: Sequence[float],
     correlations_mm: Sequence[float] = (0.0, 2.0, 8.0), slice_axis: int = 0, seed: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
-    """Displace the surfaces of a case by smooth random fields, and score each result against the truth.
+    """Displace the surfaces of a case by random fields or evenly, and score each result against the truth.
 
     Args:
         distances: (K − 1, X, Y, Z) signed distance in mm to each structure 1 … K − 1, negative inside: a phantom's own
             (`Knee.distances`), or `shapeloss.maps.signed_distance(labels, K, spacing)[1:]`.
         spacing: mm, for X, Y, Z.
         classes: label → name of structures 1 … K − 1.
-        displacements_mm: standard deviations of the displacement.
-        correlations_mm: over what length displacements are alike; 0 is independent from voxel to voxel.
+        displacements_mm: standard deviations of the displacement; for an even one the displacement, above 0 inwards.
+        correlations_mm: over what length displacements are alike; 0 is independent from voxel to voxel, infinite is the
+            same displacement everywhere.
         slice_axis: axis across the slices; the boundary Dice is strict and within the slices.
         seed: of the random fields.
 
@@ -56,27 +60,60 @@ def measure_relation(
         Columns `dice`, `boundary_dice`, `structure` (with "mean" and "merged"), `displacement_mm`, `correlation_mm`.
     """
     distances = np.asarray(distances)
+    truth = _truth(distances, classes)
+    rng = np.random.default_rng(seed)
+    rows: list[dict[str, Any]] = []
+    for correlation in correlations_mm:
+        fields = np.stack([_smooth_field(truth.shape, spacing, correlation, rng) for _ in distances])
+        for displacement in displacements_mm:
+            moved = _labels(distances + np.float32(displacement) * fields)
+            rows += _scored(truth, moved, spacing, classes, slice_axis, displacement, correlation)
+    return pd.DataFrame(rows)
+
+
+def measure_voxel_steps(
+    distances: NDArray[Any], spacing: Sequence[float], classes: Mapping[int, str], slice_axis: int = 0
+) -> pd.DataFrame:
+    """Erode and dilate each structure by one voxel within the slices, and score each result against the truth.
+
+    Args and columns as for :func:`measure_relation`. `displacement_mm` is the size of a voxel in the slices, above 0
+    for the erosion, and `correlation_mm` infinite.
+    """
+    distances = np.asarray(distances)
+    truth = _truth(distances, classes)
+    cross = np.expand_dims(ndimage.generate_binary_structure(2, 1), slice_axis)
+    size = min(s for axis, s in enumerate(spacing) if axis != slice_axis)
+    eroded, dilated = np.zeros_like(truth), truth.copy()
+    for label in classes:
+        eroded[ndimage.binary_erosion(truth == label, cross, border_value=1)] = label
+        dilated[ndimage.binary_dilation(truth == label, cross) & (truth == 0)] = label
+    return pd.DataFrame(
+        _scored(truth, eroded, spacing, classes, slice_axis, size, np.inf)
+        + _scored(truth, dilated, spacing, classes, slice_axis, -size, np.inf)
+    )
+
+
+def _truth(distances: NDArray[Any], classes: Mapping[int, str]) -> NDArray[np.uint8]:
     if distances.ndim != 4 or sorted(classes) != list(range(1, len(distances) + 1)):
         raise ValueError(
             f"distances must be (structures, X, Y, Z) with classes 1 … {len(distances)} named; got shape "
             f"{distances.shape} and classes {dict(classes)}"
         )
-    truth = _labels(distances)
-    rng = np.random.default_rng(seed)
-    rows = []
-    for correlation in correlations_mm:
-        fields = np.stack([_smooth_field(truth.shape, spacing, correlation, rng) for _ in distances])
-        for displacement in displacements_mm:
-            moved = _labels(distances + np.float32(displacement) * fields)
-            scores = score_case(truth, moved, spacing, classes, slice_axis, ["dice", "boundary_dice_in_plane"])
-            rows += [
-                {
-                    "dice": s["dice"], "boundary_dice": s["boundary_dice_in_plane"], "structure": s["structure"],
-                    "displacement_mm": displacement, "correlation_mm": correlation,
-                }
-                for s in scores
-            ]  # fmt: skip
-    return pd.DataFrame(rows)
+    return _labels(distances)
+
+
+def _scored(
+    truth: NDArray[np.uint8], moved: NDArray[np.uint8], spacing: Sequence[float], classes: Mapping[int, str],
+    slice_axis: int, displacement: float, correlation: float,
+) -> list[dict[str, Any]]:  # fmt: skip
+    scores = score_case(truth, moved, spacing, classes, slice_axis, ["dice", "boundary_dice_in_plane"])
+    return [
+        {
+            "dice": s["dice"], "boundary_dice": s["boundary_dice_in_plane"], "structure": s["structure"],
+            "displacement_mm": displacement, "correlation_mm": correlation,
+        }
+        for s in scores
+    ]  # fmt: skip
 
 
 def read_relation(path: str | Path | None, beside: str | Path) -> pd.DataFrame | None:
@@ -107,7 +144,7 @@ def _hull_at(points: Floats, x: float, side: int) -> float:
 
 
 def mean_limits(points: Floats, mean: tuple[float, float], values: tuple[float, float]) -> tuple[float, float]:
-    """The mean boundary Dice that cases with such Dice values can have, if each lies where `points` show one can.
+    """The mean boundary Dice that cases with such Dice values have, if each lies where `points` show that cases do.
 
     Args:
         points: (n, 2) measured pairs of Dice and boundary Dice; (1, 1) is added.
@@ -130,33 +167,56 @@ def mean_limits(points: Floats, mean: tuple[float, float], values: tuple[float, 
     )
 
 
+_READINGS = {"mean": "the mean of the bones", "merged": "the bones merged"}
+
+
 @dataclass(frozen=True)
 class RelationCheck:
-    """Whether a reported Dice and a reported boundary Dice can both hold on such bones."""
+    """Whether a reported Dice and a reported boundary Dice were seen together on the bones that were measured.
 
-    possible: bool | None
-    """None: the reported Dice lies beyond what was measured."""
+    Only what was measured speaks: another kind of error, or other bones, may give what was not seen.
+    """
+
     limits: pd.DataFrame
-    """`structure`, `low`, `high`: the mean boundary Dice that the reported Dice leaves possible."""
+    """One row per reading of the reported numbers, `structure`: one bone, "mean" of the bones, or bones "merged". `low`
+    and `high`: between them lies the mean boundary Dice of measured cases with the reported Dice; NaN where that lies
+    beyond what was measured. `seen`: whether the reported one lies there, None without limits."""
     reported: tuple[float, float]
     """The reported mean boundary Dice before rounding."""
     dice_text: str
 
+    @property
+    def seen(self) -> bool | None:
+        """Some reading of the two numbers was seen; None: the reported Dice lies beyond what was measured in each."""
+        answers = [seen for seen in self.limits["seen"] if seen is not None]
+        return any(answers) if answers else None
+
     def to_text(self) -> str:
         """Sentences for a person."""
-        low, high = self.limits["low"].min(), self.limits["high"].max()
-        value = f"{self.reported[0]:.3f} to {self.reported[1]:.3f}"
-        if self.possible is None:
+        if self.seen is None:
             return f"Dice {self.dice_text} lies beyond the measured relation: nothing can be said."
-        verdict = "lies within that: both can hold." if self.possible else "lies outside that: both cannot hold."
+        measured = [row for row in self.limits.to_dict("records") if row["seen"] is not None]
+        names = {row["structure"]: _READINGS.get(row["structure"], f"the {row['structure']}") for row in measured}
+        ranges = ", ".join(f"{r['low']:.2f} to {r['high']:.2f} for {names[r['structure']]}" for r in measured)
+        strange = [names[row["structure"]] for row in measured if not row["seen"]]
+        beyond = len(self.limits) - len(measured)
+        value = f"{self.reported[0]:.3f} to {self.reported[1]:.3f} before rounding"
+        verdict = "lies within that in each reading: both were seen together on the phantom."
+        if strange and self.seen:
+            within = ", ".join(name for name in names.values() if name not in strange)
+            verdict = f"lies within that for {within}, and was not seen on the phantom for {', '.join(strange)}."
+        elif strange:
+            verdict = "was not seen on the phantom in any reading, which does not show that it cannot be."
+        if beyond:
+            verdict += f" In {beyond} other reading(s) the Dice lies beyond what was measured."
         return (
-            f"A Dice of {self.dice_text} leaves a mean boundary Dice of {low:.2f} to {high:.2f}, over all structures "
-            f"measured; the reported one ({value} before rounding) {verdict}"
+            f"With a Dice of {self.dice_text}, surfaces displaced on the phantom have a mean boundary Dice of "
+            f"{ranges}; the reported one ({value}) {verdict}"
         )
 
 
 def check_relation(dice: Audit, boundary_dice: Audit, relation: pd.DataFrame) -> RelationCheck:
-    """Can the two reported results hold together, on the bones that the relation was measured on?
+    """Were the two reported results seen together, on the bones that the relation was measured on?
 
     Args:
         dice: `audit_summary` of the Dice, with its bounds.
@@ -174,6 +234,7 @@ def check_relation(dice: Audit, boundary_dice: Audit, relation: pd.DataFrame) ->
     reach = dice.sd.high * np.sqrt((dice.n - dice.ddof) * (dice.n - 1) / dice.n)  # no value lies farther from the mean
     values = (scale * max(dice.low, dice.mean.low - reach), scale * min(dice.high, dice.mean.high + reach))
     mean = (scale * max(dice.mean.low, dice.low), scale * min(dice.mean.high, dice.high))
+    reported = (boundary_dice.mean.low / boundary_dice.high, boundary_dice.mean.high / boundary_dice.high)
     rows = []
     for structure, group in relation.groupby("structure", sort=False):
         points = group[["dice", "boundary_dice"]].to_numpy(float)
@@ -182,11 +243,8 @@ def check_relation(dice: Audit, boundary_dice: Audit, relation: pd.DataFrame) ->
             # the others alone: they average at least so much, and the extreme case adds at least nothing
             others = mean_limits(points, (scale * dice.others, scale * dice.others), (values[0], 1.0))[0]
             low = float(np.nanmax([low, others * (dice.n - 1) / dice.n, 0.0])) if not np.isnan(low + others) else low
-        rows.append({"structure": structure, "low": low, "high": high})
-    limits = pd.DataFrame(rows)
-    reported = (boundary_dice.mean.low / boundary_dice.high, boundary_dice.mean.high / boundary_dice.high)
-    possible: bool | None = None
-    if limits[["low", "high"]].notna().all(axis=None):
-        possible = bool(limits["low"].min() <= reported[1] and limits["high"].max() >= reported[0])
+        seen = None if np.isnan(low + high) else bool(low <= reported[1] and high >= reported[0])
+        rows.append({"structure": structure, "low": low, "high": high, "seen": seen})
+    limits = pd.DataFrame(rows).astype({"seen": object})
     text = f"{dice.mean.value:.{dice.mean.decimals}f} ± {dice.sd.value:.{dice.sd.decimals}f}"
-    return RelationCheck(possible, limits, reported, text)
+    return RelationCheck(limits, reported, text)

@@ -27,7 +27,7 @@ from shapeloss.audit import (
 from shapeloss.granular import find_sample, targets
 from shapeloss.moments import tail
 from shapeloss.paper import read_paper
-from shapeloss.relation import check_relation, mean_limits, measure_relation
+from shapeloss.relation import check_relation, mean_limits, measure_relation, measure_voxel_steps
 
 PAPER_FILE = Path(__file__).parents[1] / "reproduce" / "paper.yaml"
 
@@ -432,6 +432,48 @@ def test_table_from_csv_with_faults(tmp_path: Path) -> None:
         audit_table(audited.drop(columns="n"))
 
 
+def test_large_and_fine_numbers_do_not_hang() -> None:
+    fine = audit_summary("5", "0.123456", 10)
+    assert len(fine.examples) == 2
+    many = audit_summary("0.97", "0.02", 1_000_000, 0, 1)
+    assert many.possible
+    assert many.examples == many.mildest == ()
+    assert "No example was searched for" in many.to_text()
+    some = audit_summary("0.97", "0.02", 20_000, 0, 1)
+    assert some.extreme_near < 0.97
+    assert "No example was searched for: there are too many values." in some.to_text()
+    assert audit_summary("5", "1", 10**11, step=1).to_text().count("not ruled out") == 1
+    assert len(audit_summary("5", "1.23", 10, 0, 10, step=1e-7).examples) == 1
+    table = pd.DataFrame({
+        "mean": ["0.5", "1e300", "0.5", "0.96"], "sd": ["0.1", "1", "0.1", "0.12"],
+        "n": ["99999999999", "10", "9" * 300, "10"], "low": "0", "high": ["1", "", "1", "1"],
+    })  # fmt: skip
+    audited = audit_table(table, examples=2)
+    assert audited["possible"].tolist()[::3] == [True, True]
+    assert (audited["problem"] != "").tolist() == [False, True, True, False]
+
+
+def test_totals_are_thinned_only_where_there_are_very_many() -> None:
+    assert [t.total for t in targets((4.5, 5.5), (0, 1), 10)] == list(range(45, 56))
+    thinned = [t.total for t in targets((4.5, 5.5), (0, 1), 10, 1e-7)]
+    assert len(thinned) < 2 * granular.MOST_TOTALS
+    assert {t % 2 for t in thinned} == {0, 1}
+    assert grimmer((4.5, 5.5), (0.0, 0.0), 10, 1e-7)  # not ruled out by some of them
+
+
+def test_columns_named_like_answers_are_kept_apart() -> None:
+    table = pd.DataFrame({"side": ["left"], "mean": ["0.9"], "sd": ["0.1"], "n": ["10"], "values_per_case": ["3.0"]})
+    audited = audit_table(table)
+    assert audited.columns.is_unique
+    assert audited["side_given"].tolist() == ["left"]
+    assert audited["problem"].tolist() == [""]
+    again = audit_table(audited)
+    assert again.columns.is_unique
+    assert "values_per_case must be a whole number" in audit_table(table.assign(values_per_case="x"))["problem"][0]
+    with pytest.raises(ValueError, match="no such columns"):
+        audit_table(table, defaults={"seed": 1})
+
+
 # --- Dice with boundary Dice --------------------------------------------------------------------------------------
 
 
@@ -496,20 +538,50 @@ def test_the_others_alone_decide_by_hand() -> None:
     assert check.limits["low"][0] == pytest.approx(0.9 * (0.6 + 40 * (wide.others - 0.99)))
     # without them the lower edge at 0.955 would allow 0.09
     assert mean_limits(np.array(points), (0.955, 0.965), (0.59, 1.0))[0] == pytest.approx(0.05 + 0.005 * 25 / 3)
-    assert check.possible is False
+    assert check.seen is False
+
+
+def test_each_reading_is_judged_by_itself() -> None:
+    bones = {"femur": 0.2, "mean": 0.4, "merged": 0.7}
+    points = [(d, b, bone) for bone, b in bones.items() for d in (0.9, 0.96)]
+    table = pd.DataFrame(points, columns=["dice", "boundary_dice", "structure"])
+    check = check_relation(audit_summary("0.950", "0.001", 10, 0, 1), audit_summary("0.2", "0.1", 10, 0, 1), table)
+    assert check.limits["seen"].tolist() == [True, False, False]
+    assert check.seen is True
+    assert (
+        "lies within that for the femur, and was not seen on the phantom for the mean of the bones" in check.to_text()
+    )
+    beyond = pd.concat([table, table.iloc[:2].assign(structure="patella", dice=0.99)])
+    check = check_relation(audit_summary("0.950", "0.001", 10, 0, 1), audit_summary("0.2", "0.1", 10, 0, 1), beyond)
+    assert check.limits["seen"].tolist() == [True, False, False, None]
+    assert "In 1 other reading(s)" in check.to_text()
+
+
+def test_even_displacements_leave_the_least_boundary_dice(relation: pd.DataFrame) -> None:
+    names = {1: "large", 2: "small"}
+    even = measure_relation(ball(), (1.4, 0.7, 0.7), names, [0.45, -0.45], (np.inf,))
+    assert even["correlation_mm"].eq(np.inf).all()
+    random = relation[(relation["structure"] == "large") & (relation["displacement_mm"] > 0)]
+    inwards = even[even["structure"] == "large"].iloc[0]
+    assert inwards["boundary_dice"] < random.loc[random["dice"] >= inwards["dice"], "boundary_dice"].min() / 2
+    steps = measure_voxel_steps(ball(), (1.4, 0.7, 0.7), names)
+    assert steps["displacement_mm"].tolist() == [0.7] * 4 + [-0.7] * 4
+    assert (steps["boundary_dice"] < 0.05).all()
+    assert (steps["dice"] < 1).all()
 
 
 def test_dice_and_boundary_dice_together(relation: pd.DataFrame) -> None:
     wide, narrow = audit_summary("0.96", "0.12", 10, 0, 1), audit_summary("96.4", "0.8", 10, 0, 100)
     low, fitting = audit_summary("0.29", "0.04", 10, 0, 1), audit_summary("75", "4", 10, 0, 100)
-    # nine at 0.99 or more leave no room for a boundary Dice of 0.29, whatever the tenth has
+    # random displacements never leave a boundary Dice of 0.29 at 0.99, which nine volumes have
     check = check_relation(wide, low, relation)
-    assert check.possible is False
+    assert check.seen is False
     assert check.limits["low"].min() > 0.5
-    assert "both cannot hold" in check.to_text()
-    assert check_relation(narrow, fitting, relation).possible is True
+    assert "was not seen on the phantom in any reading, which does not show that it cannot be" in check.to_text()
+    assert "cannot hold" not in check.to_text()
+    assert check_relation(narrow, fitting, relation).seen is True
     far = check_relation(audit_summary("0.20", "0.01", 10, 0, 1), low, relation)
-    assert far.possible is None
+    assert far.seen is None
     assert "nothing can be said" in far.to_text()
     with pytest.raises(ValueError, match="must be possible and both must have bounds"):
         check_relation(audit_summary("0.96", "0.15", 10, 0, 1), low, relation)

@@ -102,20 +102,46 @@ def test_audit(monkeypatch, capsys, tmp_path):
     assert "One volume is at most 0.64, and the other nine average at least 0.99" in out
     assert "A paired t-test over 10 pairs gives p < 0.05 only if" in out
     (tmp_path / "rows.csv").write_text("name,mean,sd,n,low,high\nx,0.96,0.30,10,0,1\ny,0.50,0.10,10,0,1\nz,?,1,2,,\n")
-    assert not call(monkeypatch, "audit", tmp_path / "rows.csv")
+    wrong = "error: 1 problem(s), each stated in the answer; the others were audited"
+    assert call(monkeypatch, "audit", tmp_path / "rows.csv") == wrong
     out = capsys.readouterr().out
     assert "Row 1: x\n0.96 ± 0.30" in out
     assert "impossible" in out
     assert "0.50 ± 0.10" in out  # decimals as printed
     assert "Row 3: z\na reported number must be" in out
-    assert not call(monkeypatch, "audit", tmp_path / "rows.csv", "--output", tmp_path / "audited.csv")
+    assert call(monkeypatch, "audit", tmp_path / "rows.csv", "--output", tmp_path / "audited.csv") == wrong
     assert pd.read_csv(tmp_path / "audited.csv")["possible"].tolist()[:2] == [False, True]
     assert not call(monkeypatch, "audit", PAPER, "--output", tmp_path / "audit.md")
-    assert "Dice and boundary Dice contradict each other" in (tmp_path / "audit.md").read_text(encoding="utf-8")
+    assert "both were seen together on the phantom" in (tmp_path / "audit.md").read_text(encoding="utf-8")
     assert "give MEAN SD N, or one file" in call(monkeypatch, "audit", "0.96")
     assert "n must be a whole number" in call(monkeypatch, "audit", "0.96", "0.1", "ten")
     assert "lacks the columns" in call(monkeypatch, "audit", write_csv(tmp_path / "w.csv", "a,b\n1,2\n"))
     assert "--versus must be MEAN SD" in call(monkeypatch, "audit", "0.96", "0.1", "10", "--versus", "0.9")
+
+
+def test_audit_options_fill_blank_cells(monkeypatch, capsys, tmp_path):
+    rows = write_csv(tmp_path / "r.csv", "mean,sd,n,high\n0.96,0.30,10,\n0.96,0.30,10,100\n")
+    assert not call(monkeypatch, "audit", rows, "--low", 0, "--high", 1, "--output", tmp_path / "a.csv")
+    assert pd.read_csv(tmp_path / "a.csv")["possible"].tolist() == [False, True]
+    assert "--versus: is no option for a CSV" in call(monkeypatch, "audit", rows, "--versus", "0.9 0.1")
+    message = call(monkeypatch, "audit", PAPER, "--high", 1, "--sd-kind", "population")
+    assert message.startswith("error: --high, --sd-kind: is no option for a paper")
+    semicolons = write_csv(tmp_path / "s.csv", "mean;sd;n\n0,96;0,1;10\n")
+    assert "the separator must be a comma" in call(monkeypatch, "audit", semicolons)
+
+
+def test_audit_takes_numbers_as_printed(monkeypatch, capsys):
+    assert not call(monkeypatch, "audit", "0.96 ± 0.12", "10", "--low", 0, "--high", 1)
+    assert "One volume is at most 0.64" in capsys.readouterr().out
+    assert not call(monkeypatch, "audit", "--low", -5, "--", "-0.5", "0.2", "10")
+    assert "-0.5 ± 0.2, n = 10" in capsys.readouterr().out
+    numbers = ("0.29", "0.04", "10", "--versus", "0.27 ± 0.05")
+    assert not call(monkeypatch, "audit", *numbers)
+    nearest = capsys.readouterr().out
+    assert not call(monkeypatch, "audit", *numbers, "--rounding", "truncated")
+    assert capsys.readouterr().out.splitlines()[-1] != nearest.splitlines()[-1]
+    assert "rounding must be 'nearest' or 'truncated'" in call(monkeypatch, "audit", *numbers, "--rounding", "up")
+    assert "--p: is the p-value of --versus" in call(monkeypatch, "audit", "0.9", "0.1", "10", "--p", 0.01)
 
 
 def write_csv(path, text):
