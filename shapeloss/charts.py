@@ -197,8 +197,9 @@ def figure_relation(relation: pd.DataFrame, paper: Paper, boundary: str = "bound
     figure = canvas(None, 9, 5.5)
     axes = figure.subplots()
     mean = relation[relation["structure"] == "mean"]
-    for shade, (correlation, rows) in zip(("0.8", "0.6", "0.4"), mean.groupby("correlation_mm"), strict=False):
-        name = "errors independent from voxel to voxel" if correlation == 0 else f"errors alike over {correlation:g} mm"
+    names = {0.0: "errors independent from voxel to voxel", np.inf: "even displacement, and one voxel in the slices"}
+    for shade, (correlation, rows) in zip(("0.85", "0.7", "0.55", "0.3"), mean.groupby("correlation_mm"), strict=False):
+        name = names.get(float(str(correlation)), f"errors alike over {correlation} mm")
         line = rows.sort_values("dice")
         axes.plot(line["dice"], line["boundary_dice"], "o", color=shade, markersize=6, label=f"phantom, {name}")
     for marker, source in zip("sD^v", paper.sources, strict=False):
