@@ -199,7 +199,8 @@ def figure_relation(relation: pd.DataFrame, paper: Paper, boundary: str = "bound
     mean = relation[relation["structure"] == "mean"]
     names = {0.0: "errors independent from voxel to voxel", np.inf: "even displacement, and one voxel in the slices"}
     for shade, (correlation, rows) in zip(("0.85", "0.7", "0.55", "0.3"), mean.groupby("correlation_mm"), strict=False):
-        name = names.get(float(str(correlation)), f"errors alike over {correlation} mm")
+        length = float(str(correlation))
+        name = names.get(length, f"errors alike over {length:g} mm")
         line = rows.sort_values("dice")
         axes.plot(line["dice"], line["boundary_dice"], "o", color=shade, markersize=6, label=f"phantom, {name}")
     for marker, source in zip("sD^v", paper.sources, strict=False):
