@@ -8,6 +8,7 @@ back to the grid and orientation of their image (:meth:`Manifest.write_labels`),
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from shapeloss.volumes import (
     VolumeError,
     affine_spacing,
     grid_difference,
+    link_fault,
+    name_fault,
+    one_line,
     read_labels,
     read_volume,
     volume_ending,
@@ -39,7 +43,7 @@ class DatasetError(ValueError):
     """A data set that cannot be used; the message lists every problem found."""
 
     def __init__(self, folder: Path, problems: list[str]) -> None:
-        self.problems = problems
+        self.problems = problems = [one_line(problem) for problem in problems]
         super().__init__(f"{folder}: {len(problems)} problem(s)\n" + "\n".join(f"  - {p}" for p in problems))
 
 
@@ -190,10 +194,10 @@ def read_sides(folder: Path) -> dict[str, str]:
     """Case → left or right, from the record of an import; empty where there is none."""
     try:
         cases = json.loads((folder / IMPORT_RECORD).read_text(encoding="utf-8"))["cases"]
-        return {name: case["side"] for name, case in cases.items() if case.get("side")}
+        return {name: case["side"] for name, case in cases.items() if case.get("side") in ("left", "right")}
     except FileNotFoundError:
         return {}
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DatasetError(folder, [f"{IMPORT_RECORD} is no record of an import; import into a new folder"]) from error
 
 
@@ -221,7 +225,7 @@ def prepare(experiment: Experiment, folder: str | Path, output: str | Path) -> M
     """
     folder = Path(folder).resolve()
     classes, files = find_cases(folder)
-    problems: list[str] = []
+    problems = [fault.removeprefix(f"{folder}/") for fault in unlabelled(folder, files)]
     if len(files) < experiment.cases:
         split = experiment.data.split
         problems.append(
@@ -287,32 +291,72 @@ def find_cases(folder: Path) -> tuple[dict[int, str], dict[str, tuple[str, str]]
     try:
         values = json.loads(description.read_text(encoding="utf-8"))
         classes = _classes(values["labels"])
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DatasetError(folder, [f"dataset.json is not valid JSON: {error}"]) from error
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         expected = '{"0": "background", "1": "femur", …} or {"background": 0, "femur": 1, …}, labels 0 to K-1'
         raise DatasetError(folder, [f"dataset.json needs 'labels' as {expected}"]) from None
-    files: dict[str, tuple[str, str]] = {}
     training = values.get("training")
-    if isinstance(training, list) and all(
-        isinstance(item, dict) and {"image", "label"} <= set(item) for item in training
-    ):
-        for item in training:
-            name = volume_name(item["label"])
-            files[name] = (item["image"].removeprefix("./"), item["label"].removeprefix("./"))
-    else:
-        for label in sorted((folder / "labelsTr").glob("[!.]*")):
-            ending = volume_ending(label)
-            if not ending:
-                continue
-            name = volume_name(label)
-            suffix = "_0000" if (folder / "imagesTr" / f"{name}_0000{ending}").is_file() else ""
-            files[name] = (f"imagesTr/{name}{suffix}{ending}", f"labelsTr/{label.name}")
+    pairs, problems = _listed_pairs(training) if isinstance(training, list) and training else _pairs_by_name(folder)
+    files: dict[str, tuple[str, str]] = {}
+    for image, label in pairs:
+        name = volume_name(label)
+        if fault := name_fault(image) or name_fault(label) or ("" if name else "has no name; rename it"):
+            problems.append(f"{label}: {fault}")
+        elif name in files and files[name] != (image, label):
+            problems.append(f"{label}: is a second label map of case {name}, beside {files[name][1]}; remove one")
+        files.setdefault(name, (image, label))
+    if problems:
+        raise DatasetError(folder, problems)
     if not files:
         raise DatasetError(
             folder, [f"no training case is listed in dataset.json or lies in labelsTr; expected {LAYOUT}"]
         )
     return classes, files
+
+
+def _listed_pairs(training: list[Any]) -> tuple[list[tuple[str, str]], list[str]]:
+    """The image and label paths of `training` in dataset.json, and what is wrong with it."""
+    pairs, problems = [], []
+    for number, item in enumerate(training, start=1):
+        paths = [item.get(kind) for kind in ("image", "label")] if isinstance(item, dict) else []
+        texts = [path.removeprefix("./") for path in paths if isinstance(path, str) and path]
+        if len(texts) == 2:
+            pairs.append((texts[0], texts[1]))
+        else:
+            expected = '{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}'
+            problems.append(f"dataset.json: entry {number} of 'training' is {str(item)[:60]}; write it as {expected}")
+    return pairs, problems
+
+
+def _pairs_by_name(folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
+    """The label maps of labelsTr with their images in imagesTr, of whatever format, as nnU-Net names them."""
+    images: dict[str, list[str]] = {}
+    for path in _volumes(folder / "imagesTr"):
+        images.setdefault(volume_name(path), []).append(path.name)
+    pairs = []
+    for label in _volumes(folder / "labelsTr"):
+        name, ending = volume_name(label), volume_ending(label)
+        found = images.get(f"{name}_0000") or images.get(name) or [f"{name}{ending}"]
+        same = [image for image in found if volume_ending(image) == ending]
+        pairs.append((f"imagesTr/{(same or found)[0]}", f"labelsTr/{label.name}"))
+    return pairs, []
+
+
+def _volumes(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.glob("[!.]*")) if volume_ending(path)]
+
+
+def unlabelled(folder: Path, files: Mapping[str, tuple[str, str]]) -> list[str]:
+    """A line for each image without a label map, where dataset.json does not list the cases itself."""
+    listed = json.loads((folder / "dataset.json").read_text(encoding="utf-8")).get("training")
+    if isinstance(listed, list) and listed:
+        return []
+    return [
+        f"{path}: has no label map in {folder / 'labelsTr'} by the name {name}; add it"
+        for path in _volumes(folder / "imagesTr")
+        if (name := re.sub(r"_\d{4}$", "", volume_name(path))) not in files and volume_name(path) not in files
+    ]
 
 
 def _classes(labels: Mapping[str, Any]) -> dict[int, str]:
@@ -321,7 +365,8 @@ def _classes(labels: Mapping[str, Any]) -> dict[int, str]:
     classes = {
         int(key): str(value) for key, value in (labels.items() if decathlon else ((v, k) for k, v in labels.items()))
     }
-    if sorted(classes) != list(range(len(classes))) or len(classes) < 2:
+    "".join(classes.values()).encode()  # or the names could not be written
+    if sorted(classes) != list(range(len(labels))) or not 2 <= len(classes) <= 256:
         raise ValueError("labels must be 0 to K-1")
     return {label: name for label, name in sorted(classes.items()) if label > 0}
 
@@ -333,10 +378,10 @@ def check_case(
     problems: list[str] = []
     volumes: dict[str, Volume] = {}
     for kind, path in (("image", image_path), ("label", label_path)):
-        if not (folder / path).is_file():
+        if fault := link_fault(folder / path, folder):
+            problems.append(f"{path}: {fault}")
+        elif not (folder / path).is_file():
             problems.append(f"{path}: the {kind} of case {name} is missing")
-        elif not (folder / path).resolve().is_relative_to(folder):
-            problems.append(f"{path}: is a link that leads out of {folder}; put the file itself there")
         else:
             try:
                 volumes[kind] = (read_volume if kind == "image" else read_labels)(folder / path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import gzip
 import hashlib
@@ -9,12 +10,16 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk, or a share of one, that is full."""
+_PARTIAL = ".partial-"
 
 
 @contextmanager
@@ -26,7 +31,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix = "".join(path.suffixes[-2:])
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_PARTIAL, suffix=suffix)
     os.close(handle)
     os.chmod(name, 0o644)
     try:
@@ -34,9 +39,36 @@ def atomic(path: str | Path) -> Iterator[Path]:
         with open(name, "rb") as written:
             os.fsync(written.fileno())
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in FULL:  # a write that fails does not say where
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove what :func:`atomic` left in a folder, and right below it, when its process was killed."""
+    for path in [*folder.glob(f"{_PARTIAL}*"), *folder.glob(f"*/{_PARTIAL}*")]:
+        with suppress(OSError):
+            path.unlink()
+
+
+def explain(error: OSError, folder: Path) -> str:
+    """Why something could not be read or written, and what to do; `folder` is named where the error names no place."""
+    place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else folder
+    if error.errno in FULL:
+        temporary = Path(tempfile.gettempdir())
+        if place.is_relative_to(temporary) and not place.is_relative_to(folder):
+            remedy = "free space there, or set TMPDIR to a folder with more, and run the same command again"
+            return f"the disk is full at {temporary}; {remedy}"
+        return f"the disk is full at {place}; free space and run the same command again, which goes on from there"
+    if error.errno == errno.EROFS:
+        return f"{place}: cannot be written ({error.strerror}); choose a folder on another disk"
+    if isinstance(error, PermissionError):
+        return f"{place}: may not be written or read ({error.strerror}); change its permissions"
+    if error.errno is None or isinstance(error, (ConnectionError, TimeoutError)):
+        return f"{error}; run the same command again, which goes on from there"
+    return f"{place}: {error.strerror}; correct that and run the same command again, which goes on from there"
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -16,6 +16,7 @@ _METAIMAGE_NUMBERS = {
     "CompressedDataSize": 1, "ElementMin": 1, "ElementMax": 1, "ElementToIntensityFunctionSlope": 1,
     "ElementToIntensityFunctionOffset": 1,
 }  # fmt: skip
+_MILLIMETRES = ("", "mm", "millimeter", "millimeters", "millimetre", "millimetres")
 _TRAILING = 1 << 20  # bytes that some writers leave behind the data
 
 
@@ -81,6 +82,9 @@ def read_header(path: Path) -> str:
     sizes = re.search(size, text, flags)
     if not sizes or re.search("nan|none", sizes[1], re.IGNORECASE):
         raise VolumeError(f"{path}: has no voxel size in its header; add it in mm (it must not be guessed)")
+    units = set(re.findall(r'"([^"\n]*)"', _keys(text).get("spaceunits", ""))) if nrrd else set()
+    if foreign := sorted(unit for unit in units if unit.strip().lower() not in _MILLIMETRES):
+        raise VolumeError(f"{path}: gives voxel sizes in {', '.join(foreign)[:40]}; write them in mm")
     name = data_name(text)
     if name.upper() == "LOCAL":
         return text
@@ -97,7 +101,8 @@ def read_header(path: Path) -> str:
 def _check_metaimage(path: Path, header: str) -> None:
     """Fields that are no numbers, or not as many as their names say: ITK writes beyond its memory for some of them."""
     lines = [line for line in header.splitlines() if line.strip()]
-    odd = [line for line in lines if not re.fullmatch(r"[A-Za-z]\w* *=[^\x00-\x08\x0a-\x1f]{0,1000}", line)]
+    # ITK copies fields of other formats into its headers: dim[0], ITK_original_direction, 0010|0020
+    odd = [line for line in lines if not re.fullmatch(r"\w[\w\[\].|-]* *=[^\x00-\x08\x0a-\x1f]{0,1000}", line)]
     names = [line.partition("=")[0].strip() for line in lines]
     if odd or len(set(names)) < len(names) or "ElementDataFile" not in names:
         shown = f" near {odd[0][:40]!r}" if odd else ""

@@ -20,9 +20,10 @@ from tqdm.auto import tqdm
 
 from shapeloss.dataset import read_sides, working_grid, write_labels_as
 from shapeloss.experiment import Data, Network, Postprocessing, Training
+from shapeloss.files import explain
 from shapeloss.preprocessing import normalise
 from shapeloss.vnet import VNet
-from shapeloss.volumes import VolumeError, find_volumes, read_volume, volume_name
+from shapeloss.volumes import VolumeError, find_volumes, image_fault, one_line, read_volume, volume_name
 
 
 def resolve_precision(precision: str) -> Any:
@@ -166,6 +167,9 @@ def predict_files(
         found, problems = {volume_name(source): source}, []
     else:
         raise FileNotFoundError(f"{source}: there is no such file or folder; check the name")
+    for name in [name for name in found if name.endswith("_0000") and name.removesuffix("_0000") in found]:
+        first, second = found.pop(name.removesuffix("_0000")), found.pop(name)
+        problems.append(f"{second}: is a second image of case {volume_name(first)}, beside {first.name}; remove one")
     if not found and not problems:
         raise ValueError(f"{source}: holds no image that can be read; give NIfTI, NRRD or MetaImage files")
     sides = read_sides((source if source.is_dir() else source.parent).absolute().parent) if run.data.mirror_to else {}
@@ -185,6 +189,9 @@ def predict_files(
         mirrored = run.data.mirror_to is not None and its_side != run.data.mirror_to
         try:
             scan = read_volume(path)
+            if fault := image_fault(scan.array):
+                problems.append(f"{path}: {fault}")
+                continue
             ras = scan.oriented("RAS")
             grid = working_grid(ras, run.data.spacing, run.data.size, mirrored)
             image = torch.from_numpy(normalise(grid.image_to_working(ras.array), run.data.intensity))
@@ -193,7 +200,9 @@ def predict_files(
             write_labels_as(place, labels, scan, run.data.spacing, run.data.size, mirrored)
             written.append(place)
         except VolumeError as error:
-            problems.append(str(error))
+            problems.append(one_line(str(error)))
+        except OSError as error:
+            problems.append(one_line(f"{path}: {explain(error, target)}"))
         except (MemoryError, torch.OutOfMemoryError):
             problems.append(
                 f"{path}: there is not enough memory on {device}; train with training.patch_size, or use cpu"

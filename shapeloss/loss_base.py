@@ -85,7 +85,7 @@ def check_target(logits: Tensor, target: Tensor) -> Tensor:
     """The target as int64 (B, X, Y[, Z]) if it fits the logits.
 
     Raises:
-        ValueError: it does not; the message says how.
+        ValueError: it does not; the message says how. Whole numbers in floating point are taken, as MONAI loads labels.
     """
     if logits.ndim not in (4, 5) or not logits.is_floating_point():
         raise ValueError(
@@ -102,8 +102,8 @@ def check_target(logits: Tensor, target: Tensor) -> Tensor:
             f"target must have shape {wanted} for logits of shape {tuple(logits.shape)}, got {tuple(target.shape)}; "
             "a one-hot target becomes one by argmax(1)"
         )
-    if target.is_floating_point() or target.is_complex():
-        raise ValueError(f"target must be integer labels, got {target.dtype}; convert with target.long()")
+    if target.is_complex() or (target.is_floating_point() and not torch.equal(target, target.round())):
+        raise ValueError(f"target must be integer labels, got {target.dtype} that are no whole numbers")
     target = target.as_subclass(Tensor).long()
     lowest, highest = (int(value) for value in target.aminmax())
     if lowest < 0 or highest >= classes:

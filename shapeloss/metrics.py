@@ -304,7 +304,8 @@ def contract_table() -> str:
     legend = (
         "T truth, P prediction, ∂ their surface, d(∂T, ∂P) the distances from ∂T to ∂P in mm, D the diagonal of the "
         'field of view, V the volume of the invented or missed structure. Agreement holds with `edge="closed"`, and '
-        "by default for structures that do not touch the edge of the field of view."
+        "by default for structures that do not touch the edge of the field of view. The mean over structures is that "
+        "of the errors' sizes where an error has a sign, so that two do not cancel."
     )
     return "\n".join([*lines, "", legend])
 
@@ -379,5 +380,10 @@ def score_case(
     rows = [row(name, truth_labels == label, predicted_labels == label) for label, name in structures.items()]
     mean: dict[str, Any] = {"structure": "mean"}
     mean |= {flag: any(r[flag] for r in rows) for flag in ("missed", "invented", "absent")}
-    mean |= {name: float(np.mean([r[name] for r in rows])) for name in metrics}
+    mean |= {name: float(np.mean([_size(name, r[name]) for r in rows])) for name in metrics}
     return [*rows, mean, row("merged", truth_labels != 0, predicted_labels != 0)]
+
+
+def _size(name: str, value: float) -> float:
+    """What enters a mean over structures: the size of an error that has a sign."""
+    return abs(value) if METRICS[name].direction == "nearer 0" else value

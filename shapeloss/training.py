@@ -6,13 +6,14 @@ goes on ends with the very numbers of a run that was never killed.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import platform
 import subprocess
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -30,8 +31,9 @@ from tqdm import tqdm
 
 from shapeloss.dataset import SPLITS, Case, Manifest, cached_map
 from shapeloss.experiment import Experiment, Training
-from shapeloss.files import atomic, code_hash, content_hash, write_json
+from shapeloss.files import atomic, code_hash, content_hash, file_hash, write_json
 from shapeloss.inference import postprocess, predict_labels, resolve_precision
+from shapeloss.losses import HausdorffDTLoss
 from shapeloss.vnet import VNet
 
 CODE = (
@@ -86,9 +88,14 @@ def train(
     maps = Path(maps)
     cases, validation = ([manifest.load(name, maps) for name in manifest.names(part)] for part in SPLITS[:2])
     loss = experiment.build_loss(loss_name, manifest.num_classes, cases[0].spacing)
+    if isinstance(loss, HausdorffDTLoss) and not np.allclose([case.spacing for case in cases], cases[0].spacing):
+        raise ValueError(
+            f"{loss_name} transforms each prediction with one spacing, and the cases have several; give data.spacing "
+            "in the profile to resample them to one"
+        )
     truth_maps = [truth_map(loss, case, maps) for case in cases]
 
-    fingerprint = run_fingerprint(experiment, manifest, loss_name, seed)
+    fingerprint = run_fingerprint(experiment, manifest, loss_name, seed, own_code(loss))
     checkpoint = folder / "checkpoint.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     state, best = restore(checkpoint, fingerprint, network, optimiser)
@@ -258,8 +265,17 @@ def truth_map(loss: nn.Module, case: Case, cache: Path) -> Tensor | None:
     compute: Any = getattr(loss, "compute_map", None)
     if spec is None:
         return None
-    values = _mapped(cached_map(case, compute, spec, cache))
+    values = _mapped(cached_map(case, compute, {**spec, **own_code(loss)}, cache))
     return values if values.ndim == 4 else values[None]
+
+
+def own_code(loss: nn.Module) -> dict[str, str]:
+    """Class and code of a loss of one's own, on which its maps depend; nothing for the losses of this package."""
+    cls = type(loss)
+    source = inspect.getsourcefile(cls)
+    if cls.__module__.partition(".")[0] == "shapeloss" or source is None:
+        return {}
+    return {"class": f"{cls.__module__}:{cls.__qualname__}", "code": file_hash(Path(source))}
 
 
 def _mapped(array: np.ndarray) -> Tensor:
@@ -283,11 +299,13 @@ def bar(description: str) -> Callable[[int, int], None]:
     return update
 
 
-def run_fingerprint(experiment: Experiment, manifest: Manifest, loss_name: str, seed: int) -> str:
+def run_fingerprint(
+    experiment: Experiment, manifest: Manifest, loss_name: str, seed: int, own: Mapping[str, str] | None = None
+) -> str:
     """Hash of all that determines a training: a checkpoint with another one is not taken up."""
     return content_hash(
         experiment.section("network", "training", "postprocessing"),
-        json.dumps([loss_name, experiment.losses[loss_name], seed, manifest.hash], sort_keys=True),
+        json.dumps([loss_name, experiment.losses[loss_name], seed, manifest.hash, dict(own or {})], sort_keys=True),
         resolve_precision(experiment.training.precision),
         version("torch"),
         code_hash(*CODE),

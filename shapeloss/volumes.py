@@ -6,9 +6,11 @@ affine takes voxel indices to world mm in RAS, whatever the format's own convent
 
 from __future__ import annotations
 
+import errno
 import gzip
 import math
 import re
+import unicodedata
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ GRID_TOLERANCE_MM = 1e-3
 """How far two grids may lie apart, at their corners, and still count as one."""
 MAX_VOXELS = 2**31
 """A header that declares more is taken for a broken one: a DESS knee has 2.4e7."""
+_NO_LETTERS = ("Cc", "Cs", "Zl", "Zp")  # Unicode's controls, halves of letters (bytes that are no UTF-8), line breaks
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -78,11 +81,51 @@ def volume_name(path: str | Path) -> str:
     return name[: len(name) - len(volume_ending(path))]
 
 
+def one_line(text: str) -> str:
+    """A message on one line that can be printed, whatever letters a file's name has."""
+    shown = "".join(repr(x)[1:-1] if unicodedata.category(x) in _NO_LETTERS else x for x in text)
+    return shown.encode("utf-8", "backslashreplace").decode()
+
+
+def name_fault(name: str) -> str:
+    """What is wrong with the name of a file, whether or not there is such a file; empty if nothing is."""
+    if any(unicodedata.category(x) in _NO_LETTERS for x in name):
+        return "has a line break, or what is no letter of UTF-8, in its name; rename it"
+    if any(len(part.encode()) > 255 for part in name.split("/")) or len(name.encode()) > 4000:
+        return "has too long a name; rename it"
+    return ""
+
+
+def link_fault(path: Path, folder: Path) -> str:
+    """Does a path lead out of a folder, or nowhere? Empty if it stays inside."""
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+        if path.is_symlink():
+            path.stat()
+    except FileNotFoundError:
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except (RuntimeError, OSError) as error:  # a circle is a RuntimeError before Python 3.13
+        if isinstance(error, RuntimeError) or error.errno == errno.ELOOP:
+            return "is a link that leads back to itself; put the file itself there"
+        return f"cannot be followed ({error.strerror}); put the file itself there"
+    return "" if inside else f"is a link that leads out of {folder}; put the file itself there"
+
+
+def image_fault(image: np.ndarray) -> str:
+    """What is wrong with the values of an image, beyond what :func:`read_volume` finds; empty if nothing is."""
+    low, high = float(image.min()), float(image.max())
+    if low == high:
+        return f"every voxel of the image has the value {low:g}; is it the right file?"
+    if max(-low, high) > float(np.finfo(np.float32).max):
+        return f"its image has values up to {max(-low, high):g}, beyond float32; rescale it"
+    return ""
+
+
 def find_volumes(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
     """The volumes right in a folder: ({name: path}, problems).
 
-    A name that occurs twice, and a link that leads out of the folder, are problems, and left out; hidden files are
-    passed over.
+    A name that occurs twice or that cannot be written, and a link that leads out of the folder, are problems, and left
+    out; hidden files are passed over.
     """
     folder = Path(folder)
     by_name: dict[str, list[Path]] = {}
@@ -90,8 +133,8 @@ def find_volumes(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or not volume_ending(path) or path.is_dir():
             continue
-        if not path.resolve().is_relative_to(folder.resolve()):
-            problems.append(f"{path}: is a link that leads out of {folder}; put the file itself there")
+        if fault := name_fault(path.name) or link_fault(path, folder):
+            problems.append(one_line(f"{path}: {fault}"))
         else:
             by_name.setdefault(volume_name(path), []).append(path)
     for name, (first, *more) in by_name.items():
@@ -231,10 +274,10 @@ def grid_difference(volume: Volume, other: Volume) -> str:
 def _read_nifti(path: Path) -> Volume:
     packed = path.name.lower().endswith(".gz")
     try:
-        if packed:  # nibabel hides why a small file cannot be expanded
-            with gzip.open(path) as stream:
-                if not stream.read(1024):
-                    raise VolumeError(f"{path}: expands to 0 bytes; copy or download it again")
+        with gzip.open(path) if packed else open(path, "rb") as stream:  # nibabel hides why it cannot be expanded
+            start = stream.read(1024)
+            if not start:
+                raise VolumeError(f"{path}: expands to 0 bytes; copy or download it again")
         image: Any = nibabel.load(path)
         if not isinstance(image, nibabel.Nifti1Pair):
             raise VolumeError(f"{path}: is {type(image).__name__}, not NIfTI; convert it")
@@ -242,6 +285,7 @@ def _read_nifti(path: Path) -> Volume:
         unit = image.header.get_xyzt_units()[0]
         if unit in ("meter", "micron"):
             raise VolumeError(f"{path}: gives voxel sizes in {unit}; write them in mm")
+        _check_voxel_size(path, type(image.header), start, len(image.shape))
         stored: Any = image.dataobj
         declared = stored.offset + stored.dtype.itemsize * math.prod(image.shape)
         if packed:
@@ -299,6 +343,18 @@ def _check_size(path: Path, shape: tuple[int, ...]) -> None:
     if voxels > MAX_VOXELS:
         shown = " × ".join(map(str, shape))
         raise VolumeError(f"{path}: declares {shown} voxels, which is no plausible scan; the header is broken")
+
+
+def _check_voxel_size(path: Path, header_class: Any, start: bytes, axes: int) -> None:
+    """Voxel sizes as they lie in a NIfTI header: nibabel takes 1 mm for 0, and the absolute value of what is negative.
+
+    Where there is an sform, sizes come from it.
+    """
+    header = header_class(start[: header_class.sizeof_hdr], check=False)
+    sizes = header["pixdim"][1 : 1 + min(axes, 3)].astype(float)
+    if int(header["sform_code"]) == 0 and not (np.isfinite(sizes) & (sizes > 0)).all():
+        shown = " × ".join(f"{value:g}" for value in sizes)
+        raise VolumeError(f"{path}: voxel size {shown} mm or directions make no grid; correct the header")
 
 
 def _reason(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import io
 import json
 import os
 import re
@@ -19,9 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shapeloss import files
-from shapeloss.sources.archives import LARGEST
-from shapeloss.sources.folders import folder_source, pair_entries
-from shapeloss.sources.layout import ImportProblems, Labels, write_cases
+from shapeloss.dataset import DatasetError, check_case, find_cases, read_sides
+from shapeloss.sources.archives import LARGEST, Member, read_zip
+from shapeloss.sources.commands import choose_labels
+from shapeloss.sources.folders import folder_entries, folder_source, pair_entries
+from shapeloss.sources.layout import Entry, ImportProblems, Labels, write_cases
 from shapeloss.sources.oaizib_cm import SOURCE, find_entries
 from shapeloss.volumes import VolumeError, read_labels, read_volume
 
@@ -268,6 +271,19 @@ def _(folder):
     patch(folder / IMAGE, 123, b"\x01")
 
 
+@fault("voxel sizes in metres, NRRD")
+def _(folder):
+    (folder / IMAGE).unlink()
+    path = itk(folder / "images/bad.nrrd", image_array())
+    path.write_bytes(path.read_bytes().replace(b"space: left", b'space units: "m" "m" "m"\nspace: left'))
+
+
+@fault("a NIfTI without voxel size")
+def _(folder):
+    patch(folder / IMAGE, 80, struct.pack("<3f", 0, 0, 0))
+    patch(folder / IMAGE, 252, struct.pack("<2h", 0, 0))  # neither qform nor sform
+
+
 @fault("no voxel size")
 def _(folder):
     (folder / IMAGE).unlink()
@@ -294,6 +310,30 @@ def _(folder):
 @fault("two files of one name")
 def _(folder):
     itk(folder / "images/bad.nrrd", image_array())
+
+
+@fault("a link to itself")
+def _(folder):
+    (folder / IMAGE).unlink()
+    (folder / IMAGE).symlink_to(folder / IMAGE)
+
+
+@fault("a line break in a name")
+def _(folder):
+    (folder / MASK).unlink()
+    (folder / IMAGE).rename(folder / "images/bad\n.nii.gz")
+
+
+@fault("a name that is no UTF-8")
+def _(folder):
+    (folder / MASK).unlink()
+    (folder / IMAGE).rename(os.fsdecode(os.fsencode(folder) + b"/images/bad\xff.nii.gz"))
+
+
+@fault("a folder in place of an image")
+def _(folder):
+    (folder / IMAGE).unlink()
+    (folder / "images/bad").mkdir()
 
 
 ARCHIVES = {}
@@ -460,6 +500,165 @@ def test_a_full_disk_is_named_and_the_import_goes_on_later(tmp_path, monkeypatch
     before = (tmp_path / "out/imagesTr/a.nii.gz").stat().st_mtime_ns
     assert sorted(import_pairs(tmp_path, tmp_path / "out")["cases"]) == ["a", "b", "c"]
     assert (tmp_path / "out/imagesTr/a.nii.gz").stat().st_mtime_ns == before
+
+
+def test_the_second_file_of_a_case_that_fails_takes_the_first_with_it(tmp_path, monkeypatch):
+    """And the same command goes on, though nothing was written yet when the disk was full."""
+    pair(tmp_path, "a")
+
+    def full(path, array, affine, write=files.write_nifti):
+        if path.parent.name == "labelsTr":
+            with files.atomic(path):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, array, affine)
+
+    monkeypatch.setattr("shapeloss.sources.layout.write_nifti", full)
+    with pytest.raises(ImportProblems) as caught:
+        import_pairs(tmp_path, tmp_path / "out")
+    assert_promised(caught.value.problems, "a full disk", "out/labelsTr/a.nii.gz")
+    assert not list((tmp_path / "out").rglob("*.nii.gz"))
+    monkeypatch.undo()
+    assert sorted(import_pairs(tmp_path, tmp_path / "out")["cases"]) == ["a"]
+
+
+def test_what_a_killed_import_left_is_swept(tmp_path):
+    pair(tmp_path, "a")
+    import_pairs(tmp_path, tmp_path / "out")
+    for left in (tmp_path / "out/.partial-x.json", tmp_path / "out/imagesTr/.partial-y.nii.gz"):
+        left.write_bytes(b"half")
+    import_pairs(tmp_path, tmp_path / "out")
+    assert_nothing_half_written(tmp_path)
+
+
+def test_whatever_one_case_raises_the_others_are_imported(tmp_path):
+    pair(tmp_path, "sound")
+
+    def broken():
+        raise RuntimeError("what no one\nthought of")
+
+    entries, _ = pair_entries(tmp_path / "images", tmp_path / "labels")
+    with pytest.raises(ImportProblems) as caught:
+        write_cases(
+            tmp_path / "out", {"bad": Entry("k", broken), **entries}, LABELS, folder_source(tmp_path), progress=False
+        )
+    (line,) = caught.value.problems
+    assert line.startswith("case bad: it cannot be imported (RuntimeError: what no one")
+    assert "\n" not in line
+    assert imported(tmp_path / "out") == ["sound"]
+
+
+def test_a_disk_that_fails_is_named_with_a_remedy_that_helps(tmp_path, monkeypatch):
+    output = tmp_path / "out"
+    at_output = files.explain(OSError(errno.ENOSPC, "full"), output)
+    assert f"the disk is full at {output}; free space" in at_output
+    read_only = files.explain(OSError(errno.EROFS, "Read-only file system", str(output)), output)
+    assert "choose a folder on another disk" in read_only
+    assert "same command again" not in read_only
+    scratch = tmp_path / "scratch"
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+
+    class Full(io.BytesIO):
+        def read(self, size=-1):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    member = Member("a.zip", "a.nii.gz", 10, "key", lambda: Full(b"x"))
+    with pytest.raises(OSError, match="No space") as caught:
+        member.extract(scratch / "i" / "a.nii.gz")
+    assert f"the disk is full at {scratch}; free space there, or set TMPDIR" in files.explain(caught.value, output)
+
+
+def test_a_metaimage_with_fields_of_nifti_is_sound(tmp_path):
+    source = nifti(tmp_path / "x.nii.gz", image_array())
+    SimpleITK.WriteImage(SimpleITK.ReadImage(str(source)), str(tmp_path / "k.mhd"))
+    assert "pixdim[1] = " in (tmp_path / "k.mhd").read_text(encoding="latin-1")
+    assert np.array_equal(read_volume(tmp_path / "k.mhd").array, image_array())
+
+
+def test_a_label_that_nobody_declared_is_a_fault_unless_labels_were_chosen(tmp_path):
+    for name in ("a", "b"):
+        nifti(tmp_path / f"data/imagesTr/{name}.nii.gz", image_array())
+        nifti(tmp_path / f"data/labelsTr/{name}.nii.gz", mask_array() if name == "a" else mask_array() * np.uint8(2))
+    nifti(tmp_path / "data/imagesTr/alone_0000.nii.gz", image_array())
+    described = {"labels": {"0": "background", "1": "femur", "2": "meniscus", "3": "tibia"}}
+    (tmp_path / "data/dataset.json").write_text(json.dumps(described))
+    entries, own, problems = folder_entries(tmp_path / "data")
+    source = folder_source(tmp_path / "data")
+    with pytest.raises(ImportProblems) as caught:
+        write_cases(tmp_path / "out", entries, choose_labels("", "", None, own), source, problems, progress=False)
+    lines = "\n".join(caught.value.problems)
+    assert len(caught.value.problems) == 2
+    assert "alone_0000.nii.gz: has no label map in" in lines
+    assert "has label(s) 6 outside the declared 0 background, 1 femur" in lines
+    chosen = choose_labels("2:meniscus", "6:2", None, own)
+    with pytest.raises(ImportProblems, match="none of the labels 2 meniscus occurs, only 0, 1, 3"):
+        write_cases(tmp_path / "other", entries, chosen, source, progress=False)
+    assert imported(tmp_path / "other") == ["b"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 300) | st.floats() | st.text(max_size=5) | st.just("\udcff"),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["image", "label", "side", "key", "name", "0", "a", "cases", "image_sha256"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    labels=st.one_of(st.just({"0": "background", "1": "femur"}), JSON),
+    training=st.one_of(st.lists(st.fixed_dictionaries({"image": st.text(), "label": st.text()}), max_size=2), JSON),
+    cases=JSON,
+    whole=st.one_of(st.none(), st.none(), JSON),
+)
+def test_no_json_is_answered_by_anything_but_a_message(labels, training, cases, whole):
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "data"
+        folder.mkdir()
+        described = {"labels": labels, "training": training} if whole is None else whole
+        (folder / "dataset.json").write_text(json.dumps(described))
+        record = {"source": {"name": "x"}, "options": "", "labels": {"1": "femur"}, "cases": cases}
+        (folder / "import.json").write_text(json.dumps(record if whole is None else whole))
+        for read in (
+            lambda: write_cases(place / Path("out"), *folder_entries(folder)[:2], folder_source(folder), (), False),
+            lambda: [check_case(folder, name, *pair, {1: "femur"}) for name, pair in find_cases(folder)[1].items()],
+            lambda: read_sides(folder),
+            lambda: write_cases(folder, {}, LABELS, folder_source(folder), progress=False),
+        ):
+            try:
+                read()
+            except (DatasetError, ImportProblems) as error:
+                assert len(str(error).splitlines()) == 1 + len(error.problems)  # noqa: PT017 - a sound outcome
+            except ValueError as error:
+                assert "import into a new folder" in str(error)  # noqa: PT017
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=6),
+    keep=st.one_of(st.none(), st.floats(0, 1)),
+    noise=st.one_of(st.none(), st.none(), st.binary(max_size=200)),
+)
+def test_no_zip_is_answered_by_anything_but_a_message(flips, keep, noise):
+    sound = io.BytesIO()
+    with zipfile.ZipFile(sound, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("imagesTr/a.nii.gz", b"abc" * 30)
+    content = bytearray(sound.getvalue() if noise is None else noise + sound.getvalue()[-60:])
+    for position, value in flips:
+        content[position % len(content)] = value
+    content = content[: None if keep is None else int(keep * len(content))]
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            for number, member in enumerate(read_zip(io.BytesIO(content), "a.zip").values()):
+                member.extract(Path(place) / str(number))
+        except VolumeError as error:
+            assert str(error).startswith("a.zip: ")  # noqa: PT017 - a message is one of two sound outcomes
+        assert not list(Path(place).glob(".partial*"))
 
 
 def test_the_page_lists_these_faults_and_no_others():

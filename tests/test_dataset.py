@@ -248,6 +248,41 @@ def test_maps_are_computed_once_per_content(folder):
     assert len(calls) == 4
 
 
+@pytest.mark.parametrize(
+    ("training", "line"),
+    [
+        ([{"image": 1, "label": 2}], "entry 1 of 'training' is {'image': 1, 'label': 2}; write it as"),
+        ([{"image": "a\0.nii.gz", "label": "a.nii.gz"}], "a.nii.gz: has a line break, or what is no letter"),
+        ([{"image": "a.nii.gz", "label": f"{'a' * 300}.nii.gz"}], "has too long a name"),
+        (
+            [{"image": f"{x}/a.nii.gz", "label": f"{x}l/a.nii.gz"} for x in "xy"],
+            "yl/a.nii.gz: is a second label map of case a, beside xl/a.nii.gz; remove one",
+        ),
+    ],
+)
+def test_entries_that_name_no_case(folder, training, line):
+    description = {"labels": {"0": "background", "1": "femur"}, "training": training}
+    (folder / "dataset.json").write_text(json.dumps(description))
+    (problem,) = problems_of(folder)
+    assert line in problem
+
+
+def test_images_in_another_format_and_without_a_label(folder):
+    import SimpleITK
+
+    (folder / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "femur": 1, "tibia": 2}}))
+    image = folder / "imagesTr/case_1.nii.gz"
+    SimpleITK.WriteImage(SimpleITK.ReadImage(str(image)), str(folder / "imagesTr/case_1_0000.nrrd"))
+    image.unlink()
+    assert find_cases(folder)[1]["case_1"] == ("imagesTr/case_1_0000.nrrd", "labelsTr/case_1.nii.gz")
+    prepare(experiment(), folder, folder / "cases.json").load("case_1")
+    (folder / "cases.json").unlink()
+    (folder / "labelsTr/case_3.nii.gz").unlink()
+    assert any("imagesTr/case_3.nii.gz: has no label map in" in problem for problem in problems_of(folder))
+    (folder / "labelsTr/case_0.nrrd").touch()
+    assert "case_0.nrrd: is a second label map of case case_0" in "".join(problems_of(folder))
+
+
 def test_normalisation():
     image = np.random.default_rng(0).gamma(2.0, 100.0, (9, 9, 9)).astype(np.float32)
     assert np.allclose([normalise(image, "zscore").mean(), normalise(image, "zscore").std()], [0, 1], atol=1e-5)

@@ -1,7 +1,9 @@
 """Prediction and post-processing."""
 
 import dataclasses
+import errno
 import json
+import os
 import shutil
 
 import nibabel
@@ -11,12 +13,14 @@ import SimpleITK
 import torch
 from torch import nn
 
-from shapeloss.dataset import prepare
+from shapeloss.dataset import prepare, write_labels_as
 from shapeloss.experiment import Postprocessing
 from shapeloss.inference import load_run, postprocess, predict_files, predict_labels
+from shapeloss.sources.folders import folder_source, pair_entries
+from shapeloss.sources.layout import Labels, write_cases
 from shapeloss.training import train
 from shapeloss.vnet import VNet, VNetOptions
-from shapeloss.volumes import read_labels, read_volume
+from shapeloss.volumes import grid_difference, read_labels, read_volume
 
 
 def test_closing_fills_a_gap_and_the_largest_component_stays():
@@ -170,3 +174,50 @@ def test_faults_of_the_images_are_explained(run_folder, tmp_path):
         predict_files(run, tmp_path / "nowhere", tmp_path)
     with pytest.raises(ValueError, match="holds no image that can be read"):
         predict_files(run, tmp_path, tmp_path / "out")
+
+
+def test_each_image_that_gives_none_has_a_line_and_the_others_go_on(run_folder, tmp_path, monkeypatch):
+    folder, manifest = run_folder
+    original = manifest.folder / f"imagesTr/{manifest.names('test')[0]}.nii.gz"
+    (tmp_path / "in").mkdir()
+    for name in ("a", "a_0000", "full", "sound"):
+        shutil.copy(original, tmp_path / f"in/{name}.nii.gz")
+    scan = read_volume(original)
+    constant = nibabel.Nifti1Image(np.full(scan.array.shape, 3, np.int16), scan.affine)
+    nibabel.save(constant, tmp_path / "in/constant.nii.gz")
+
+    def write(path, *arguments):
+        if path.name == "full.nii.gz":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write_labels_as(path, *arguments)
+
+    monkeypatch.setattr("shapeloss.inference.write_labels_as", write)
+    written, problems = predict_files(load_run(folder), tmp_path / "in", tmp_path / "out", progress=False)
+    assert [path.name for path in written] == ["sound.nii.gz"]
+    assert len(problems) == 3
+    text = "\n".join(problems)
+    assert "a_0000.nii.gz: is a second image of case a, beside a.nii.gz; remove one" in text
+    assert "constant.nii.gz: every voxel of the image has the value 3; is it the right file?" in text
+    assert f"full.nii.gz: the disk is full at {tmp_path / 'out/full.nii.gz'}; free space" in text
+
+
+def test_from_files_of_other_formats_to_a_prediction_on_their_grid(run_folder, tmp_path):
+    folder, manifest = run_folder
+    name = manifest.names("test")[0]
+    affine = read_volume(manifest.folder / f"imagesTr/{name}.nii.gz").affine
+    turn = np.eye(4)
+    turn[:3, :3] = [[0.8, 0.6, 0], [-0.6, 0.8, 0], [0, 0, 1]]
+    for kind, ending in (("images", ".mha"), ("labels", ".nrrd")):
+        (tmp_path / kind).mkdir()
+        array = read_volume(manifest.folder / f"{kind}Tr/{name}.nii.gz").array
+        nibabel.save(nibabel.Nifti1Image(array, turn @ affine), tmp_path / "turned.nii.gz")
+        SimpleITK.WriteImage(SimpleITK.ReadImage(str(tmp_path / "turned.nii.gz")), str(tmp_path / f"{kind}/k{ending}"))
+    found, problems = pair_entries(tmp_path / "images", tmp_path / "labels")
+    source = folder_source(tmp_path)
+    record = write_cases(tmp_path / "set", found, Labels(manifest.classes), source, problems, progress=False)
+    assert list(record["cases"]) == ["k"]
+    written, problems = predict_files(load_run(folder), tmp_path / "set/imagesTr", tmp_path / "out", progress=False)
+    assert not problems
+    original = read_volume(tmp_path / "images/k.mha")
+    assert not grid_difference(read_labels(written[0]), original)
+    assert not grid_difference(read_labels(tmp_path / "labels/k.nrrd"), original)

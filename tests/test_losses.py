@@ -269,6 +269,31 @@ def test_reductions_to_cross_entropy():
     )
 
 
+def test_labels_as_monai_loads_them():
+    logits, target, spacing = case(3, (1, 4, 5, 6))
+    loss = DistancePenalizedCELoss(spacing=spacing)
+    torch.testing.assert_close(loss(logits, target[:, None].float()), loss(logits, target))
+
+
+def test_options_have_their_effect():
+    logits, target, spacing = case(3, (1, 4, 5, 6), dtype=torch.float64)
+    p, g = logits.softmax(1).numpy()[0], target.numpy()[0]
+    d = [
+        (border_distance(g == k, spacing), border_distance(p[k] > 0.5, spacing), (p[k] - (g == k)) ** 2) for k in (1, 2)
+    ]
+    for alpha in (1.0, 3.0):
+        value = HausdorffDTLoss(3, spacing, alpha=alpha, dice=False)(logits, target)
+        expected = np.mean([error * (true**alpha + found**alpha) for true, found, error in d])
+        assert float(value) == pytest.approx(expected, rel=1e-5)
+    both = [SignedDistanceLoss(3, spacing, product=weight)(logits, target) for weight in (0.0, 1.0, 2.0)]
+    assert float(both[2] - both[0]) == pytest.approx(2 * float(both[1] - both[0]))
+    assert float(both[1] - both[0]) != 0
+    for loss in (DiceCELoss, DiceDistancePenalizedCELoss):
+        place = {} if loss is DiceCELoss else {"spacing": spacing}
+        ce, dice = (loss(**place, ce_weight=a, dice_weight=b)(logits, target) for a, b in ((1, 0), (0, 1)))
+        torch.testing.assert_close(loss(**place, ce_weight=3, dice_weight=0.5)(logits, target), 3 * ce + dice / 2)
+
+
 def test_hinge_equals_the_plain_penalty_up_to_a_constant_above_the_largest_entropy():
     logits, target, _ = case(4, (2, 4, 5))
     threshold = np.log(4)  # no entropy is above it
@@ -568,7 +593,7 @@ def test_signed_distance_loss_is_lowest_at_the_signed_distance_itself():
         (torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 4).long(), "at least 2 classes"),
         (torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 5).long(), r"shape \(1, 4, 4\).*got \(1, 4, 5\)"),
         (torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4).long(), "argmax"),
-        (torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4), "integer labels, got torch.float32"),
+        (torch.zeros(1, 2, 4, 4), torch.full((1, 4, 4), 0.5), "integer labels, got torch.float32 that are no whole"),
         (torch.zeros(1, 2, 4, 4), torch.full((1, 4, 4), 2), "0 to 1 for 2 classes, got 2 to 2"),
         (torch.zeros(1, 2, 4, 4), torch.full((1, 4, 4), -1), "0 to 1 for 2 classes, got -1 to -1"),
     ],

@@ -810,3 +810,13 @@ def test_what_a_case_refuses(change, message):
 def test_what_a_metric_refuses(function, message):
     with pytest.raises(ValueError, match=message):
         function(measure(BOX, OFF))
+
+
+def test_errors_of_volume_do_not_cancel_in_the_mean():
+    truth, prediction = np.zeros((2, 4, 6, 6), np.uint8)
+    truth[1, 1:3, 1:3], truth[1, 1:3, 4] = 1, 2
+    prediction[1:3, 1:3, 1:3] = 1  # twice as large, and the other structure is missed
+    names = ["volume_error_percent", "volume_error_mm3"]
+    first, second, mean, _ = m.score_case(truth, prediction, SPACING, {1: "a", 2: "b"}, metrics=names)
+    assert (first[names[0]], second[names[0]], mean[names[0]]) == (100, -100, 100)
+    assert mean[names[1]] == pytest.approx((first[names[1]] - second[names[1]]) / 2)

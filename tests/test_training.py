@@ -13,7 +13,8 @@ from shapeloss import training
 from shapeloss.dataset import Case
 from shapeloss.distance import boundary_distance
 from shapeloss.experiment import Training
-from shapeloss.training import augment, case_of_step, learning_rate, rotate_in_plane, train
+from shapeloss.losses import DistancePenalizedCELoss
+from shapeloss.training import augment, case_of_step, learning_rate, rotate_in_plane, train, truth_map
 
 SPACING = (4.0, 1.0, 2.0)
 
@@ -240,3 +241,18 @@ def test_checkpointing_and_patches_train(tiny_experiment, tiny_manifest, tmp_pat
     run = tiny_experiment.model_copy(update={"training": values})
     history = train(run, tiny_manifest, "dpce", 0, tmp_path, tmp_path / "maps")
     assert np.isfinite(history.train_loss).all()
+
+
+class Mine(DistancePenalizedCELoss):
+    """A loss of one's own with the options of a built-in one, and another map."""
+
+    def compute_map(self, labels, spacing):
+        return np.full(labels.shape, 7, np.float32)
+
+
+def test_a_loss_of_ones_own_does_not_get_the_map_of_another(tmp_path):
+    labels = np.zeros((4, 5, 6), np.uint8)
+    labels[1:3, 1:4, 2:5] = 1
+    case = Case("a", np.zeros(labels.shape, np.float32), labels, (1.0, 1.0, 1.0), np.eye(4))
+    assert float(truth_map(DistancePenalizedCELoss(), case, tmp_path).max()) == 1
+    assert float(truth_map(Mine(), case, tmp_path).max()) == 7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import struct
 import tarfile
@@ -49,7 +50,7 @@ class Member:
         try:
             with self.open() as stream, atomic(target) as temporary, open(temporary, "wb") as handle:
                 shutil.copyfileobj(stream, handle, 1 << 20)
-        except _DAMAGE as error:
+        except (*_DAMAGE, OverflowError, LookupError) as error:
             raise VolumeError(
                 f"{self.archive}: its entry {self.name} is damaged ({error}); download the archive again"
             ) from error
@@ -64,8 +65,12 @@ def read_zip(file: Path | IO[bytes], name: str) -> dict[str, Member]:
     try:
         archive = zipfile.ZipFile(file)
         infos = archive.infolist()
-    except (*_DAMAGE, NotImplementedError, OverflowError) as error:
+    except (*_DAMAGE, OverflowError, LookupError) as error:
         raise VolumeError(f"{name}: is no sound zip archive ({error}); download it again") from error
+    except OSError as error:  # positions before the file's start
+        if error.errno != errno.EINVAL:
+            raise
+        raise VolumeError(f"{name}: is no sound zip archive ({error.strerror}); download it again") from error
     members = {}
     for info in infos:
         _refuse_escape(name, info.filename, link=(info.external_attr >> 16) & 0o170000 == 0o120000)

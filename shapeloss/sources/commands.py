@@ -146,7 +146,8 @@ def choose_labels(labels: str, remap: str, section: DataSource | None, default: 
     if not names and default is None:
         raise ValueError("name the structures to keep, such as --labels 1:femur,3:tibia")
     merge = parse_remap(remap) if remap else section.remap if section else {}
-    return Labels(names or (default.names if default else {}), merge or (default.merge if default else {}))
+    complete = not names and default is not None and default.complete
+    return Labels(names or (default.names if default else {}), merge or (default.merge if default else {}), complete)
 
 
 def accept_licence(output: Path, source: Source, labels: Labels, accepted: bool) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from shapeloss.dataset import find_cases
+from shapeloss.dataset import find_cases, unlabelled
 from shapeloss.sources.layout import Entry, Labels, Source, pair_entry
-from shapeloss.volumes import find_volumes, volume_ending, volume_name
+from shapeloss.volumes import find_volumes, link_fault, one_line, volume_ending, volume_name
 
 UNKNOWN = "unknown"
 
@@ -21,14 +21,13 @@ def folder_entries(folder: Path) -> tuple[dict[str, Entry], Labels, list[str]]:
         DatasetError: the folder is not in such a layout.
     """
     classes, files = find_cases(folder)
-    entries, problems = {}, []
-    root = folder.resolve()
+    entries, problems = {}, unlabelled(folder, files)
     for name, pair in files.items():
         image, label = (folder / path for path in pair)
         faults = []
         for path in (image, label):
-            if not path.resolve().is_relative_to(root):
-                faults.append(f"{path}: leads out of {folder}; put the file itself there")
+            if fault := link_fault(path, folder):
+                faults.append(f"{path}: {fault.removeprefix('is a link that ')}")
             elif not path.is_file():
                 faults.append(f"{path}: is missing; add it, or take case {name} out")
         second = image.with_name(f"{name}_0001{volume_ending(image)}")
@@ -37,7 +36,7 @@ def folder_entries(folder: Path) -> tuple[dict[str, Entry], Labels, list[str]]:
         problems += faults
         if not faults:
             entries[name] = pair_entry(image, label)
-    return entries, Labels(classes), problems
+    return entries, Labels(classes, complete=True), problems
 
 
 def pair_entries(images: Path, labels: Path) -> tuple[dict[str, Entry], list[str]]:
@@ -50,7 +49,8 @@ def pair_entries(images: Path, labels: Path) -> tuple[dict[str, Entry], list[str
         volumes, faults = find_volumes(folder)
         problems += faults
         found.append(volumes)
-        there.append({volume_name(path) for path in folder.iterdir()})  # the refused ones too
+        files = [path for path in folder.iterdir() if volume_ending(path) and not path.is_dir()]
+        there.append({volume_name(path) for path in files})  # the refused ones too
     pictures, masks = found
     # the bare name first: cases may themselves be numbered case_0000, case_0001
     partner = {name: name if name in pictures else f"{name}_0000" for name in masks}
@@ -77,20 +77,20 @@ def folder_source(folder: Path, licence: str = "") -> Source:
     """What is known of a data set that lies on disk: its folder's name, not its path, and what `dataset.json` says."""
     try:
         values = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         values = {}
     values = values if isinstance(values, dict) else {}
     channels = values.get("modality") or values.get("channel_names")
     modality = channels.get("0") if isinstance(channels, dict) else None
     return Source(
-        folder.resolve().name,
+        one_line(folder.resolve().name),
         _text(values, "release") or UNKNOWN,
         licence or _text(values, "licence") or _text(values, "license") or UNKNOWN,
         _text(values, "reference"),
-        str(modality or UNKNOWN),
+        one_line(str(modality or UNKNOWN)),
     )
 
 
 def _text(values: Mapping[str, Any], key: str) -> str:
     value = values.get(key)
-    return str(value) if isinstance(value, (str, int, float)) else ""
+    return one_line(str(value)) if isinstance(value, (str, int, float)) else ""

@@ -8,11 +8,10 @@ end, so that half an import is no data set.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,26 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from shapeloss.dataset import IMPORT_RECORD as RECORD
-from shapeloss.files import content_hash, file_hash, write_nifti, write_text
-from shapeloss.volumes import Volume, VolumeError, grid_difference, read_labels, read_volume, volume_files
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+from shapeloss.files import FULL, content_hash, explain, file_hash, sweep, write_nifti, write_text
+from shapeloss.volumes import (
+    Volume,
+    VolumeError,
+    grid_difference,
+    image_fault,
+    name_fault,
+    one_line,
+    read_labels,
+    read_volume,
+    volume_files,
+)
 
 
 class ImportProblems(ValueError):
     """What was wrong with an import; the message lists every problem. Sound cases were written."""
 
     def __init__(self, output: Path, problems: Sequence[str], written: int) -> None:
-        self.problems = list(problems)
-        lines = "".join(f"\n  - {problem}" for problem in problems)
+        self.problems = [one_line(problem) for problem in problems]
+        lines = "".join(f"\n  - {problem}" for problem in self.problems)
         super().__init__(f"{len(problems)} problem(s); {output} holds the {written} sound case(s){lines}")
 
 
@@ -56,6 +63,8 @@ class Labels:
     """Label, after merging → name of the structure."""
     merge: Mapping[int, int] = field(default_factory=dict)
     """Old label → new label, applied first; other labels stay."""
+    complete: bool = False
+    """These are all the labels that a source declares, so that another one is a fault; False: they were chosen."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.names) <= 255:
@@ -75,6 +84,11 @@ class Labels:
             if number := order.get(self.merge.get(label, label)):
                 new[labels == label] = number
         return new
+
+    def strange(self, labels: np.ndarray) -> list[int]:
+        """Labels of the source that are, after merging, neither background nor a structure."""
+        known = {0, *self.names}
+        return [label for label in np.unique(labels).tolist() if self.merge.get(label, label) not in known]
 
 
 @dataclass(frozen=True)
@@ -144,10 +158,17 @@ def open_record(output: Path, source: Source, labels: Labels) -> dict[str, Any]:
         return fresh
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(record, ensure_ascii=False, allow_nan=False).encode()  # can it be written again?
+        for case in record["cases"].values():
+            kinds = ["image", "label"] if "label" in case else ["image"]
+            if not all(isinstance(case[key], str) for kind in kinds for key in ("key", kind, f"{kind}_sha256")):
+                raise TypeError("paths and hashes are texts")
+            if any(name_fault(case[kind]) for kind in kinds):
+                raise ValueError("no file can have this name")
         same = record["source"]["name"] == source.name and record["options"] == fresh["options"]
         empty = not record["cases"].items()
         structures = ", ".join(record["labels"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is no record of an import; import into a new folder") from error
     if not same and not empty:
         raise ValueError(
@@ -185,6 +206,7 @@ def write_cases(
     output = Path(output)
     record = open_record(output, source, labels)
     found = list(problems)
+    sweep(output)
     for name, entry in tqdm(entries.items(), desc="import", unit="case", disable=not progress):
         if _is_there(output, record["cases"].get(name), entry.key):
             continue
@@ -195,6 +217,8 @@ def write_cases(
             if problem := _fault(name, raw, mask, labels):
                 found.append(problem)
                 continue
+            if not (output / RECORD).is_file():  # first of all, or what a crash leaves would be a foreign folder
+                _keep_json(output / RECORD, record)
             record["cases"][name] = {"key": entry.key} | _write(output, name, raw, mask, labels)
             record["cases"] = dict(sorted(record["cases"].items()))
             _keep_json(output / RECORD, record)
@@ -203,9 +227,12 @@ def write_cases(
         except MemoryError:
             found.append(f"case {name}: there is not enough memory to read it; close other programs")
         except OSError as error:
-            found.append(f"case {name}: {_explain(error, output)}")
-            if isinstance(error, ConnectionError) or error.errno in _FULL:
+            found.append(f"case {name}: {explain(error, output)}")
+            if isinstance(error, ConnectionError) or error.errno in FULL:
                 break
+        except Exception as error:  # whatever a library raises for one case costs no other case
+            reason = f"{type(error).__name__}: {error}"[:200]
+            found.append(f"case {name}: it cannot be imported ({reason}); leave it out, or report this line")
     try:
         if record["cases"]:
             _keep_json(output / RECORD, record)
@@ -214,19 +241,10 @@ def write_cases(
             _keep_json(output / RECORD, record)
             (output / "dataset.json").unlink(missing_ok=True)
     except OSError as error:
-        found.append(_explain(error, output))
+        found.append(explain(error, output))
     if found:
         raise ImportProblems(output, list(dict.fromkeys(found)), len(record["cases"]))
     return record
-
-
-def _explain(error: OSError, output: Path) -> str:
-    place = error.filename or output
-    if error.errno in _FULL:
-        return f"the disk is full at {place}; free space and run the same command again, which goes on from there"
-    if isinstance(error, PermissionError):
-        return f"{place}: may not be written or read ({error.strerror}); change its permissions"
-    return f"{error}; run the same command again, which goes on from there"
 
 
 def _keep_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -256,13 +274,14 @@ def _is_there(output: Path, entry: Mapping[str, Any] | None, key: str) -> bool:
 def _fault(name: str, raw: RawCase, mask: np.ndarray | None, labels: Labels) -> str:
     files = list(raw.inputs)
     case = f"case {name} ({' and '.join(files if len(files) <= 2 else [files[0], f'{len(files) - 1} more files'])})"
-    low, high = float(raw.image.array.min()), float(raw.image.array.max())
     if raw.labels and (difference := grid_difference(raw.labels, raw.image)):
         return f"{case}: the labels are not on the image's grid: {difference}; resample the labels"
-    if low == high:
-        return f"{case}: every voxel of the image has the value {low:g}; is it the right file?"
-    if max(-low, high) > float(np.finfo(np.float32).max):
-        return f"{case}: its image has values up to {max(-low, high):g}, beyond float32; rescale it"
+    if fault := image_fault(raw.image.array):
+        return f"{case}: {fault}"
+    if raw.labels and labels.complete and (strange := labels.strange(raw.labels.array)):
+        declared = ", ".join(f"{label} {structure}" for label, structure in labels.names.items())
+        shown = ", ".join(map(str, strange[:5]))
+        return f"{case}: has label(s) {shown} outside the declared 0 background, {declared}; choose by --labels"
     if raw.labels and mask is not None and not mask.any():
         wanted = ", ".join(f"{label} {structure}" for label, structure in labels.names.items())
         values = ", ".join(map(str, np.unique(raw.labels.array)[:8].tolist()))
@@ -277,9 +296,15 @@ def _write(output: Path, name: str, raw: RawCase, mask: np.ndarray | None, label
     part = "Ts" if mask is None else "Tr"
     arrays = {"image": image} if mask is None else {"image": image, "label": mask}
     paths = {kind: f"{kind}s{part}/{name}.nii.gz" for kind in arrays}
-    for kind, path in paths.items():
-        with _naming(output / path):
-            write_nifti(output / path, arrays[kind], raw.image.affine)
+    try:
+        for kind, path in paths.items():
+            with _naming(output / path):
+                write_nifti(output / path, arrays[kind], raw.image.affine)
+    except BaseException:  # an image without its labels is half a case
+        for path in paths.values():
+            with suppress(OSError):
+                (output / path).unlink()
+        raise
     facts: dict[str, Any] = {
         **paths,
         **{f"{kind}_sha256": file_hash(output / path) for kind, path in paths.items()},

@@ -132,10 +132,8 @@ def _download(path: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             url = hf_hub_url(REPOSITORY, path.name, repo_type="dataset", revision=REVISION)
             with open(partial, "ab") as file:
-                http_get(
-                    url, file, resume_size=file.tell(), headers=build_hf_headers(), expected_size=getattr(info, "size", None),
-                    displayed_filename=path.name,
-                )  # fmt: skip
+                size, start = getattr(info, "size", None), file.tell()
+                http_get(url, file, resume_size=start, headers=build_hf_headers(), expected_size=size)
     if file_hash(fetched) != expected:
         raise VolumeError(f"{fetched}: its SHA-256 is not {expected}, that of {SOURCE.url}; delete it and try again")
     fetched.replace(path)
