@@ -114,7 +114,7 @@ def read_slice(path: Path) -> Slice:
 
 
 def _whole(text: str) -> int:
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isdecimal() and len(text) < 7 else 0
 
 
 def check_slices(slices: Sequence[Slice]) -> list[str]:
