@@ -257,7 +257,10 @@ def _entry(knee: Knee, slices: Sequence[Slice], mask: Path | None) -> Entry:
         labels = _on_grid(read_labels(mask), image) if mask else None
         # names of files and folders may hold names of people, and dates
         inputs = {f"slice {k:03d}": file_hash(item.path) for k, item in enumerate(ordered, 1)}
-        inputs |= {f"label map{volume_ending(path) or ', data'}": file_hash(path) for path in (volume_files(mask) if mask else [])}
+        inputs |= {
+            f"label map{volume_ending(path) or ', data'}": file_hash(path)
+            for path in (volume_files(mask) if mask else [])
+        }
         facts = {"participant": knee.participant, "visit": knee.visit, "side": knee.side.lower()}
         return RawCase(image, labels, inputs, facts)
 
