@@ -2,7 +2,8 @@
 
 On the machine that made the committed table the numbers are the same bit for bit. Another processor rounds otherwise
 (bfloat16 or float32, other vector units), training amplifies the difference, and the run ends like one with another
-seed; so a mean may differ by TOLERANCE there before it is worth a question.
+seed; so a mean may differ by TOLERANCE there before it is worth a question. Between the first two processors that were
+compared, boundary Dice differed by up to 0.042 (of pcol) and Dice by up to 0.010.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
-TOLERANCE = {"boundary_dice_in_plane": 0.03, "dice": 0.02}
+TOLERANCE = {"boundary_dice_in_plane": 0.05, "dice": 0.02}
 """Largest difference of a loss's mean that another machine explains."""
 METRICS = tuple(TOLERANCE)
 
