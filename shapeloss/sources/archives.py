@@ -76,6 +76,8 @@ def read_zip(file: Path | IO[bytes], name: str) -> dict[str, Member]:
         _refuse_escape(name, info.filename, link=(info.external_attr >> 16) & 0o170000 == 0o120000)
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise VolumeError(f"{name}: its entry {info.filename} is packed in an unusual way; pack it with deflate")
+        if not info.filename:
+            raise VolumeError(f"{name}: has an entry without a name; download it again")
         if not info.is_dir():
             key = f"{info.filename} {info.CRC:08x} {info.file_size}"
             members[info.filename] = Member(
