@@ -1,6 +1,7 @@
 """Shared by the tests: one tiny data set and one tiny experiment."""
 
 import json
+import locale
 import os
 
 import pytest
@@ -40,3 +41,13 @@ def tiny_manifest(tiny_experiment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("knees")
     write_dataset(folder / "data", 4, PhantomOptions(**{k: tuple(v) for k, v in TINY.items()}))
     return prepare(tiny_experiment, folder / "data", folder / "cases.json")
+
+
+CHARACTERS = locale.setlocale(locale.LC_CTYPE)
+
+
+@pytest.fixture(autouse=True)
+def _characters():
+    """SimpleITK's reader of DICOM sets the process's locale to C, in which files are ASCII by default."""
+    yield
+    locale.setlocale(locale.LC_CTYPE, CHARACTERS)

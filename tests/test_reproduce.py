@@ -193,9 +193,9 @@ def test_what_changes_is_made_again_and_nothing_else(whole):
     }
     for name, rules in changes.items():
         text = (tree.folder / name).read_text(encoding="utf-8")
-        (tree.folder / name).write_text(text + "\n# changed\n")
+        (tree.folder / name).write_text(text + "\n# changed\n", encoding="utf-8")
         assert tree.to_do() == rules, name
-        (tree.folder / name).write_text(text)
+        (tree.folder / name).write_text(text, encoding="utf-8")
     profile = tree.folder / "reproduce/profiles/smoke.yaml"
     text = profile.read_text(encoding="utf-8")
     profile.write_text(text.replace("steps: 20", "steps: 21"))
@@ -252,7 +252,7 @@ def test_a_data_set_with_faults_stops_before_training(whole, tmp_path):
     command += ["--results", str(tmp_path / "results"), "--figures", str(tmp_path / "figures")]
     done = subprocess.run(command, env=tree.environment, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode != 0
-    assert "imagesTr/knee_002.nii.gz: cannot be read as NIfTI" in done.stderr
+    assert "imagesTr/knee_002.nii.gz: is no sound NIfTI file" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "results" / "runs").exists()
 
