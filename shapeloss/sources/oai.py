@@ -20,7 +20,15 @@ from tqdm.auto import tqdm
 from shapeloss.files import file_hash
 from shapeloss.sources.dicom import Slice, check_slices, is_dicom, read_slice, read_stack
 from shapeloss.sources.layout import Entry, Labels, RawCase, Source, file_key
-from shapeloss.volumes import Volume, VolumeError, grid_difference, read_labels, volume_ending, volume_files
+from shapeloss.volumes import (
+    Volume,
+    VolumeError,
+    grid_difference,
+    link_fault,
+    read_labels,
+    volume_ending,
+    volume_files,
+)
 
 SOURCE = Source("OAI", "own access", "OAI data use agreement (NIMH Data Archive)", "https://nda.nih.gov/oai")
 LABELS = Labels({1: "femur", 3: "tibia", 5: "patella"}, {7: 1, 8: 3, 9: 5})
@@ -157,8 +165,8 @@ def _find_series(
         for path in sorted(folder.iterdir()):
             if path.name.startswith(".") or path.is_dir():
                 continue
-            if not path.resolve().is_relative_to(tree.resolve()):
-                faults.append(f"{path}: is a link that leads out of {tree}; put the file itself there")
+            if fault := link_fault(path, tree):
+                faults.append(f"{path}: {fault}")
             elif not path.stat().st_size:
                 faults.append(f"{path}: is empty (0 bytes); copy or download it again")
             elif is_dicom(path):
@@ -210,8 +218,8 @@ def _find_masks(folder: Path, visit: str, participants: Collection[str]) -> tupl
         if path.name.startswith(".") or not volume_ending(path) or path.is_dir():
             continue
         knee = parse_knee(str(path.relative_to(folder)))
-        if not path.resolve().is_relative_to(folder.resolve()):
-            problems.append(f"{path}: is a link that leads out of {folder}; put the file itself there")
+        if fault := link_fault(path, folder):
+            problems.append(f"{path}: {fault}")
         elif not knee.participant:
             problems.append(f"{path}: its name has no participant of the OAI, seven digits; rename it")
         elif knee.fits(Knee(knee.participant, visit)) and (not participants or knee.participant in participants):
