@@ -197,7 +197,7 @@ def _contracts() -> dict[str, Contract]:
             "2 |T∩P| / (|T|+|P|)",
             surface="–",
             agrees_with="surface-distance, MONAI, medpy",
-            differs_from="both empty: surface-distance NaN, MONAI NaN",
+            differs_from="both empty: surface-distance NaN, medpy NaN; truth empty: MONAI NaN",
         )
     }
     plane: Plane
@@ -216,7 +216,8 @@ def _contracts() -> dict[str, Contract]:
     for surface in get_args(Surface):
         voxel = surface == "voxel"
         elements = "voxels, 6 neighbours" if voxel else "elements by area"
-        empty = "both empty: MONAI NaN; one empty: MONAI ∞, medpy error" if voxel else "any empty: surface-distance ∞"
+        monai_empty = "both empty: MONAI NaN; one empty: MONAI ∞"
+        empty = f"{monai_empty}; any empty: medpy error" if voxel else "any empty: surface-distance ∞"
         for mm in (0.5, 1, 2):
             contracts[f"nsd_{surface}_{mm}mm"] = overlap(
                 partial(nsd, tolerance_mm=mm, surface=surface),
@@ -238,7 +239,7 @@ def _contracts() -> dict[str, Contract]:
             elements,
             percentile="95, linear" if voxel else "95: the least d that covers so much area",
             agrees_with="MONAI" if voxel else "surface-distance",
-            differs_from=f"{empty}; medpy: percentile of the pooled distances" if voxel else empty,
+            differs_from=f"{monai_empty}; medpy: percentile of the pooled distances" if voxel else empty,
         )
         contracts[f"assd_{surface}_mm"] = distance(
             partial(assd, surface=surface),
@@ -252,7 +253,7 @@ def _contracts() -> dict[str, Contract]:
             "mean of mean d(∂T, ∂P), mean d(∂P, ∂T)",
             elements,
             agrees_with="medpy (mean of both ASD)" if voxel else "surface-distance (mean of both means)",
-            differs_from="one empty: medpy error" if voxel else "any empty: surface-distance NaN",
+            differs_from="any empty: medpy error" if voxel else "any empty: surface-distance NaN",
         )
     contracts["boundary_iou_2mm"] = overlap(
         partial(boundary_iou, width_mm=2),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Callable
 from math import inf, isnan, nan, sqrt
 from pathlib import Path
@@ -419,6 +420,7 @@ def medpy_masd(truth, prediction, spacing):
 
 
 Oracle = Callable[[np.ndarray, np.ndarray, tuple[float, ...]], float]
+# metric and statement of its contract: what the statement stands for
 ORACLES: dict[tuple[str, str], Oracle] = {
     ("dice", "surface-distance"): lambda t, p, s: surface_distance.compute_dice_coefficient(t, p),
     ("dice", "MONAI"): monai_dice,
@@ -428,51 +430,71 @@ ORACLES: dict[tuple[str, str], Oracle] = {
     ("hd95_voxel_mm", "MONAI"): monai(compute_hausdorff_distance, percentile=95),
     ("assd_voxel_mm", "MONAI"): monai(compute_average_surface_distance, symmetric=True),
     ("assd_voxel_mm", "medpy"): with_medpy(medpy.assd),
-    ("masd_voxel_mm", "medpy"): medpy_masd,
+    ("masd_voxel_mm", "medpy (mean of both ASD)"): medpy_masd,
     ("hd_surface_mm", "surface-distance"): deepmind(lambda d: surface_distance.compute_robust_hausdorff(d, 100)),
     ("hd95_surface_mm", "surface-distance"): deepmind(lambda d: surface_distance.compute_robust_hausdorff(d, 95)),
-    ("masd_surface_mm", "surface-distance"): deepmind(
+    ("masd_surface_mm", "surface-distance (mean of both means)"): deepmind(
         lambda d: np.mean(surface_distance.compute_average_surface_distance(d))
     ),
-    ("volume_error_percent", "medpy"): lambda t, p, s: 100 * medpy.ravd(p, t),
+    ("volume_error_percent", "medpy (RAVD)"): lambda t, p, s: 100 * medpy.ravd(p, t),
 }
 for mm in (0.5, 1, 2):
     ORACLES[f"nsd_voxel_{mm}mm", "MONAI"] = monai(compute_surface_dice, class_thresholds=[mm])
-    ORACLES[f"nsd_surface_{mm}mm", "MONAI"] = monai(compute_surface_dice, class_thresholds=[mm], use_subvoxels=True)
+    ORACLES[f"nsd_surface_{mm}mm", "MONAI (subvoxel)"] = monai(
+        compute_surface_dice, class_thresholds=[mm], use_subvoxels=True
+    )
     ORACLES[f"nsd_surface_{mm}mm", "surface-distance"] = deepmind(
         lambda d, mm=mm: surface_distance.compute_surface_dice_at_tolerance(d, mm)
     )
 for t in range(5):
     suffix = f"_{t}vx" if t else ""
-    ORACLES[f"boundary_dice_in_plane{suffix}", "MONAI"] = monai_in_slices(t)
-    ORACLES[f"boundary_dice_3d{suffix}", "MONAI"] = lambda truth, prediction, _, t=t: monai(
-        compute_surface_dice, class_thresholds=[t]
-    )(truth, prediction, (1, 1, 1))
+    ORACLES[f"boundary_dice_in_plane{suffix}", "MONAI (surface Dice of a slice, spacing 1)"] = monai_in_slices(t)
+    of_volume = f"boundary_dice_3d{suffix}", "MONAI (surface Dice of the volume, spacing 1)"
+    ORACLES[of_volume] = lambda truth, prediction, _, t=t: monai(compute_surface_dice, class_thresholds=[t])(
+        truth, prediction, (1, 1, 1)
+    )
 
 
-def test_every_library_that_a_contract_names_is_compared_with():
-    named = {
-        (name, library.split(" (")[0])
+def library_of(statement):
+    return statement.split(" (")[0]
+
+
+def oracle(name, library):
+    (found,) = [
+        function for (metric, said), function in ORACLES.items() if (metric, library_of(said)) == (name, library)
+    ]
+    return found
+
+
+def test_every_agreement_that_a_contract_states_is_tested_and_no_other():
+    stated = {
+        (name, statement)
         for name, contract in m.METRICS.items()
-        for library in contract.agrees_with.split(", ")
-        if not library.startswith(("–", "spacing 1"))
+        for statement in re.split(r", (?![^(]*\))", contract.agrees_with)
+        if statement != "–"
     }
-    assert named == set(ORACLES)
+    assert stated == set(ORACLES)
 
 
-def agree(name, library, truth, prediction, spacing, edge, relative=1e-5):
-    if name.startswith("boundary_dice_in_plane"):  # MONAI has a slice for this, not a stack of them
-        middle = int(np.argmax((truth & prediction).sum((1, 2))))
-        truth, prediction = truth[middle : middle + 1], prediction[middle : middle + 1]
+def in_a_slice(name, truth, prediction):
+    """MONAI has a slice for this metric, not a stack of them."""
+    if not name.startswith("boundary_dice_in_plane"):
+        return truth, prediction
+    middle = int(np.argmax((truth | prediction).sum((1, 2))))
+    return truth[middle : middle + 1], prediction[middle : middle + 1]
+
+
+def agree(name, statement, truth, prediction, spacing, edge, relative=1e-5):
+    truth, prediction = in_a_slice(name, truth, prediction)
     ours = m.METRICS[name].function(measure(truth, prediction, spacing, edge=edge))
-    assert ours == pytest.approx(ORACLES[name, library](truth, prediction, spacing), rel=relative), (name, library)
+    assert ours == pytest.approx(ORACLES[name, statement](truth, prediction, spacing), rel=relative), (name, statement)
 
 
-@pytest.mark.parametrize(("name", "library"), ORACLES)
-def test_agrees_with(name, library):
+@pytest.mark.parametrize(("name", "statement"), ORACLES)
+def test_agrees_with(name, statement):
     for seed in range(3):
-        agree(name, library, *blobs(seed), SPACING, "open")
-        agree(name, library, *blobs(seed, margin=0), (0.9, 0.41, 0.6), "closed")
+        agree(name, statement, *blobs(seed), SPACING, "open")
+        agree(name, statement, *blobs(seed, margin=0), (0.9, 0.41, 0.6), "closed")
 
 
 @pytest.mark.parametrize("library", ["surface-distance", "MONAI", "medpy"])
@@ -484,9 +506,9 @@ def test_agrees_on_a_real_knee(library):
     images = [sitk.ReadImage(f"{folder}/{name}.nrrd") for name in ("segmentation_corrected", "segmentation")]
     truth, prediction = (np.rint(sitk.GetArrayFromImage(image)).astype(int) for image in images)  # (Z, Y, X)
     spacing = images[0].GetSpacing()[::-1]
-    for label, (name, of_library) in itertools.product((1, 2, 3), ORACLES):
-        if of_library == library:
-            agree(name, library, truth == label, prediction == label, spacing, "closed", relative=1e-4)
+    for label, (name, statement) in itertools.product((1, 2, 3), ORACLES):
+        if library_of(statement) == library:
+            agree(name, statement, truth == label, prediction == label, spacing, "closed", relative=1e-4)
 
 
 EMPTY, BOX, OFF = empty(6, 8, 8), box((6, 8, 8), (1, 3), (1, 4), (1, 4)), box((6, 8, 8), (3, 5), (3, 7), (2, 6))
@@ -504,8 +526,8 @@ LARGE = box((20, 30, 30), (2, 18), (2, 25), (2, 28))
 
 
 def both_and_one_empty(name, library):
-    oracle = ORACLES[name, library]
-    return oracle(EMPTY, EMPTY, SPACING), oracle(BOX, EMPTY, SPACING), oracle(EMPTY, BOX, SPACING)
+    value = oracle(name, library)
+    return value(EMPTY, EMPTY, SPACING), value(BOX, EMPTY, SPACING), value(EMPTY, BOX, SPACING)
 
 
 DIFFERENCES: dict[str, Callable[[str], bool]] = {
@@ -514,17 +536,19 @@ DIFFERENCES: dict[str, Callable[[str], bool]] = {
     "one empty: MONAI ∞": lambda name: both_and_one_empty(name.replace("hd95", "hd"), "MONAI")[1:] == (inf, inf),
     "any empty: surface-distance ∞": lambda name: both_and_one_empty(name, "surface-distance") == (inf, inf, inf),
     "any empty: surface-distance NaN": lambda name: all(map(isnan, both_and_one_empty(name, "surface-distance"))),
-    "one empty: medpy error": lambda name: all(
-        is_error(lambda pair=pair: getattr(medpy, name.split("_")[0].replace("masd", "asd"))(*pair))
-        for pair in ((BOX, EMPTY), (EMPTY, BOX))
+    "both empty: medpy NaN": lambda name: isnan(both_and_one_empty(name, "medpy")[0]),
+    "truth empty: MONAI NaN": lambda name: [isnan(value) for value in both_and_one_empty(name, "MONAI")] == [1, 0, 1],
+    "any empty: medpy error": lambda name: all(
+        is_error(lambda pair=pair: oracle(name, "medpy")(*pair, SPACING))
+        for pair in ((EMPTY, EMPTY), (BOX, EMPTY), (EMPTY, BOX))
     ),
-    "truth empty: medpy error": lambda name: is_error(lambda: ORACLES[name, "medpy"](EMPTY, BOX, SPACING)),
+    "truth empty: medpy error": lambda name: is_error(lambda: oracle(name, "medpy")(EMPTY, BOX, SPACING)),
     "medpy: percentile of the pooled distances": lambda name: (
         (medpy.hd95(FAR, NEAR, SPACING), scores(NEAR, FAR)[name])
         == pytest.approx((0.9 * 1.095, 0.95 * 1.095))  # of 0, 0, 1.095; of 0, 1.095
     ),
     "surface-distance: two directed means": lambda name: (
-        scores(NEAR, FAR)[name] != pytest.approx(ORACLES["masd_surface_mm", "surface-distance"](NEAR, FAR, SPACING))
+        scores(NEAR, FAR)[name] != pytest.approx(oracle("masd_surface_mm", "surface-distance")(NEAR, FAR, SPACING))
     ),
     "boundary IoU in pixels": lambda name: (
         scores(LARGE, np.roll(LARGE, 1, 2))[name] != scores(LARGE, np.roll(LARGE, 1, 2), (1, 1, 1))[name]
@@ -543,6 +567,24 @@ def differences(contract):
 def test_differs_from(name):
     for statement in differences(m.METRICS[name]):
         assert DIFFERENCES[statement](name), statement
+
+
+@pytest.mark.parametrize(("name", "statement"), ORACLES)
+def test_a_library_differs_on_empty_masks_where_the_contract_says_so_and_nowhere_else(name, statement):
+    said = set(differences(m.METRICS[name]))
+    for truth, prediction, words in (
+        (EMPTY, EMPTY, ("both empty", "any empty", "truth empty")),
+        (BOX, EMPTY, ("one empty", "any empty")),
+        (EMPTY, BOX, ("one empty", "any empty", "truth empty")),
+    ):
+        pair = in_a_slice(name, truth, prediction)
+        ours = m.METRICS[name].function(measure(*pair))
+        try:
+            theirs = ORACLES[name, statement](*pair, SPACING)
+        except RuntimeError:
+            theirs = None
+        stated = any(each.startswith(f"{word}: {library_of(statement)}") for each in said for word in words)
+        assert stated == (theirs != ours), (words[0], ours, theirs)
 
 
 # --- contracts -------------------------------------------------------------------------------------------------------
@@ -624,6 +666,94 @@ def test_contract_of_surface(name):
     assert computed == ({read} if name != "boundary_iou_2mm" else set())
 
 
+# --- formulas of the contracts, read word by word ---
+
+
+class Parts:
+    """What the words of a contract stand for, by brute force."""
+
+    def __init__(self, name, truth, prediction):
+        contract = m.METRICS[name]
+        self.t, self.p = truth, prediction
+        if contract.surface == "–":
+            return
+        in_voxels = name.startswith("boundary_dice")
+        spacing = np.array((1, 1, 1) if in_voxels else SPACING, float)
+        if contract.surface == "elements by area":
+            cells = [brute_cells(mask, SPACING, "open") for mask in (truth, prediction)]
+            self.bt, self.bp = (centres for centres, _ in cells)
+            self.wt, self.wp = (areas for _, areas in cells)
+        else:
+            axes = {"voxels, 4 neighbours in the slice": (1, 2), "voxels, 6 neighbours": (0, 1, 2)}[contract.surface]
+            spacing[0] = spacing[0] if 0 in axes else 1e6
+            self.bt, self.bp = (brute_boundary(mask, axes, "open") for mask in (truth, prediction))
+            self.wt, self.wp = np.ones(len(self.bt)), np.ones(len(self.bp))
+        self.d_tp, self.d_pt = brute_distances(self.bt, self.bp, spacing)
+        number = re.search(r"([\d.]+)(vx|mm)$", name)
+        self.so_many = float(number[1]) if number else None
+        self.percentile = PERCENTILES[contract.percentile]
+
+    def common_boundary(self):
+        return len(set(map(tuple, self.bt)) & set(map(tuple, self.bp)))
+
+    def share(self):
+        near = self.wt[self.d_tp <= self.so_many + 1e-9].sum() + self.wp[self.d_pt <= self.so_many + 1e-9].sum()
+        return near / (self.wt.sum() + self.wp.sum())
+
+    def band_iou(self):
+        bands = []
+        for mask, boundary in ((self.t, self.bt), (self.p, self.bp)):
+            away = [np.linalg.norm((boundary - voxel) * SPACING, axis=1).min() for voxel in np.argwhere(mask)]
+            bands.append({tuple(v) for v, far in zip(np.argwhere(mask), away, strict=True) if far <= 2})
+        return len(bands[0] & bands[1]) / len(bands[0] | bands[1])
+
+
+def no_percentile(values, weights):
+    raise AssertionError("the contract names no percentile")
+
+
+PERCENTILES = {
+    "–": no_percentile,
+    "95, linear": lambda values, weights: np.percentile(values, 95),
+    "95: the least d that covers so much area": lambda values, weights: weighted_percentile(values, weights, 95),
+}
+FORMULAS: dict[str, Callable[[Parts], float]] = {
+    "2 |T∩P| / (|T|+|P|)": lambda q: 2 * (q.t & q.p).sum() / (q.t.sum() + q.p.sum()),
+    "2 |∂T∩∂P| / (|∂T|+|∂P|)": lambda q: 2 * q.common_boundary() / (len(q.bt) + len(q.bp)),
+    "share of ∂T and ∂P within so many voxels of the other": Parts.share,
+    "share of ∂T and ∂P within so many mm of the other": Parts.share,
+    "larger of max d(∂T, ∂P), max d(∂P, ∂T)": lambda q: max(q.d_tp.max(), q.d_pt.max()),
+    "larger of the two directed percentiles": lambda q: max(q.percentile(q.d_tp, q.wt), q.percentile(q.d_pt, q.wp)),
+    "mean of d over ∂T and ∂P together": lambda q: np.average(
+        np.concatenate([q.d_tp, q.d_pt]), weights=np.concatenate([q.wt, q.wp])
+    ),
+    "mean of mean d(∂T, ∂P), mean d(∂P, ∂T)": lambda q: (
+        (np.average(q.d_tp, weights=q.wt) + np.average(q.d_pt, weights=q.wp)) / 2
+    ),
+    "IoU of the voxels of T within 2 mm of ∂T and those of P of ∂P": Parts.band_iou,
+    "100 (|P|−|T|) / |T|": lambda q: 100 * (q.p.sum() - q.t.sum()) / q.t.sum(),
+    "|P|−|T|": lambda q: (q.p.sum() - q.t.sum()) * np.prod(SPACING),
+}
+
+
+@pytest.mark.parametrize("name", m.METRICS)
+def test_contract_of_formula_and_percentile(name):
+    contract = m.METRICS[name]
+    # a box that reaches 3 mm beyond the truth, which no tolerance covers; two voxels, one of which is far
+    pairs = [(blobs(5, (10, 14, 16))[0], box((10, 14, 16), (2, 5), (3, 9), (2, 14))), (NEAR, FAR)]
+    values = pytest.approx([contract.function(measure(*pair)) for pair in pairs], abs=1e-9)
+    parts = [Parts(name, *pair) for pair in pairs]
+    assert [FORMULAS[contract.formula](each) for each in parts] == values
+    assert ("voxels of the other" in contract.formula) == name.endswith("vx")
+    assert ("percentile" in contract.formula) == (contract.percentile != "–")
+    if contract.unit == "mm":  # another mean or another rule would be seen
+        for formula in ("mean of d over ∂T and ∂P together", "mean of mean d(∂T, ∂P), mean d(∂P, ∂T)"):
+            assert formula == contract.formula or [FORMULAS[formula](each) for each in parts] != values
+        for rule in set(PERCENTILES) - {"–"}:
+            found = [max(PERCENTILES[rule](q.d_tp, q.wt), PERCENTILES[rule](q.d_pt, q.wp)) for q in parts]
+            assert rule == contract.percentile or found != values
+
+
 def test_contract_table_has_a_row_for_each_contract():
     lines = m.contract_table().splitlines()
     for name, contract in m.METRICS.items():
@@ -636,8 +766,6 @@ def test_contract_table_has_a_row_for_each_contract():
 
 def test_readme_shows_the_contracts():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    if "<!-- contract:begin -->" not in readme:
-        pytest.skip("README.md has no contract table")
     shown = readme.split("<!-- contract:begin -->")[1].split("<!-- contract:end -->")[0]
     assert shown.strip() == m.contract_table().strip(), "put contract_table() between the markers in README.md"
 
