@@ -17,9 +17,9 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from shapeloss.dataset import DatasetError, find_cases
 from shapeloss.experiment import Experiment, load_experiment
 from shapeloss.files import locked, write_json
+from shapeloss.listing import DatasetError, find_cases
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = {

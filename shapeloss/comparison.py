@@ -20,6 +20,8 @@ from shapeloss.statistics import METRICS as HEADINGS
 from shapeloss.statistics import case_means, compare_losses, format_p, paired_scores, summary_table, write_table
 from shapeloss.style import save_figure
 
+FINITE = {"volume_error_percent": "volume_error_mm3"}
+"""Metrics that are infinite for an invented structure: those that are not."""
 METHOD_COLUMNS = ("loss", "method", "model")
 """Columns that may tell methods apart within one file."""
 
@@ -75,11 +77,13 @@ def read_scores(
     doubled = set(map(tuple, table.loc[twice, ["loss", "case"]].to_numpy().tolist()))
     table = table[[(loss, case) not in doubled for loss, case in zip(table["loss"], table["case"], strict=True)]]
     for metric in chosen:
-        numbers = pd.to_numeric(table[metric], errors="coerce").replace([np.inf, -np.inf], np.nan)
-        for row in table[numbers.isna()].to_dict("records"):
+        read = pd.to_numeric(table[metric], errors="coerce")
+        numbers = read.where(np.isfinite(read))
+        for row, infinite in zip(table[numbers.isna()].to_dict("records"), np.isinf(read[numbers.isna()]), strict=True):
             shown = "nothing" if pd.isna(row[metric]) else repr(row[metric])
+            invented = f" (an invented structure; {FINITE[metric]} has it)" if infinite and metric in FINITE else ""
             problems.append(
-                f"{row['loss']}: {row['case']} has {shown} for {metric}, not a finite number; it is left out"
+                f"{row['loss']}: {row['case']} has {shown} for {metric}, not a finite number{invented}; it is left out"
             )
         table = table.assign(**{metric: numbers})
     everywhere = set(table["case"])

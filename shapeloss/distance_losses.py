@@ -111,12 +111,21 @@ class BoundaryLoss(SignedDistanceMapLoss):
         if schedule not in ("rebalance", "increase", "constant"):
             raise ValueError(f"schedule must be 'rebalance', 'increase' or 'constant', got {schedule!r}")
         self.region = None if region is None else GeneralizedDiceLoss() if region == "gdice" else DiceLoss()
+        for name, value in (("start", start), ("end", end)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must lie in 0 to 1, as alpha does, got {value!r}")
         self.schedule, self.start, self.end = schedule, start, end
         self.progress = 0.0
 
     @property
     def alpha(self) -> float:
-        """The weight α of L_B at the present progress."""
+        """The weight α of L_B at the present progress.
+
+        Raises:
+            ValueError: a progress outside 0 to 1.
+        """
+        if not 0 <= self.progress <= 1:
+            raise ValueError(f"progress must be the part of the training that is done, 0 to 1, got {self.progress!r}")
         return self.end if self.schedule == "constant" else self.start + (self.end - self.start) * self.progress
 
     def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:

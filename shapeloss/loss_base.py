@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,10 @@ class MapLoss(SegmentationLoss):
             phi = phi[:, 0]
         if phi.shape != wanted:
             raise ValueError(f"phi must have shape {tuple(wanted)} for {type(self).__name__}, got {tuple(phi.shape)}")
-        return phi.as_subclass(Tensor).to(logits)
+        phi = phi.as_subclass(Tensor).to(logits)
+        if not phi.sum().isfinite():
+            raise ValueError("phi must be finite, got NaN or infinity; compute it by compute_map(labels, spacing)")
+        return phi
 
 
 def check_target(logits: Tensor, target: Tensor) -> Tensor:
@@ -105,6 +109,10 @@ def check_target(logits: Tensor, target: Tensor) -> Tensor:
     if target.is_complex() or (target.is_floating_point() and not torch.equal(target, target.round())):
         raise ValueError(f"target must be integer labels, got {target.dtype} that are no whole numbers")
     target = target.as_subclass(Tensor).long()
+    if not target.numel():
+        raise ValueError(
+            f"logits and target must hold at least one voxel, got shapes {tuple(logits.shape)} and {wanted}"
+        )
     lowest, highest = (int(value) for value in target.aminmax())
     if lowest < 0 or highest >= classes:
         raise ValueError(f"target must lie in 0 to {classes - 1} for {classes} classes, got {lowest} to {highest}")
@@ -125,6 +133,6 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
 
 def at_least_0(name: str, value: float) -> float:
     """The value, if it is a number from 0; ValueError that names the argument otherwise."""
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
+    if not (isinstance(value, Real) and math.isfinite(value) and value >= 0):
         raise ValueError(f"{name} must be a number from 0, got {value!r}")
     return value

@@ -134,7 +134,14 @@ class FocalLoss(SegmentationLoss):
 
     def __init__(self, gamma: float = 2.0, alpha: float | Sequence[float] | None = None) -> None:
         super().__init__()
-        self.gamma, self.alpha = at_least_0("gamma", gamma), alpha
+        self.gamma = at_least_0("gamma", gamma)
+        self.alpha: float | list[float] | None
+        if alpha is None or isinstance(alpha, (int, float, np.number)):
+            self.alpha = None if alpha is None else at_least_0("alpha", float(alpha))
+            if self.alpha is not None and self.alpha > 1:
+                raise ValueError(f"alpha must lie in 0 to 1, as the background has 1 - alpha, got {alpha!r}")
+        else:
+            self.alpha = [at_least_0("alpha", value) for value in alpha]
 
     def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
         ce = F.cross_entropy(logits, target, reduction="none")  # −log p_t
@@ -147,17 +154,19 @@ class FocalLoss(SegmentationLoss):
 
     def _alpha(self, logits: Tensor) -> Tensor:
         classes = logits.shape[1]
-        alpha = [1 - self.alpha] + [self.alpha] * (classes - 1) if isinstance(self.alpha, (int, float)) else self.alpha
+        alpha = [1 - self.alpha] + [self.alpha] * (classes - 1) if isinstance(self.alpha, float) else self.alpha
         if alpha is None or len(alpha) != classes:
             raise ValueError(f"alpha must be one number or one for each of the {classes} classes, got {self.alpha!r}")
         return logits.new_tensor(alpha)
 
 
 class DiceCELoss(CrossEntropyLoss):
-    """L = cross-entropy + Dice loss, as nnU-Net sums them (Isensee et al. 2021; its Dice does not square p).
+    """L = cross-entropy + Dice loss, as nnU-Net sums them (Isensee et al. 2021).
+
+    The defaults are nnU-Net's, whose Dice has no squares; its value is 1 lower, as it adds −Dice in place of 1 − Dice.
 
     Args:
-        include_background, smooth: of :class:`DiceLoss`.
+        include_background, smooth, squared: of :class:`DiceLoss`.
         dice_weight, ce_weight: of the two terms.
 
     >>> DiceCELoss(dice_weight=0)(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long))
@@ -165,10 +174,15 @@ class DiceCELoss(CrossEntropyLoss):
     """
 
     def __init__(
-        self, include_background: bool = False, smooth: float = 1.0, dice_weight: float = 1.0, ce_weight: float = 1.0
+        self,
+        include_background: bool = False,
+        smooth: float = 1e-5,
+        squared: bool = False,
+        dice_weight: float = 1.0,
+        ce_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        self.dice = DiceLoss(include_background, smooth)
+        self.dice = DiceLoss(include_background, smooth, squared)
         self.dice_weight, self.ce_weight = dice_weight, ce_weight
 
     def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
@@ -177,11 +191,11 @@ class DiceCELoss(CrossEntropyLoss):
 
 
 class DiceDistancePenalizedCELoss(DistancePenalizedCELoss):
-    """L = distance-penalised cross-entropy + Dice loss.
+    """L = distance-penalised cross-entropy + Dice loss, the sum of :class:`DiceCELoss` with φ.
 
     Args:
         spacing, reading: of :class:`DistancePenalizedCELoss`.
-        include_background, smooth: of :class:`DiceLoss`.
+        include_background, smooth, squared: of :class:`DiceLoss`; the defaults are nnU-Net's.
         dice_weight, ce_weight: of the two terms.
 
     >>> labels = torch.tensor([[[0, 0, 0, 1, 1]]])
@@ -194,12 +208,13 @@ class DiceDistancePenalizedCELoss(DistancePenalizedCELoss):
         spacing: Spacing | None = None,
         reading: Reading = "compartment",
         include_background: bool = False,
-        smooth: float = 1.0,
+        smooth: float = 1e-5,
+        squared: bool = False,
         dice_weight: float = 1.0,
         ce_weight: float = 1.0,
     ) -> None:
         super().__init__(spacing, reading)
-        self.dice = DiceLoss(include_background, smooth)
+        self.dice = DiceLoss(include_background, smooth, squared)
         self.dice_weight, self.ce_weight = dice_weight, ce_weight
 
     def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
@@ -227,8 +242,8 @@ LOSSES: dict[str, type[SegmentationLoss]] = {
 def build_loss(name: str, *, num_classes: int, spacing: Spacing | None = None, **options: Any) -> nn.Module:
     """The loss of a key of `LOSSES`, or of `package.module:Class` for one's own.
 
-    One's own class needs `forward(logits, target, phi=None)`. Its constructor gets `num_classes` and `spacing` if it
-    has such arguments, and the options.
+    One's own class needs `forward(logits, target, phi=None)`, also where it has no use for a map. Its constructor gets
+    `num_classes` and `spacing` if it has such arguments, and the options.
 
     Args:
         name: key, or `package.module:Class`.
@@ -237,7 +252,8 @@ def build_loss(name: str, *, num_classes: int, spacing: Spacing | None = None, *
         options: further arguments of the class.
 
     Raises:
-        ValueError: no such key, module or class; an option that the class does not have, or a value it refuses.
+        ValueError: no such key, module or class; an option that the class does not have, or a value it refuses; a class
+            that cannot be called with a map.
 
     >>> build_loss("focal", num_classes=4, gamma=1.0).gamma
     1.0
@@ -271,4 +287,12 @@ def _own_class(name: str) -> type[nn.Module]:
         raise ValueError(f"cannot import the loss {name!r}: {error}; is its folder on PYTHONPATH?") from error
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise ValueError(f"the loss {name!r} must be a class derived from torch.nn.Module, got {cls!r}")
+    call = inspect.signature(cls.forward)
+    try:
+        call.bind(*["self", "logits", "target", "phi"])
+    except TypeError as error:
+        raise ValueError(
+            f"the loss {name!r} must be callable as loss(logits, target, phi), got forward{call}; "
+            "derive a class from it whose forward(logits, target, phi=None) ignores phi"
+        ) from error
     return cls

@@ -90,23 +90,41 @@ def unet_weight(
     labels, _ = check_labels(labels, spacing)
     values, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
     weight = (labels.size / (len(values) * counts))[index.reshape(labels.shape)].astype(np.float32)
-    nearest = second = np.full(labels.shape, np.inf, np.float32)
-    for mask in _objects(labels, values, objects):
-        d = boundary_distance(mask, spacing)
-        second = np.minimum(second, np.maximum(nearest, d))
-        nearest = np.minimum(nearest, d)
+    nearest, second = np.full((2, *labels.shape), np.inf, np.float32)
+    for number, (numbered, box) in _objects(index.reshape(labels.shape) + bool(values[0]), objects):
+        # farther from the object than the farthest second-nearest one, it changes nothing
+        near = _around(box, second.max(), spacing, labels.shape)
+        d = boundary_distance(numbered[near] == number, spacing)
+        second[near] = np.minimum(second[near], np.maximum(nearest[near], d))
+        nearest[near] = np.minimum(nearest[near], d)
     weight += w0 * np.exp(-((nearest + second) ** 2) / (2 * sigma**2))
     return weight
 
 
-def _objects(labels: NDArray[Any], values: NDArray[Any], objects: Objects) -> Iterator[NDArray[np.bool_]]:
-    for value in values[values != 0]:
-        mask = labels == value
-        if objects == "labels":
-            yield mask
-        else:
-            components, number = ndimage.label(mask, structure=np.ones((3,) * labels.ndim))
-            yield from (components == component for component in range(1, number + 1))
+def _objects(labels: NDArray[Any], objects: Objects) -> Iterator[tuple[int, tuple[NDArray[Any], tuple[slice, ...]]]]:
+    """The number of each object, where it lies in a map of numbers, and its box; large ones first."""
+    numbered = labels
+    if objects == "components":
+        numbered, number = np.zeros(labels.shape, np.int32), 0
+        for value in range(1, int(labels.max()) + 1):
+            components, found = ndimage.label(labels == value, structure=np.ones((3,) * labels.ndim))
+            numbered[components > 0] = components[components > 0] + number
+            number += found
+    boxes = ndimage.find_objects(numbered)
+    sizes = np.bincount(numbered.ravel(), minlength=len(boxes) + 1)[1:]
+    for number in np.argsort(-sizes, kind="stable")[: int((sizes > 0).sum())].tolist():
+        yield number + 1, (numbered, boxes[number])
+
+
+def _around(
+    box: tuple[slice, ...], reach: float, spacing: Sequence[float], shape: tuple[int, ...]
+) -> tuple[slice, ...]:
+    """The box with all voxels within `reach` mm of it, and at least one more on each side, within the volume."""
+    margins = [size if np.isinf(reach) else int(reach / step) + 2 for size, step in zip(shape, spacing, strict=True)]
+    return tuple(
+        slice(max(part.start - margin, 0), min(part.stop + margin, size))
+        for part, margin, size in zip(box, margins, shape, strict=True)
+    )
 
 
 def _class_masks(labels: NDArray[Any], num_classes: int, spacing: Sequence[float]) -> Iterator[NDArray[np.bool_]]:

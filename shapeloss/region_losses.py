@@ -17,22 +17,24 @@ class DiceLoss(SegmentationLoss):
         include_background: whether the background counts as a class; by default the structures alone do.
         smooth: s, in voxels. With 1 a structure that is absent from truth and prediction costs nothing, and a false one
             still has a gradient; with 0, as in the paper, an absent structure costs 1 whatever the network does.
+        squared: False leaves out the squares of the denominator, as nnU-Net does.
 
     >>> logits, target = torch.tensor([[[[9.0, -9.0]], [[-9.0, 9.0]]]]), torch.tensor([[[0, 1]]])
     >>> DiceLoss()(logits, target).round(decimals=4)
     tensor(0.)
     """
 
-    def __init__(self, include_background: bool = False, smooth: float = 1.0) -> None:
+    def __init__(self, include_background: bool = False, smooth: float = 1.0, squared: bool = True) -> None:
         super().__init__()
-        self.include_background, self.smooth = include_background, at_least_0("smooth", smooth)
+        self.include_background, self.smooth, self.squared = include_background, at_least_0("smooth", smooth), squared
 
     def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
         first = 0 if self.include_background else 1
         p = logits.softmax(1)[:, first:].flatten(2)
         g = one_hot(target, logits.shape[1])[:, first:].flatten(2)
         tiny = torch.finfo(p.dtype).tiny  # keeps 0 / 0 finite if smooth is 0
-        dice = (2 * (p * g).sum(-1) + self.smooth) / (p.square().sum(-1) + g.sum(-1) + self.smooth + tiny)
+        size = (p.square() if self.squared else p).sum(-1) + g.sum(-1)
+        dice = (2 * (p * g).sum(-1) + self.smooth) / (size + self.smooth + tiny)
         return 1 - dice.mean()
 
 

@@ -195,7 +195,7 @@ def summary_table(
                 f"{metric}_paper_mean": reported[0], f"{metric}_paper_sd": reported[1],
             }  # fmt: skip
             if missing := int(scores[metric].isna().sum()):
-                notes.append(f"{metric}: {missing} of {len(scores)} cases without a score are not in the mean")
+                notes.append(f"{metric}: {missing} of {len(scores)} cases without a finite score are not in the mean")
             found = by_loss.get((loss, metric), {})
             names = {"difference": "difference", "ci_low": "ci_low", "ci_high": "ci_high"}
             names |= {"p": "p_wilcoxon", "p_holm": "p_holm"}

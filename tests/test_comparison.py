@@ -154,11 +154,20 @@ def test_a_case_called_na_is_kept_and_what_is_left_out_is_named(tmp_path):
     text = "\n".join(scores.problems)
     assert "first.csv: 1 row(s) have no case" in text
     assert "first: case 9 has inf for dice, not a finite number; it is left out" in text
+    volumes = [
+        write(tmp_path / f"{k}.csv", [*FIRST[:9], end], column="volume_error_percent")
+        for k, end in ((1, np.inf), (2, 0))
+    ]
+    (line,) = read_scores(volumes).problems
+    assert line == (
+        "1: case 9 has inf for volume_error_percent, not a finite number (an invented structure; volume_error_mm3 has "
+        "it); it is left out"
+    )
     assert "first: lacks case 1, which another method has" in text
     compare_scores(scores, tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "table.csv")
     assert table["n"].tolist() == [8, 10]  # scores in the mean, not rows
-    assert "1 of 9 cases without a score" in table.loc[0, "note"]
+    assert "1 of 9 cases without a finite score" in table.loc[0, "note"]
 
 
 def test_one_table_with_seeds_beside_one_without(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from scipy import ndimage
 
 from shapeloss.distance import (
     READINGS,
@@ -320,17 +321,21 @@ def test_normalised_signed_distance_by_hand():
 
 
 @settings(max_examples=25, deadline=None)
-@given(label_maps(classes=3))
-def test_unet_weight_equals_brute_force(case):
+@given(label_maps(classes=3), st.sampled_from(["labels", "components"]))
+def test_unet_weight_equals_brute_force(case, objects):
     labels, spacing = case
     values, counts = np.unique(labels, return_counts=True)
     balance = sum((labels == v) * labels.size / (len(values) * n) for v, n in zip(values, counts, strict=True))
-    distances = [brute_distance(labels == v, spacing) for v in values[values != 0]]
+    masks = [labels == v for v in values[values != 0]]
+    if objects == "components":
+        numbered = [ndimage.label(mask, np.ones((3,) * labels.ndim)) for mask in masks]
+        masks = [parts == n for parts, number in numbered for n in range(1, number + 1)]
+    distances = [brute_distance(mask, spacing) for mask in masks]
     border = np.zeros(labels.shape)
     if len(distances) > 1:
         nearest, second = np.sort(np.stack(distances), axis=0)[:2]
         border = 10 * np.exp(-((nearest + second) ** 2) / (2 * 5**2))
-    weight = unet_weight(labels, spacing, objects="labels")
+    weight = unet_weight(labels, spacing, objects=objects)
     assert weight.dtype == np.float32
     np.testing.assert_allclose(weight, balance + border, rtol=1e-4)
     assert balance.mean() == pytest.approx(1)

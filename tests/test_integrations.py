@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import CacheDataset, DataLoader, MetaTensor
-from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, RandFlipd, RandSpatialCropd, Spacingd
+from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, RandFlipd, RandSpatialCropd, Spacingd, SqueezeDim
 
 from shapeloss.distance import distance_penalty
 from shapeloss.integrations.monai import DistancePenaltyd
@@ -98,6 +98,34 @@ def test_readings_other_losses_2d_and_several_keys(labels):
     maps = DistancePenaltyd("a", "maps", loss=BoundaryLoss(3), spacing=spacing)(data)["maps"]
     np.testing.assert_array_equal(maps, signed_distance(labels[3], 3, spacing))
     assert DistancePenaltyd("c", spacing=spacing, allow_missing_keys=True)(data) == data
+
+
+def test_slices_of_a_volume(file, labels, tmp_path):
+    """An affine does not tell which axes a slice has: MONAI's own reading would give some of these a wrong spacing."""
+    whole = Compose([LoadImaged("label"), EnsureChannelFirstd("label")])({"label": file})["label"]
+    transform = DistancePenaltyd("label")
+    for plane in (whole[:, 3], whole[..., 4], SqueezeDim(1)(whole[:, 3:4])):
+        with pytest.raises(ValueError, match=r"label is 2D, and .*before the slicing, or give it spacing"):
+            transform({"label": plane})
+    before = transform({"label": whole})["phi"][:, 3]
+    assert before.shape == (1, 12, 10)
+    given = DistancePenaltyd("label", spacing=KNEE[1:])({"label": whole[:, 3]})["phi"]
+    np.testing.assert_allclose(given[0], distance_penalty(labels[3], KNEE[1:]), atol=1e-6)
+
+
+def test_images_of_two_dimensions(file, labels, tmp_path):
+    oblique = nib.load(file).affine[:, [1, 2, 0, 3]]  # the file's axes are the volume's second and third
+    for shape in ((12, 10), (12, 10, 1)):
+        nib.save(nib.Nifti1Image(labels[3].reshape(shape), oblique), tmp_path / "plane.nii.gz")
+        label = Compose([LoadImaged("label"), EnsureChannelFirstd("label")])({"label": str(tmp_path / "plane.nii.gz")})
+        phi = DistancePenaltyd("label")({"label": label["label"].reshape(1, 12, 10)})["phi"]
+        np.testing.assert_allclose(phi[0], distance_penalty(labels[3], KNEE[1:]), atol=1e-5)
+    straight = np.diag([0.365, 0.7, 0.5, 1])
+    nib.save(nib.Nifti1Image(labels, straight), tmp_path / "straight.nii.gz")
+    whole = Compose([LoadImaged("label"), EnsureChannelFirstd("label")])({"label": str(tmp_path / "straight.nii.gz")})
+    plane = SqueezeDim(1)(whole["label"][:, 3:4])
+    phi = DistancePenaltyd("label")({"label": plane})["phi"]
+    np.testing.assert_allclose(phi[0], distance_penalty(labels[3], (0.7, 0.5)), atol=1e-5)
 
 
 def test_bad_labels_for_monai(labels):

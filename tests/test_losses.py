@@ -97,12 +97,12 @@ def loop_focal(logits, target, spacing):
     return mean_over_voxels(logits, target, lambda b, i, log_p, t: -((1 - np.exp(log_p[t])) ** 2) * log_p[t])
 
 
-def loop_dice(logits, target, spacing):
+def loop_dice(logits, target, spacing, smooth=1, power=2):
     p, scores = special.softmax(logits, axis=1), []
     for b in range(len(p)):
         for k in range(1, p.shape[1]):
             g = target[b] == k
-            scores.append((2 * p[b, k][g].sum() + 1) / ((p[b, k] ** 2).sum() + g.sum() + 1))
+            scores.append((2 * p[b, k][g].sum() + smooth) / ((p[b, k] ** power).sum() + g.sum() + smooth))
     return 1 - np.mean(scores)
 
 
@@ -178,8 +178,8 @@ LOOPS = {
     "boundary": loop_boundary,
     "hausdorff": loop_hausdorff,
     "sdf": loop_sdf,
-    "dice_ce": lambda *a: loop_dice(*a) + loop_ce(*a),
-    "dice_dpce": lambda *a: loop_dice(*a) + loop_dpce(*a),
+    "dice_ce": lambda *a: loop_dice(*a, smooth=1e-5, power=1) + loop_ce(*a),
+    "dice_dpce": lambda *a: loop_dice(*a, smooth=1e-5, power=1) + loop_dpce(*a),
 }
 
 
@@ -211,8 +211,9 @@ def test_equals_monai(classes, shape):
     unit = (1.0,) * (len(shape) - 1)
     pairs = [
         (DiceLoss(), dice(logits, labels)),
+        (DiceCELoss(include_background=True), monai.losses.DiceCELoss(**options)(logits, labels)),
         (
-            DiceCELoss(include_background=True, smooth=1e-5),
+            DiceCELoss(include_background=True, squared=True),
             monai.losses.DiceCELoss(**options, squared_pred=True)(logits, labels),
         ),
         (GeneralizedDiceLoss(smooth=0), gdice(logits, labels)),
@@ -327,6 +328,9 @@ def test_boundary_schedules():
         loss = BoundaryLoss(3, spacing, schedule=schedule)
         loss.progress = progress
         torch.testing.assert_close(loss(logits, target), weights[0] * region + weights[1] * alone)
+    loss.progress = 1.5
+    with pytest.raises(ValueError, match="progress must be the part of the training that is done, 0 to 1, got 1.5"):
+        loss(logits, target)
 
 
 def test_hausdorff_and_its_dice_weigh_the_same():
@@ -596,6 +600,7 @@ def test_signed_distance_loss_is_lowest_at_the_signed_distance_itself():
         (torch.zeros(1, 2, 4, 4), torch.full((1, 4, 4), 0.5), "integer labels, got torch.float32 that are no whole"),
         (torch.zeros(1, 2, 4, 4), torch.full((1, 4, 4), 2), "0 to 1 for 2 classes, got 2 to 2"),
         (torch.zeros(1, 2, 4, 4), torch.full((1, 4, 4), -1), "0 to 1 for 2 classes, got -1 to -1"),
+        (torch.zeros(0, 2, 4, 4), torch.zeros(0, 4, 4).long(), "at least one voxel"),
     ],
 )
 def test_bad_input(logits, target, message):
@@ -615,6 +620,11 @@ def test_a_missing_or_wrong_map():
         DistancePenalizedCELoss(KNEE)(logits, target)
     with pytest.raises(ValueError, match="needs spacing"):
         build_loss("hausdorff", num_classes=3)
+    for strange in (torch.nan, torch.inf):
+        phi = torch.zeros(1, 4, 5)
+        phi[0, 1, 2] = strange
+        with pytest.raises(ValueError, match="phi must be finite"):
+            DistancePenalizedCELoss()(logits, target, phi)
     assert DiceLoss()(logits, target, torch.zeros(7)).isfinite()  # a loss without a map ignores phi
 
 
@@ -629,6 +639,12 @@ def test_a_missing_or_wrong_map():
         ("focal", {"gamma": "two"}, "gamma must be a number from 0, got 'two'"),
         ("dice", {"smooth": float("nan")}, "smooth must be a number from 0"),
         ("dpce", {"reading": "cm"}, "reading must be one of compartment"),
+        ("focal", {"alpha": 1.5}, "alpha must lie in 0 to 1, as the background has 1 - alpha, got 1.5"),
+        ("focal", {"alpha": [0.5, 1, 2, -1]}, "alpha must be a number from 0, got -1"),
+        ("focal", {"alpha": float("nan")}, "alpha must be a number from 0, got nan"),
+        ("boundary", {"end": 1.5}, "end must lie in 0 to 1, as alpha does, got 1.5"),
+        ("boundary", {"start": -0.1}, "start must lie in 0 to 1"),
+        ("torch.nn:CrossEntropyLoss", {}, r"callable as loss\(logits, target, phi\), got forward\(self, input"),
         ("unet", {"sigma": 0}, "sigma must be a positive length"),
         ("unet", {"objects": "cells"}, "objects must be"),
         ("boundary", {"region": "ce"}, "region must be"),

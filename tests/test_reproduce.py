@@ -52,14 +52,18 @@ class Tree:
         output, _ = process.communicate(timeout=600)
         return process.returncode, output
 
-    def to_do(self):
-        """The rules that Snakemake would run now."""
+    def plan(self):
+        """What Snakemake says that it would do now."""
         code = "import sys; sys.path.insert(0, 'reproduce'); import pathlib, run; "
         code += "print(*run.snakemake_command(pathlib.Path(sys.argv[1]), int(sys.argv[2])))"
         asked = [sys.executable, "-c", code, str(self.results), "1"]
         command = subprocess.check_output(asked, env=self.environment, cwd=self.folder, encoding="utf-8").split()
         done = subprocess.run([*command, "-n"], env=self.environment, capture_output=True, encoding="utf-8", check=True)
-        text = done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def to_do(self):
+        """The rules that Snakemake would run now."""
+        text = self.plan()
         rules = {match[1] for line in text.splitlines() if (match := re.fullmatch(r"(\w+)\s+\d+\s*", line))}
         return rules - {"all", "total"}
 
@@ -200,7 +204,14 @@ def test_what_changes_is_made_again_and_nothing_else(whole):
     text = profile.read_text(encoding="utf-8")
     profile.write_text(text.replace("steps: 20", "steps: 21"))
     assert tree.to_do() == {"train", "evaluate", "error_maps", "report"}
+    own = tree.folder / "my_losses.py"
+    own.write_text("from shapeloss.losses import CrossEntropyLoss\n\nclass Mine(CrossEntropyLoss): pass\n")
+    profile.write_text(text.replace("[dpce, ce, dice]", '{dpce: {}, ce: {loss: "my_losses:Mine"}, dice: {}}'))
+    inputs = [line for line in tree.plan().splitlines() if line.strip().startswith("input:") and str(own) in line]
+    assert len(inputs) == 1  # a change of it trains its row again, and no other
     profile.write_text(text)
+    own.unlink()
+    assert tree.to_do() == set()
 
 
 def test_killed_in_the_middle_of_training_it_ends_with_the_same_numbers(whole, tmp_path):

@@ -315,7 +315,7 @@ def test_summary_table(results: pd.DataFrame) -> None:
 def test_summary_table_tells_of_missing_scores(results: pd.DataFrame) -> None:
     results.loc[(results["loss"] == "ce") & (results["case"] == "k3"), "dice"] = np.nan
     notes = summary_table(results).set_index("loss")["note"]
-    assert "dice: 1 of 8 cases without a score are not in the mean" in notes["ce"]
+    assert "dice: 1 of 8 cases without a finite score are not in the mean" in notes["ce"]
     assert "dice: without k3" in notes["ce"]
     assert notes["dice"] == ""
 

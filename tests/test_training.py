@@ -1,6 +1,7 @@
 """Training: fair, deterministic, resumable to the bit; augmentation that keeps map and labels together."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -114,6 +115,20 @@ def test_losses_see_the_same_cases_and_weights(tiny_experiment, tiny_manifest, t
         train(frozen, tiny_manifest, loss, 0, tmp_path / loss, tmp_path / "maps")
     first, second = (load_file(tmp_path / loss / "weights.safetensors") for loss in ("dpce", "ce"))
     assert all(torch.allclose(first[name], second[name], rtol=0, atol=1e-12) for name in first)
+
+
+def test_hausdorff_refuses_cases_of_several_spacings(tiny_experiment, tiny_manifest, tmp_path, monkeypatch):
+    load = type(tiny_manifest).load
+
+    def thinner(self, name, cache=None):
+        case = load(self, name, cache)
+        first = name == tiny_manifest.names("train")[0]
+        return replace(case, spacing=(2.0, *case.spacing[1:])) if first else case
+
+    monkeypatch.setattr(type(tiny_manifest), "load", thinner)
+    experiment = tiny_experiment.model_copy(update={"losses": {"hausdorff": {}}})
+    with pytest.raises(ValueError, match=r"hausdorff transforms each prediction with one spacing.*give data\.spacing"):
+        train(experiment, tiny_manifest, "hausdorff", 0, tmp_path, tmp_path / "maps")
 
 
 def test_every_case_once_per_epoch():

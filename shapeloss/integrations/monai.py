@@ -29,7 +29,8 @@ class DistancePenaltyd(MapTransform):
         reading: of φ, as in :class:`shapeloss.losses.DistancePenalizedCELoss`.
         loss: another loss whose map is wanted in place of φ, such as `BoundaryLoss(num_classes=4)`.
         spacing: mm; None takes it from the affine of each label, which must then be a MetaTensor. A MetaTensor that was
-            not read from a file has the identity as its affine, 1 mm, whatever the truth is: give spacing for it.
+            not read from a file has the identity as its affine, 1 mm, whatever the truth is: give spacing for it. For a
+            slice that was cut out of a volume, give it too, or add the map before the slicing.
         allow_missing_keys: whether a missing key is skipped.
 
     The maps are float32 of shape (1, X, Y[, Z]), or (K, X, Y[, Z]) for a loss with one map for each class: MetaTensors
@@ -71,7 +72,7 @@ class DistancePenaltyd(MapTransform):
         if self.spacing is not None:
             spacing: Sequence[float] = self.spacing
         elif isinstance(label, MetaTensor):
-            spacing = [float(step) for step in affine_to_spacing(label.affine, r=label.ndim - 1)]
+            spacing = _spacing(key, label)
         else:
             raise ValueError(
                 f"{key} is a {type(label).__name__} without affine: give DistancePenaltyd spacing=(…) in mm"
@@ -86,3 +87,25 @@ class DistancePenaltyd(MapTransform):
         if isinstance(label, MetaTensor):
             return MetaTensor(phi, meta=label.meta, applied_operations=label.applied_operations)
         return torch.from_numpy(phi)
+
+
+def _spacing(key: str, label: MetaTensor) -> list[float]:
+    """mm along each axis of the array. Of a slice, an affine may not tell: which axes of the volume has it?"""
+    affine, axes = label.affine, label.ndim - 1
+    if axes == 2:
+        volume = [size for size in label.meta.get("spatial_shape", ()) if size > 1]
+        original = torch.as_tensor(label.meta.get("original_affine", torch.eye(4)))
+        # one whole column for each axis, or those of an affine that lost an axis with the array
+        known = 0 < len(volume) <= 2 if len(affine) == 4 else _along_the_axes(original)
+        if not known:
+            raise ValueError(
+                f"{key} is 2D, and its affine does not tell which axes of a volume it has: put DistancePenaltyd before "
+                "the slicing, or give it spacing=(…) in mm"
+            )
+    return [float(step) for step in affine_to_spacing(affine, r=len(affine) - 1)][:axes]
+
+
+def _along_the_axes(affine: torch.Tensor) -> bool:
+    """Whether each axis of the array runs along one of space."""
+    columns = affine[:-1, :-1].abs()
+    return bool((columns.amax(0) >= (1 - 1e-6) * columns.norm(dim=0)).all())

@@ -129,7 +129,7 @@ class nnUNetTrainerDistancePenaltyExponential(nnUNetTrainerDistancePenalty):
 
 
 class nnUNetTrainerDiceDistancePenalty(nnUNetTrainerDistancePenalty):
-    """Distance-penalised cross-entropy and Dice loss; this Dice squares p, and is per volume, unlike nnU-Net's own."""
+    """Distance-penalised cross-entropy and Dice loss; the Dice is per volume, where nnU-Net's may be per batch."""
 
     loss_key = "dice_dpce"
 
