@@ -20,6 +20,7 @@ import torch
 from torch.nn import functional as F
 
 from shapeloss.distance import distance_penalty
+from shapeloss.losses import DiceCELoss
 
 pytest.importorskip("nnunetv2")
 pytestmark = pytest.mark.slow
@@ -181,6 +182,22 @@ def test_training_by_the_command_of_nnunet(folder, name, configuration):
     assert (fold / "checkpoint_final.pth").exists()
     assert (fold / "validation" / "summary.json").exists()
     assert not list(fold.glob("phi_*"))
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 8), (2, 5, 6, 7)], ids=["2D", "3D"])
+def test_dice_ce_is_the_loss_of_nnunet_but_for_a_constant(shape):
+    from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+    from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+
+    options = {"batch_dice": False, "smooth": 1e-5, "do_bg": False, "ddp": False}  # as its trainer gives them
+    theirs = DC_and_CE_loss(options, {}, dice_class=MemoryEfficientSoftDiceLoss)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 4, *shape[1:], generator=generator, requires_grad=True)
+    target = torch.randint(0, 4, shape, generator=generator)
+    ours, expected = DiceCELoss()(logits, target), theirs(logits, target[:, None])
+    torch.testing.assert_close(ours - 1, expected)
+    gradients = [torch.autograd.grad(value, logits)[0] for value in (ours, expected)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_an_ignore_label_is_refused(folder):
