@@ -18,6 +18,7 @@ from monai.losses import HausdorffDTLoss
 from monai.metrics import DiceMetric
 from scipy import ndimage
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from shapeloss.distance import distance_penalty
 from shapeloss.files import write_text
@@ -68,6 +69,31 @@ def step_of(network: torch.nn.Module, image: torch.Tensor, target: torch.Tensor,
     return step
 
 
+def pass_over(*tensors: torch.Tensor) -> Callable[[], None]:
+    """Read and write each number once: what memory alone costs."""
+
+    def once() -> None:
+        for tensor in tensors:
+            tensor.detach().clone()
+
+    return once
+
+
+def products_of(step: Callable[[], None], dtype: torch.dtype) -> tuple[Callable[[], None], str]:
+    """As many multiplications as a step has, in products of large matrices, which nothing does faster."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    size = 1024
+    a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
+    times = max(1, round(counter.get_total_flops() / (2 * size**3)))
+
+    def products() -> None:
+        for _ in range(times):
+            a @ b
+
+    return products, f"its {counter.get_total_flops() / 2e9:.1f} · 10⁹ multiplications as products of matrices"
+
+
 def main() -> None:
     """Print the table, and write it where it is the full one."""
     parser = argparse.ArgumentParser(description="Time the core against its alternatives.")
@@ -115,6 +141,17 @@ def main() -> None:
             runs,
         )
     )
+    products, count = products_of(step_of(ours, image, target, amp), torch.bfloat16 if amp else torch.float32)
+    limits = [
+        pair("training step, as above", step_of(ours, image, target, amp), products, count, runs),
+        pair(
+            "φ, as above",
+            lambda: distance_penalty(labels, spacing),
+            pass_over(torch.from_numpy(labels), torch.zeros(shape)),
+            "one pass over its labels and its φ",
+            runs,
+        ),
+    ]
     logits = torch.randn(1, 4, *small, requires_grad=True)
     phi = torch.from_numpy(distance_penalty(knee, (3.3, 1.5, 1.5)))[None]
     for key in LOSSES:
@@ -143,6 +180,16 @@ def main() -> None:
             runs,
         )
     )
+    dpce = build_loss("dpce", num_classes=4)
+    limits.append(
+        pair(
+            "loss dpce, forward and backward",
+            lambda: dpce(logits, target, phi).backward(),
+            pass_over(logits, logits, target, phi),
+            "two passes over its logits, one over its target and its φ",
+            runs,
+        )
+    )
     processor = f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
     commit = provenance()["commit"]
     header = f"{processor}, one thread, torch {torch.__version__}, commit {commit}; medians of {runs} runs."
@@ -150,6 +197,10 @@ def main() -> None:
     lines = ["# Time against the alternatives", "", header, "", f"| {' | '.join(columns)} |", "|" + " --- |" * 5]
     for row in rows:
         lines.append("| " + " | ".join(v if isinstance(v, str) else f"{v:.3f}" for v in row.values()) + " |")
+    lines += ["", "How far it is to what memory, or arithmetic, alone would cost:", ""]
+    lines += [f"| {' | '.join(['what', 'ours, s', 'limit', 'limit, s', 'limit / ours'])} |", "|" + " --- |" * 5]
+    for row in limits:
+        lines.append("| " + " | ".join(v if isinstance(v, str) else f"{v:.4f}" for v in row.values()) + " |")
     text = "\n".join([*lines, "", "Made by `make bench`.", ""])
     print(text)
     if not quick:
