@@ -8,7 +8,6 @@ back to the grid and orientation of their image (:meth:`Manifest.write_labels`),
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from shapeloss.experiment import Experiment, Split
 from shapeloss.files import atomic, code_hash, content_hash, file_hash, write_json, write_nifti
+from shapeloss.listing import DatasetError, find_cases
 from shapeloss.preprocessing import Triple, WorkingGrid, normalise
 from shapeloss.volumes import (
     Volume,
@@ -25,26 +25,13 @@ from shapeloss.volumes import (
     affine_spacing,
     grid_difference,
     link_fault,
-    name_fault,
-    one_line,
     read_labels,
     read_volume,
-    volume_ending,
-    volume_name,
 )
 
 SPLITS = ("train", "validation", "test")
 IMPORT_RECORD = "import.json"
 """What `shapeloss import` writes beside dataset.json."""
-LAYOUT = "dataset.json with 'labels', imagesTr/<case>.nii.gz or <case>_0000.nii.gz, labelsTr/<case>.nii.gz"
-
-
-class DatasetError(ValueError):
-    """A data set that cannot be used; the message lists every problem found."""
-
-    def __init__(self, folder: Path, problems: list[str]) -> None:
-        self.problems = problems = [one_line(problem) for problem in problems]
-        super().__init__(f"{folder}: {len(problems)} problem(s)\n" + "\n".join(f"  - {p}" for p in problems))
 
 
 @dataclass(frozen=True)
@@ -224,16 +211,16 @@ def prepare(experiment: Experiment, folder: str | Path, output: str | Path) -> M
         DatasetError: anything that would spoil a run; all problems are listed at once.
     """
     folder = Path(folder).resolve()
-    classes, files = find_cases(folder)
-    problems = [fault.removeprefix(f"{folder}/") for fault in unlabelled(folder, files)]
-    if len(files) < experiment.cases:
+    classes, files, problems = find_cases(folder)
+    if (count := len(files) + len(problems)) < experiment.cases:  # if all of them were put right
         split = experiment.data.split
         problems.append(
-            f"{len(files)} cases, but the split needs {experiment.cases} ({split.train} train, {split.validation} "
+            f"{count} cases, but the split needs {experiment.cases} ({split.train} train, {split.validation} "
             f"validation, {split.test} test); use more cases or lower data.split in the profile"
         )
     problems += [
-        f"data.split.test_cases of the profile names {name}, which is no case of this folder; import it, or correct it"
+        f"data.split.test_cases of the profile names {name}, which is no sound case of this folder; import it, or "
+        "correct the profile"
         for name in experiment.data.split.test_cases
         if name not in files
     ]
@@ -274,101 +261,6 @@ def deal(names: Collection[str], split: Split) -> dict[str, str]:
     order = np.random.default_rng(split.seed).permutation(sorted({*names} - {*fixed})).tolist()
     parts = [part for part in SPLITS for _ in range(getattr(split, part)) if not (part == "test" and split.test_cases)]
     return dict(sorted({**fixed, **dict(zip(order, parts, strict=False))}.items()))
-
-
-def find_cases(folder: Path) -> tuple[dict[int, str], dict[str, tuple[str, str]]]:
-    """Classes and files of a folder: ({label: name} without the background, {case: (image, label)} within the folder).
-
-    Raises:
-        DatasetError: the folder is not in Decathlon or nnU-Net layout.
-    """
-    if not folder.is_dir():
-        raise DatasetError(folder, ["there is no such folder"])
-    description = folder / "dataset.json"
-    if not description.is_file():
-        inside = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-        raise DatasetError(folder, [f"no dataset.json; expected {LAYOUT}; found {inside}"])
-    try:
-        values = json.loads(description.read_text(encoding="utf-8"))
-        classes = _classes(values["labels"])
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DatasetError(folder, [f"dataset.json is not valid JSON: {error}"]) from error
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        expected = '{"0": "background", "1": "femur", …} or {"background": 0, "femur": 1, …}, labels 0 to K-1'
-        raise DatasetError(folder, [f"dataset.json needs 'labels' as {expected}"]) from None
-    training = values.get("training")
-    pairs, problems = _listed_pairs(training) if isinstance(training, list) and training else _pairs_by_name(folder)
-    files: dict[str, tuple[str, str]] = {}
-    for image, label in pairs:
-        name = volume_name(label)
-        if fault := name_fault(image) or name_fault(label) or ("" if name else "has no name; rename it"):
-            problems.append(f"{label}: {fault}")
-        elif name in files and files[name] != (image, label):
-            problems.append(f"{label}: is a second label map of case {name}, beside {files[name][1]}; remove one")
-        files.setdefault(name, (image, label))
-    if problems:
-        raise DatasetError(folder, problems)
-    if not files:
-        raise DatasetError(
-            folder, [f"no training case is listed in dataset.json or lies in labelsTr; expected {LAYOUT}"]
-        )
-    return classes, files
-
-
-def _listed_pairs(training: list[Any]) -> tuple[list[tuple[str, str]], list[str]]:
-    """The image and label paths of `training` in dataset.json, and what is wrong with it."""
-    pairs, problems = [], []
-    for number, item in enumerate(training, start=1):
-        paths = [item.get(kind) for kind in ("image", "label")] if isinstance(item, dict) else []
-        texts = [path.removeprefix("./") for path in paths if isinstance(path, str) and path]
-        if len(texts) == 2:
-            pairs.append((texts[0], texts[1]))
-        else:
-            expected = '{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}'
-            problems.append(f"dataset.json: entry {number} of 'training' is {str(item)[:60]}; write it as {expected}")
-    return pairs, problems
-
-
-def _pairs_by_name(folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
-    """The label maps of labelsTr with their images in imagesTr, of whatever format, as nnU-Net names them."""
-    images: dict[str, list[str]] = {}
-    for path in _volumes(folder / "imagesTr"):
-        images.setdefault(volume_name(path), []).append(path.name)
-    pairs = []
-    for label in _volumes(folder / "labelsTr"):
-        name, ending = volume_name(label), volume_ending(label)
-        found = images.get(f"{name}_0000") or images.get(name) or [f"{name}{ending}"]
-        same = [image for image in found if volume_ending(image) == ending]
-        pairs.append((f"imagesTr/{(same or found)[0]}", f"labelsTr/{label.name}"))
-    return pairs, []
-
-
-def _volumes(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.glob("[!.]*")) if volume_ending(path)]
-
-
-def unlabelled(folder: Path, files: Mapping[str, tuple[str, str]]) -> list[str]:
-    """A line for each image without a label map, where dataset.json does not list the cases itself."""
-    listed = json.loads((folder / "dataset.json").read_text(encoding="utf-8")).get("training")
-    if isinstance(listed, list) and listed:
-        return []
-    return [
-        f"{path}: has no label map in {folder / 'labelsTr'} by the name {name}; add it"
-        for path in _volumes(folder / "imagesTr")
-        if (name := re.sub(r"_\d{4}$", "", volume_name(path))) not in files and volume_name(path) not in files
-    ]
-
-
-def _classes(labels: Mapping[str, Any]) -> dict[int, str]:
-    """Decathlon's {"1": "femur"} or nnU-Net's {"femur": 1} → {1: "femur"}, without the background."""
-    decathlon = all(str(key).isdigit() for key in labels)
-    classes = {
-        int(key): str(value) for key, value in (labels.items() if decathlon else ((v, k) for k, v in labels.items()))
-    }
-    "".join(classes.values()).encode()  # or the names could not be written
-    if sorted(classes) != list(range(len(labels))) or not 2 <= len(classes) <= 256:
-        raise ValueError("labels must be 0 to K-1")
-    return {label: name for label, name in sorted(classes.items()) if label > 0}
 
 
 def check_case(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import gzip
 import hashlib
 import json
@@ -16,6 +15,11 @@ from typing import Any
 
 import nibabel
 import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # Windows has none: nothing is locked there
+    fcntl = None  # type: ignore[assignment]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a disk, or a share of one, that is full."""
@@ -99,9 +103,10 @@ def locked(path: str | Path, waiting: str = "") -> Iterator[int]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", encoding="utf-8") as handle:
+    with open(path, "a", encoding="utf-8") as handle:  # to append: an empty file stays as it is
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if waiting:
                 print(waiting, flush=True)

@@ -8,7 +8,9 @@ import os
 import re
 import resource
 import struct
+import tarfile
 import tempfile
+import threading
 import zipfile
 from pathlib import Path
 
@@ -20,8 +22,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shapeloss import files
-from shapeloss.dataset import DatasetError, check_case, find_cases, read_sides
-from shapeloss.sources.archives import LARGEST, Member, read_zip
+from shapeloss.dataset import check_case, read_sides
+from shapeloss.listing import DatasetError, find_cases
+from shapeloss.sources.archives import LARGEST, Member, read_tar, read_zip
 from shapeloss.sources.commands import choose_labels
 from shapeloss.sources.folders import folder_entries, folder_source, pair_entries
 from shapeloss.sources.layout import Entry, ImportProblems, Labels, write_cases
@@ -173,6 +176,46 @@ def _(folder):
     header = itk(folder / "images/bad.mhd", image_array())
     (folder / "images/bad.raw").rename(folder / "bad.raw")
     header.write_text(header.read_text(encoding="utf-8").replace("= bad.raw", "= ../bad.raw"))
+
+
+def metaimage(folder, old, new):
+    """The image as MetaImage, with something else in its header."""
+    (folder / IMAGE).unlink()
+    path = itk(folder / "images/bad.mha", image_array())
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+
+
+@fault("a MetaImage field that is no number")
+def _(folder):
+    metaimage(folder, b"Offset = 0 0 0", b"Offset = 0 here 0")
+
+
+@fault("a MetaImage field with too many numbers")
+def _(folder):
+    metaimage(folder, b"Offset = 0 0 0", b"Offset = 0 0 0 0")
+
+
+@fault("a MetaImage field that occurs twice")
+def _(folder):
+    metaimage(folder, b"NDims = 3\n", b"NDims = 3\nNDims = 3\n")
+
+
+@fault("a MetaImage of two axes")
+def _(folder):
+    metaimage(folder, b"NDims = 3", b"NDims = 2")
+
+
+@fault("a MetaImage over several files")
+def _(folder):
+    metaimage(folder, b"ElementDataFile = LOCAL", b"ElementDataFile = LIST")
+
+
+@fault("an NRRD with its data as text")
+def _(folder):
+    (folder / IMAGE).unlink()
+    path = itk(folder / "images/bad.nrrd", image_array())
+    path.write_bytes(re.sub(rb"encoding: \w+", b"encoding: ascii", path.read_bytes()))
 
 
 @fault("NaN in the image")
@@ -408,6 +451,104 @@ def _(path):
         archive.writestr("imagesTr/oaizib_001_0000.nii.gz", sound)
 
 
+FOLDERS = {}
+
+
+def folder_fault(name):
+    """A function that spoils the case `bad` in a folder with dataset.json; it may change what that file says."""
+    return lambda make: FOLDERS.setdefault(name, make)
+
+
+@folder_fault("an entry that names no files")
+def _(folder, described):
+    described["training"][1] = {"image": "./imagesTr/bad.nii.gz"}
+
+
+@folder_fault("a second label map of a case")
+def _(folder, described):
+    nifti(folder / "other/bad.nii.gz", mask_array())
+    described["training"].append({"image": "./imagesTr/bad.nii.gz", "label": "./other/bad.nii.gz"})
+
+
+@folder_fault("a second image of a case")
+def _(folder, described):
+    nifti(folder / "other/bad.nii.gz", image_array())
+    described["training"].append({"image": "./other/bad.nii.gz", "label": "./labelsTr/bad.nii.gz"})
+
+
+@folder_fault("a listed name that no file can have")
+def _(folder, described):
+    described["training"][1]["image"] = "./imagesTr/bad\n.nii.gz"
+
+
+@folder_fault("a listed file that is missing")
+def _(folder, described):
+    (folder / "labelsTr/bad.nii.gz").unlink()
+
+
+@folder_fault("a listed file that is a link out")
+def _(folder, described):
+    (folder / "labelsTr/bad.nii.gz").rename(folder.parent / "bad.nii.gz")
+    (folder / "labelsTr/bad.nii.gz").symlink_to(folder.parent / "bad.nii.gz")
+
+
+@folder_fault("a second channel")
+def _(folder, described):
+    del described["training"]  # as nnU-Net has it
+    (folder / "imagesTr/bad.nii.gz").rename(folder / "imagesTr/bad_0000.nii.gz")
+    nifti(folder / "imagesTr/bad_0001.nii.gz", image_array())
+
+
+@folder_fault("an image without a label map")
+def _(folder, described):
+    del described["training"]
+    (folder / "labelsTr/bad.nii.gz").unlink()
+
+
+@folder_fault("a label that is not declared")
+def _(folder, described):
+    nifti(folder / "labelsTr/bad.nii.gz", mask_array() * np.uint8(2))
+
+
+NO_LAYOUT = {}
+
+
+def no_layout(name):
+    """A function that spoils dataset.json, so that no case can be told."""
+    return lambda make: NO_LAYOUT.setdefault(name, make)
+
+
+@no_layout("no dataset.json")
+def _(path):
+    path.unlink()
+
+
+@no_layout("a dataset.json that is cut off")
+def _(path):
+    cut(path)
+
+
+@no_layout("a dataset.json without labels")
+def _(path):
+    path.write_text("{}")
+
+
+@no_layout("a dataset.json without cases")
+def _(path):
+    path.write_text('{"labels": {"0": "background", "1": "femur"}}')
+    for folder in ("imagesTr", "labelsTr"):
+        (path.parent / folder).rename(path.parent / f"my {folder}")
+
+
+def make_folder(folder):
+    """The cases `sound` and `bad` in Decathlon layout, and what its dataset.json says."""
+    for name in ("sound", "bad"):
+        nifti(folder / f"imagesTr/{name}.nii.gz", image_array())
+        nifti(folder / f"labelsTr/{name}.nii.gz", mask_array())
+    listed = [{"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"} for n in ("sound", "bad")]
+    return {"labels": {"0": "background", "1": "femur", "2": "patella", "3": "tibia"}, "training": listed}
+
+
 def make_archives(folder):
     """imagesTr.zip and labelsTr.zip of two cases, as OAIZIB-CM has them."""
     for number in (1, 2):
@@ -448,6 +589,31 @@ def test_a_bad_file_is_named_and_the_sound_case_is_not_lost(name, tmp_path):
     listed = json.loads((tmp_path / "out/dataset.json").read_text(encoding="utf-8"))["training"]
     assert listed == [{"image": "./imagesTr/sound.nii.gz", "label": "./labelsTr/sound.nii.gz"}]
     assert_nothing_half_written(tmp_path)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_fault_of_a_listed_case_costs_no_other_case(name, tmp_path):
+    folder = tmp_path / "data"
+    described = make_folder(folder)
+    FOLDERS[name](folder, described)
+    (folder / "dataset.json").write_text(json.dumps(described))
+    entries, own, problems = folder_entries(folder)
+    with pytest.raises(ImportProblems) as caught:
+        write_cases(tmp_path / "out", entries, own, folder_source(folder), problems, progress=False)
+    assert_promised(caught.value.problems, name, f"{folder}/", "labelsTr/bad.nii.gz")
+    assert imported(tmp_path / "out") == ["sound"]
+    assert_nothing_half_written(tmp_path)
+
+
+@pytest.mark.parametrize("name", NO_LAYOUT)
+def test_a_folder_without_layout_is_named(name, tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "dataset.json").write_text('{"labels": {"0": "background", "1": "femur"}}')
+    NO_LAYOUT[name](tmp_path / "dataset.json")
+    with pytest.raises(DatasetError) as caught:
+        folder_entries(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}: 1 problem(s)")
+    assert_promised(caught.value.problems, name, "dataset.json")
 
 
 def test_all_faults_come_at_once(tmp_path):
@@ -519,6 +685,42 @@ def test_the_second_file_of_a_case_that_fails_takes_the_first_with_it(tmp_path, 
     assert not list((tmp_path / "out").rglob("*.nii.gz"))
     monkeypatch.undo()
     assert sorted(import_pairs(tmp_path, tmp_path / "out")["cases"]) == ["a"]
+
+
+def test_two_imports_into_one_folder_come_one_after_the_other(tmp_path, monkeypatch, capsys):
+    """The second would sweep away what the first is writing, and each would write a record without the other's case."""
+    first, second = tmp_path / "1/knees", tmp_path / "2/knees"
+    pair(first, "a")
+    pair(second, "b")
+    other = threading.Thread(target=import_pairs, args=(second, tmp_path / "out"))
+    came = threading.Event()
+
+    def slow(path, array, affine, write=files.write_nifti):
+        if path.name == "b.nii.gz":
+            came.set()
+        with files.atomic(path) as temporary:
+            write(temporary, array, affine)
+            if not other.ident:
+                other.start()
+                assert not came.wait(0.5)
+
+    monkeypatch.setattr("shapeloss.sources.layout.write_nifti", slow)
+    import_pairs(first, tmp_path / "out")
+    other.join()
+    assert imported(tmp_path / "out") == ["a", "b"]
+    assert f"another import writes into {tmp_path / 'out'}; waiting until it ends" in capsys.readouterr().out
+    assert_nothing_half_written(tmp_path)
+
+
+def test_a_folder_where_no_lock_can_be_had_is_verified_all_the_same(tmp_path, monkeypatch):
+    pair(tmp_path, "a")
+    import_pairs(tmp_path, tmp_path / "out")
+
+    def refuse(path, waiting):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr("shapeloss.sources.layout.locked", refuse)
+    assert list(import_pairs(tmp_path, tmp_path / "out")["cases"]) == ["a"]
 
 
 def test_what_a_killed_import_left_is_swept(tmp_path):
@@ -661,26 +863,98 @@ def test_no_zip_is_answered_by_anything_but_a_message(flips, keep, noise):
         assert not list(Path(place).glob(".partial*"))
 
 
-def test_the_page_lists_these_faults_and_no_others():
-    rows = page_rows("Volumes", "Masks", "Archives")
-    assert set(rows) == {*FAULTS, *ARCHIVES, "a full disk"}
+@settings(max_examples=150, deadline=None)
+@given(
+    flips=st.lists(
+        st.tuples(
+            st.integers(0, 1600) | st.sampled_from([*range(124, 137), 156, *range(1148, 1161), 1180]),  # sizes, kinds
+            st.integers(0, 255) | st.sampled_from(list(b"01234567LKxgSDN")),
+        ),
+        max_size=6,
+    ),
+    keep=st.one_of(st.none(), st.floats(0, 1)),
+    noise=st.one_of(st.none(), st.none(), st.binary(max_size=600)),
+    mended=st.booleans(),
+)
+def test_no_tar_is_answered_by_anything_but_a_message(flips, keep, noise, mended):
+    """Three blocks of 512 bytes: a header, the data, and the header of a second file without data."""
+    sound = io.BytesIO()
+    with tarfile.open(fileobj=sound, mode="w") as archive:
+        for name, data in (("task/a.nii.gz", b"abc" * 30), ("task/dataset.json", b"")):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    content = bytearray(sound.getvalue()[:3072] if noise is None else noise + sound.getvalue()[:1024])
+    for position, value in flips:
+        content[position % len(content)] = value
+    for header in (0, 1024) if mended and noise is None else ():  # else the checksum answers each time
+        content[header + 148 : header + 156] = b" " * 8
+        content[header + 148 : header + 156] = b"%06o\0 " % sum(content[header : header + 512])
+    content = content[: None if keep is None else int(keep * len(content))]
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "a.tar"
+        path.write_bytes(content)
+        try:
+            for number, member in enumerate(read_tar(path, "digest").values()):
+                member.extract(Path(place) / str(number))
+        except VolumeError as error:
+            assert str(error).startswith(f"{path}: ")  # noqa: PT017 - a message is one of two sound outcomes
+        assert not list(Path(place).glob(".partial*"))
 
 
-def test_names_with_spaces_and_other_letters_and_a_source_that_cannot_be_written(tmp_path):
-    source = tmp_path / "bilder été"
-    pair(source, "Fall 1 – Größe 膝")
-    itk(source / "images/oblique.nrrd", image_array(), (0.8, 0.6, 0, -0.6, 0.8, 0, 0, 0, 1))
-    itk(source / "labels/oblique.mha", mask_array(), (0.8, 0.6, 0, -0.6, 0.8, 0, 0, 0, 1))
-    folders = [source, source / "images", source / "labels"]
-    for path in folders:
-        path.chmod(0o555)
-    before = [(str(path), path.stat().st_mtime_ns) for path in sorted(source.rglob("*"))]
-    record = import_pairs(source, tmp_path / "ausgabe 膝")
-    for path in folders:
+NO_FAULTS = {}
+
+
+def no_fault(name):
+    """What looks like a fault and is none: the page says what happens, the function tests it."""
+    return lambda test: NO_FAULTS.setdefault(name, test)
+
+
+def everything(folder):
+    """All that can be seen of a folder: names, kinds, times of change, permissions and contents."""
+    paths = [folder, *sorted(folder.rglob("*"))]
+    return [(path, path.lstat()[:3], path.lstat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in paths]
+
+
+@no_fault("a name with spaces or letters beyond ASCII")
+def _(folder):
+    source, name = folder / "bilder été", "Fall 1 – Größe 膝"
+    pair(source, name)
+    assert list(import_pairs(source, folder / "ausgabe 膝")["cases"]) == [name]
+    written = [folder / f"ausgabe 膝/{part}/{name}.nii.gz" for part in ("imagesTr", "labelsTr")]
+    assert np.array_equal(read_volume(written[0]).array, image_array())
+    assert np.array_equal(read_labels(written[1]).array > 0, mask_array() > 0)
+
+
+@no_fault("a source that cannot be written")
+def _(folder):
+    """The superuser may write whatever its permissions are, so nothing in it must have changed either."""
+    source = folder / "source"
+    pair(source, "a")
+    for ending, array in (("images/b.nrrd", image_array()), ("labels/b.mhd", mask_array())):
+        itk(source / ending, array, (0.8, 0.6, 0, -0.6, 0.8, 0, 0, 0, 1))
+    for path in (source, *source.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = everything(source)
+    record = import_pairs(source, folder / "out")
+    after = everything(source)
+    for path in (source, *(path for path in source.rglob("*") if path.is_dir())):
         path.chmod(0o755)
-    assert sorted(record["cases"]) == ["Fall 1 – Größe 膝", "oblique"]
-    assert [(str(path), path.stat().st_mtime_ns) for path in sorted(source.rglob("*"))] == before
-    assert (tmp_path / "ausgabe 膝/imagesTr/Fall 1 – Größe 膝.nii.gz").is_file()
+    assert after == before
+    assert sorted(record["cases"]) == ["a", "b"]
+    assert all(path.stat().st_mode & 0o200 for path in (folder / "out").rglob("*"))
+
+
+@pytest.mark.parametrize("name", NO_FAULTS)
+def test_what_is_no_fault(name, tmp_path):
+    NO_FAULTS[name](tmp_path)
+
+
+def test_the_page_lists_these_faults_and_no_others():
+    rows = page_rows("Volumes", "Masks", "Folders", "Archives")
+    assert set(rows) == {*FAULTS, *FOLDERS, *NO_LAYOUT, *ARCHIVES, "a full disk"}
+    section = PAGE.read_text(encoding="utf-8").partition("\n## No faults\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| ([^|]+) \| [^|]+ \|$", section, re.MULTILINE)) - {"Found", "---"} == {*NO_FAULTS}
 
 
 def huge(folder):

@@ -7,8 +7,9 @@ import nibabel
 import numpy as np
 import pytest
 
-from shapeloss.dataset import DatasetError, cached_map, deal, find_cases, normalise, prepare, read_manifest
+from shapeloss.dataset import cached_map, deal, normalise, prepare, read_manifest
 from shapeloss.experiment import Experiment, Split
+from shapeloss.listing import DatasetError, find_cases
 
 SPACING = (0.7, 0.365, 0.365)
 
@@ -79,7 +80,8 @@ def test_nnunet_layout_is_read_too(folder):
         path.rename(path.with_name(path.name.replace(".nii.gz", "_0000.nii.gz")))
     description = {"labels": {"background": 0, "femur": 1, "tibia": 2}, "numTraining": 4, "file_ending": ".nii.gz"}
     (folder / "dataset.json").write_text(json.dumps(description))
-    classes, files = find_cases(folder)
+    classes, files, problems = find_cases(folder)
+    assert not problems
     assert classes == {1: "femur", 2: "tibia"}
     assert files["case_1"] == ("imagesTr/case_1_0000.nii.gz", "labelsTr/case_1.nii.gz")
     prepare(experiment(), folder, folder / "cases.json")
@@ -248,23 +250,46 @@ def test_maps_are_computed_once_per_content(folder):
     assert len(calls) == 4
 
 
+SOUND = [{"image": f"./imagesTr/case_{i}.nii.gz", "label": f"./labelsTr/case_{i}.nii.gz"} for i in range(4)]
+
+
 @pytest.mark.parametrize(
-    ("training", "line"),
+    ("entries", "line"),
     [
-        ([{"image": 1, "label": 2}], "entry 1 of 'training' is {'image': 1, 'label': 2}; write it as"),
-        ([{"image": "a\0.nii.gz", "label": "a.nii.gz"}], "a.nii.gz: has a line break, or what is no letter"),
+        ([{"image": 1, "label": 2}], "dataset.json: entry 5 of 'training' is {'image': 1, 'label': 2}; write it as"),
+        ([{"image": "a\0.nii.gz", "label": "a.nii.gz"}], "a\\x00.nii.gz: has a line break, or what is no letter"),
         ([{"image": "a.nii.gz", "label": f"{'a' * 300}.nii.gz"}], "has too long a name"),
+        ([{"image": "a.nii.gz", "label": "labelsTr/.nii.gz"}], "labelsTr/.nii.gz: has no name; rename it"),
         (
             [{"image": f"{x}/a.nii.gz", "label": f"{x}l/a.nii.gz"} for x in "xy"],
             "yl/a.nii.gz: is a second label map of case a, beside xl/a.nii.gz; remove one",
         ),
+        (
+            [{"image": f"{x}/a.nii.gz", "label": "l/a.nii.gz"} for x in "xy"],
+            "y/a.nii.gz: is a second image of case a, beside x/a.nii.gz; remove one",
+        ),
     ],
 )
-def test_entries_that_name_no_case(folder, training, line):
-    description = {"labels": {"0": "background", "1": "femur"}, "training": training}
+def test_entries_that_name_no_case(folder, entries, line):
+    """The other cases are found; for a run the problem is told, and nothing else that follows from it."""
+    description = json.loads((folder / "dataset.json").read_text(encoding="utf-8")) | {"training": SOUND + entries}
     (folder / "dataset.json").write_text(json.dumps(description))
+    _, files, _ = find_cases(folder)
+    assert list(files) == [f"case_{i}" for i in range(4)]
     (problem,) = problems_of(folder)
     assert line in problem
+
+
+def test_problems_of_the_list_and_of_the_files_come_at_once(folder):
+    """Of the four cases one is doubled and one has a broken label map; a fifth is listed wrongly."""
+    (folder / "labelsTr/case_1.nii.gz").write_bytes(b"")
+    training = [*SOUND, {"image": "./imagesTr/other.nii.gz", "label": "./other/case_0.nii.gz"}, "case_5"]
+    description = json.loads((folder / "dataset.json").read_text(encoding="utf-8")) | {"training": training}
+    (folder / "dataset.json").write_text(json.dumps(description))
+    lines = problems_of(folder)
+    assert [line.split(": ")[0] for line in lines] == ["dataset.json", "other/case_0.nii.gz", "labelsTr/case_1.nii.gz"]
+    with pytest.raises(DatasetError, match="5 cases, but the split needs 9"):  # the doubled and the unreadable counted
+        prepare(experiment(train=7), folder, folder / "cases.json")
 
 
 def test_images_in_another_format_and_without_a_label(folder):

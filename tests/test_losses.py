@@ -329,7 +329,7 @@ def test_boundary_schedules():
         loss.progress = progress
         torch.testing.assert_close(loss(logits, target), weights[0] * region + weights[1] * alone)
     loss.progress = 1.5
-    with pytest.raises(ValueError, match="progress must be the part of the training that is done, 0 to 1, got 1.5"):
+    with pytest.raises(ValueError, match=r"progress must be the part of the training that is done, 0 to 1, got 1\.5"):
         loss(logits, target)
 
 

@@ -3,12 +3,17 @@
 import gzip
 import json
 import re
+import struct
 import sys
+import tempfile
+from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_bad_input import page_rows
 
 from shapeloss import cli
@@ -16,17 +21,26 @@ from shapeloss.dataset import prepare, read_sides
 from shapeloss.evaluation import score_runs
 from shapeloss.experiment import Experiment
 from shapeloss.inference import load_run, predict_files
+from shapeloss.sources import dicom
 from shapeloss.sources.dicom import check_slices, read_slice, read_stack
 from shapeloss.sources.layout import ImportProblems, write_cases
 from shapeloss.sources.oai import LABELS, SOURCE, Knee, find_entries, parse_knee, read_participants
 from shapeloss.training import train
-from shapeloss.volumes import grid_difference, read_labels, read_volume
+from shapeloss.volumes import VolumeError, grid_difference, read_labels, read_volume
 
 SLICES, COLUMNS, ROWS = 10, 24, 16
 STEP, PIXEL = 0.7, 0.365
 SAGITTAL = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, -1.0]])  # columns run to posterior, rows to inferior (LPS)
 SECRETS = {"0010|0010": "SECRET^NAME", "0010|0030": "19401231", "0008|0020": "20050107", "0008|0080": "SECRET HOSPITAL"}
 PARTICIPANT = "9000099"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _written_alike(tmp_path_factory):
+    """Once it has read a slice, GDCM adds fields of rescaling to all that it writes: it reads one before all tests."""
+    path = tmp_path_factory.mktemp("first") / "slice"
+    write_slice(path, knee_image()[:, :, 0], [0, 0, 0])
+    read_slice(path)
 
 
 def turned(degrees):
@@ -306,7 +320,7 @@ FAULTS = {}
 
 
 def fault(name):
-    """A function that spoils the series or the label map of participant 9000296."""
+    """A function that spoils the series or the label map of participant 9000296; it may return what is asked for."""
     return lambda make: FAULTS.setdefault(name, make)
 
 
@@ -335,6 +349,40 @@ def spoil(series, name, plane=None, directions=SAGITTAL, place=None, **tags):
 def _(series, masks):
     (series / "004").unlink()
     spoil(series, "004", **{"0020|0032": "1e30\\0\\0"})
+
+
+@fault("a position of NaN")
+def _(series, masks):
+    rewrite(series / "007", b"\\-20\\30", b"\\nan\\30")
+
+
+@fault("a slice without voxel size")
+def _(series, masks):
+    rewrite(series / "007", b"\x28\x00\x30\x00", b"\x28\x00\x33\x00")
+
+
+@fault("a slice with a voxel size of zero")
+def _(series, masks):
+    rewrite(series / "007", b".365\\.365", b".365\\.000")
+
+
+@fault("a slice with a negative voxel size")
+def _(series, masks):
+    rewrite(series / "007", b".365\\.365", b".365\\-.36")
+
+
+@fault("a slice whose directions are not at right angles")
+def _(series, masks):
+    rewrite(series / "007", b"0\\1\\0\\0\\0\\-1", b"0\\1\\0\\0\\1\\-1")
+
+
+@fault("several slices in one file")
+def _(series, masks):
+    tags = {"0008|103e": "SAG_3D_DESS_LEFT", "0010|0020": "9000296"}
+    image = SimpleITK.GetImageFromArray(np.ones((3, ROWS, COLUMNS), np.uint16))
+    for key, value in tags.items():
+        image.SetMetaData(key, value)
+    SimpleITK.WriteImage(image, str(series / "all.dcm"))
 
 
 @fault("colour slices")
@@ -401,6 +449,16 @@ def _(series, masks):
     (series / "007").write_bytes((series / "007").read_bytes()[:300])
 
 
+@fault("a header that declares gigabytes")
+def _(series, masks):
+    rewrite(series / "007", b"OB\0\0\2\0\0\0", b"OB\0\0\2\0\0\xff")
+
+
+@fault("a slice that is no DICOM")
+def _(series, masks):
+    (series / "007").write_bytes(b"\xa5" * 200 + (series / "007").read_bytes()[200:])
+
+
 @fault("no position")
 def _(series, masks):
     rewrite(series / "007", b"\x20\x00\x32\x00", b"\x20\x00\x33\x00")
@@ -411,7 +469,7 @@ def _(series, masks):
     spoil(series, "007", **{"compressor": "JPEG2000"})
     data = (series / "007").read_bytes()
     middle = data.rindex(b"\xff\x4f\xff\x51")  # where the packed pixels begin
-    (series / "007").write_bytes(data[:middle] + bytes(len(data) - middle))
+    (series / "007").write_bytes(data[:middle] + bytes(len(data) - middle - 8) + data[-8:])
 
 
 @fault("one slice alone")
@@ -442,6 +500,12 @@ def _(series, masks):
         path.unlink()
 
 
+@fault("a participant without label map")
+def _(series, masks):
+    (masks / "9000296_LEFT.nii.gz").unlink()
+    return {"participants": [PARTICIPANT, "9000296"]}
+
+
 @fault("a label map that fits two knees")
 def _(series, masks):
     write_series(series.with_name("10009999"), side="RIGHT", uid="1.8", **{"0010|0020": "9000296"})
@@ -470,15 +534,16 @@ def _(series, masks):
 def test_a_bad_series_is_named_and_the_sound_case_is_not_lost(name, tree, tmp_path):
     series = write_series(series_folder(tree / "oai", "9000296"), **{"0010|0020": "9000296"})
     write_mask(tree / "masks/9000296_LEFT.nii.gz", series)
-    FAULTS[name](series, tree / "masks")
+    options = FAULTS[name](series, tree / "masks") or {}
     with pytest.raises(ImportProblems) as caught:
-        import_oai(tree / "oai", tmp_path / "out", tree / "masks")
+        import_oai(tree / "oai", tmp_path / "out", tree / "masks", **options)
     assert len(caught.value.problems) == 1, caught.value.problems
     (line,) = caught.value.problems
     for text in page_rows("DICOM")[name]:
         assert re.search(".*".join(map(re.escape, text.split("…"))), line), line
     assert "\n" not in line
     assert "9000296" in line or "knee.nii.gz" in line
+    assert "SECRET" not in line
     assert list(json.loads((tmp_path / "out/import.json").read_text(encoding="utf-8"))["cases"]) == ["9000099_00m_LEFT"]
 
 
@@ -498,6 +563,365 @@ def test_a_folder_without_series(tmp_path):
     assert str(series) in line
     assert "participant of the OAI" in line
     assert "MILLER" not in line
+
+
+def problems_of(tree, masks=None, **options):
+    return find_entries(tree, masks, progress=False, **options)[1]
+
+
+def numbered_series(folder):
+    """A series whose headers number the slices, and say how many were acquired; file k is the k-th slice from below."""
+    for k, place in enumerate(positions()):
+        tags = {"0020|1002": str(SLICES), "0020|0013": str(k + 1)}
+        write_slice(folder / f"{k:03d}", knee_image()[:, :, k], place, **tags)
+    return folder
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:300])
+
+
+@pytest.mark.parametrize("k", [0, 5, SLICES - 1])
+def test_a_missing_a_duplicated_and_a_foreign_slice_are_found_wherever_they_lie(tmp_path, k):
+    series = numbered_series(series_folder(tmp_path))
+    sound = (series / f"{k:03d}").read_bytes()
+    (series / f"{k:03d}").unlink()
+    (line,) = problems_of(tmp_path)
+    end = k in (0, SLICES - 1)
+    assert f"{series}: 1 slice is missing {'of the 10 acquired' if end else 'between 004 '}" in line
+    for name in (f"{k:03d}", "copy"):
+        (series / name).write_bytes(sound)
+    (line,) = problems_of(tmp_path)
+    assert re.search(rf"/copy: is a duplicated slice, {k:03d} lies at .* mm too; remove one of them", line)
+    tags = {"0020|000e": "1.9", "0020|1002": "10", "0020|0013": str(k + 1)}
+    write_slice(series / "copy", knee_image()[:, :, k], positions()[k], **tags)
+    (line,) = problems_of(tmp_path)
+    assert f"{series}/copy: is a foreign slice, of another series" in line
+    # one in the other's place is both: the folder has as many files as were acquired
+    (series / f"{k:03d}").unlink()
+    assert len(problems_of(tmp_path)) == 2
+
+
+def test_a_duplicate_does_not_stand_in_for_a_slice_that_is_missing(tmp_path):
+    series = numbered_series(series_folder(tmp_path))
+    (series / "copy").write_bytes((series / "000").read_bytes())
+    (series / "009").unlink()
+    duplicate, missing = problems_of(tmp_path)
+    assert "copy: is a duplicated slice" in duplicate
+    assert "1 slice is missing of the 10 acquired" in missing
+
+
+@pytest.mark.parametrize("number", ["", "7", "0", "-1", "999", "1.5", "x"])
+def test_the_numbers_of_slices_do_not_matter(tmp_path, number):
+    """They may be lacking, all the same, or no numbers: slices are ordered by where they lie."""
+    write_series(series_folder(tmp_path), **{"0020|0013": number, "0020|1002": "10"})
+    entries, problems = find_entries(tmp_path, progress=False)
+    assert not problems
+    (entry,) = entries.values()
+    assert np.array_equal(entry.read().image.array, knee_image())
+
+
+SEVERAL = {
+    "a damaged and a missing slice": (
+        ["cut 3", "drop 6"],
+        ["003: is no sound", r"1 more slice is missing between 002 .* and 004 .* or between 005 .* and 007 .*; copy"],
+    ),
+    "a gap that damaged slices explain": (["cut 3", "cut 4"], ["003: is no sound", "004: is no sound"]),
+    "a damaged and a missing slice beside it": (
+        ["cut 3", "drop 4"],
+        ["003: is no sound", "1 more slice is missing between 002 .* and 005"],
+    ),
+    "a damaged slice at an end": (["cut 9"], ["009: is no sound"]),
+    "a damaged slice, and one missing at an end": (
+        ["cut 3", "drop 9"],
+        ["003: is no sound", "1 more slice is missing of the 10 acquired"],
+    ),
+    "missing in the middle, and at both ends": (
+        ["drop 0", "drop 4", "drop 9"],
+        ["1 slice is missing between 003", "2 more slices are missing of the 10 acquired"],
+    ),
+    "most steps are gaps": (
+        ["drop 1", "drop 2", "drop 5", "drop 7"],
+        [r"4 slices are missing between 000 .* and 003 .* and between 004 .* and 006 .* and between 006 .* and 008"],
+    ),
+    "a duplicated, a missing and an empty slice": (
+        ["copy 2", "drop 5", "empty 7"],
+        ["007: is empty", "copy: is a duplicated slice, 002", "1 more slice is missing between 004 .* or between 006"],
+    ),
+    "a foreign slice, a damaged one and no side": (
+        ["foreign", "cut 5", "side"],
+        ["005: is no sound", "foreign: is a foreign slice, of another series", "neither LEFT nor RIGHT"],
+    ),
+    "two series and an empty slice": (
+        ["second", "empty 4"],
+        ["004: is empty", r"holds 2 series \(9 slices, 3 slices\)"],
+    ),
+    "one slice that can be read": (
+        [f"cut {k}" for k in range(1, SLICES)],
+        [f"00{k}: is no sound" for k in range(1, SLICES)],
+    ),
+    "one slice, twice": (
+        [*(f"drop {k}" for k in range(1, SLICES)), "copy 0"],
+        ["copy: is a duplicated slice", "holds one slice"],
+    ),
+    "a shifted and a missing slice": (
+        ["shift 2", "drop 5"],
+        ["1 slice is missing between 004", "shifted against each other"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_all_faults_of_a_folder_come_at_once(name, tmp_path):
+    series = numbered_series(series_folder(tmp_path))
+    for what in SEVERAL[name][0]:
+        verb, _, k = what.partition(" ")
+        path = series / f"00{k}"
+        if verb == "cut":
+            cut(path)
+        elif verb == "drop":
+            path.unlink()
+        elif verb == "empty":
+            path.write_bytes(b"")
+        elif verb == "copy":
+            (series / "copy").write_bytes(path.read_bytes())
+        elif verb == "shift":
+            spoil(series, path.name, place=positions()[int(k)] + [0, 0.01, 0], **{"0010|0020": PARTICIPANT})
+        elif verb == "side":
+            for path in series.glob("0*"):
+                path.write_bytes(path.read_bytes().replace(b"DESS_LEFT", b"DESS_KNEE"))
+        else:
+            for n in range(3 if verb == "second" else 1):
+                tags = {"0020|000e": "1.9", "0010|0020": PARTICIPANT}
+                spoil(series, f"{verb}{n or ''}", place=positions()[n], **tags)
+    lines = problems_of(tmp_path)
+    assert len(lines) == len(SEVERAL[name][1]), lines
+    for line, expected in zip(lines, SEVERAL[name][1], strict=True):
+        assert re.search(expected, line), lines
+
+
+@pytest.mark.parametrize(("size", "sound"), [(b".36501", True), (b".36600", False)])
+def test_voxel_sizes_may_differ_by_rounding_and_no_more(tmp_path, size, sound):
+    series = write_series(series_folder(tmp_path))
+    rewrite(series / "004", b"\n\0\0\0.365\\.365 ", b"\x0e\0\0\0" + size + b"\\" + size + b" ")
+    problems = problems_of(tmp_path)
+    assert bool(problems) != sound
+    assert sound or "004: is a foreign slice, of another voxel size (0.366 × 0.366 mm)" in problems[0]
+
+
+def test_the_side_is_that_of_the_headers(tmp_path):
+    """A folder may be named after anything; Laterality is asked where the description has no side."""
+    write_series(tmp_path / "right/00m/9000099", side="LEFT")
+    write_series(tmp_path / "9000296/00m/LEFT", **{"0008|103e": "DESS", "0020|0060": "R", "0010|0020": "9000296"})
+    entries, problems = find_entries(tmp_path, progress=False)
+    assert not problems
+    assert list(entries) == ["9000099_00m_LEFT", "9000296_00m_RIGHT"]
+
+
+def test_two_slices_that_disagree_are_named(tmp_path):
+    """Neither of the two is the usual one."""
+    series = series_folder(tmp_path)
+    for number, degrees in enumerate((0, 10)):
+        write_slice(series / str(number), knee_image()[:, :, 0], positions()[number], turned(degrees))
+    assert ["another orientation" in line or "holds one slice" in line for line in problems_of(tmp_path)] == [True] * 2
+
+
+def test_files_that_are_no_slices_stay_unread(tmp_path):
+    series = write_series(series_folder(tmp_path))
+    for name in ("README", "README.txt", "DICOMDIR", ".DS_Store", "info.json", "007.json", "header.xml", "Thumbs.db"):
+        (series / name).write_bytes(b"")
+    (series / "dicomdir").write_bytes((series / "001").read_bytes()[:300])  # DICOM, but no slice
+    (series / "notes.txt").write_text("no slice")
+    (series / "here").symlink_to(tmp_path.parent)
+    assert problems_of(tmp_path) == []
+    for name, content in (("011", b"noise"), ("export.DCM", b"noise"), ("x.ima", b"")):
+        (series / name).write_bytes(content)
+        (line,) = problems_of(tmp_path)
+        assert line.startswith(f"{series / name}: is "), line
+        (series / name).unlink()
+
+
+def test_images_of_other_kinds_may_be_damaged(tmp_path):
+    """A radiograph has no position; a slice of a T2 map is cut off, another's is noise."""
+    for path in write_series(series_folder(tmp_path, series="2"), **{"0008|103e": "PA FIXED FLEXION"}).iterdir():
+        rewrite(path, b"\x20\x00\x32\x00", b"\x20\x00\x33\x00")
+    maps = [write_series(series_folder(tmp_path, series=name), **{"0008|103e": "SAG_T2_MAP_LEFT"}) for name in "34"]
+    cut(maps[0] / "001")
+    (maps[1] / "002").write_bytes(b"noise")
+    write_series(series_folder(tmp_path))
+    entries, problems = find_entries(tmp_path, progress=False)
+    assert not problems
+    assert list(entries) == ["9000099_00m_LEFT"]
+
+
+def test_a_slice_that_must_not_be_read_is_named(tmp_path, monkeypatch):
+    series = write_series(series_folder(tmp_path))
+
+    def refuse(path, judge=dicom.is_dicom):
+        if path.name == "004":
+            raise PermissionError(13, "Permission denied")
+        return judge(path)
+
+    monkeypatch.setattr("shapeloss.sources.oai.is_dicom", refuse)
+    (line,) = problems_of(tmp_path)
+    assert line == f"{series / '004'}: must not be read (Permission denied); change its permissions"
+
+
+def test_a_folder_with_the_slices_of_another_participant_is_one_fault(tmp_path):
+    """It takes nobody's place, and the label map of neither gives a second line."""
+    other = {"0010|0020": "9000296"}
+    moved = write_series(series_folder(tmp_path / "oai"), **other)
+    for participant in (PARTICIPANT, "9000296"):
+        write_mask(tmp_path / f"masks/{participant}.nrrd", moved)
+    (line,) = problems_of(tmp_path / "oai", tmp_path / "masks")
+    assert line.startswith(f"{moved}: its headers say participant 9000296; put it")
+    assert problems_of(tmp_path / "oai", participants=[PARTICIPANT]) == [line]
+    write_series(series_folder(tmp_path / "oai", series="2"), uid="1.7")  # the participant's own
+    entries, problems = find_entries(tmp_path / "oai", tmp_path / "masks", progress=False)
+    assert problems == [line]
+    assert list(entries) == ["9000099_00m_LEFT"]
+
+
+def test_who_is_asked_for_and_has_no_label_map_is_named(tmp_path):
+    folder = write_series(series_folder(tmp_path / "oai"))
+    write_mask(tmp_path / "masks/9000099_V00.nrrd", folder)
+    (tmp_path / "masks/9000296.nrrd").symlink_to(tmp_path / "nowhere.nrrd")
+    asked = [PARTICIPANT, "9000296", "9111111", "9222222"]
+    entries, problems = find_entries(tmp_path / "oai", tmp_path / "masks", participants=asked, progress=False)
+    assert list(entries) == ["9000099_00m_LEFT"]
+    assert len(problems) == 3  # a link that leads nowhere has its own line
+    (tmp_path / "masks/9000296.nrrd").unlink()
+    assert [name in line for line, name in zip(problems[1:], ("9111111", "9222222"), strict=True)] == [True] * 2
+    (line,) = problems_of(tmp_path / "oai", tmp_path / "masks", participants=[PARTICIPANT], visit="24m")
+    assert line == f"{tmp_path / 'masks'}: has no label map of 9000099_24m, which is asked for; add it"
+
+
+SLICE = (  # a small one in explicit VR, as scanners write it; GDCM writes implicit VR where it does not compress
+    (0x00020002, "UI", b"1.2.840.10008.5.1.4.1.1.4"),
+    (0x00020003, "UI", b"1.2.3.4"),
+    (0x00020010, "UI", b"1.2.840.10008.1.2.1"),
+    (0x00080016, "UI", b"1.2.840.10008.5.1.4.1.1.4"),
+    (0x00080018, "UI", b"1.2.3.4"),
+    (0x0008103E, "LO", b"SAG_3D_DESS_LEFT"),
+    (0x00081111, "SQ", None),
+    (0x00081140, "SQ", None),
+    (0x00090010, "UN", b"a private field"),
+    (0x00100010, "PN", b"SECRET^NAME"),
+    (0x00100020, "LO", PARTICIPANT.encode()),
+    (0x0020000D, "UI", b"1.2"),
+    (0x0020000E, "UI", b"1.2.3"),
+    (0x00200013, "IS", b"1"),
+    (0x00200032, "DS", None),
+    (0x00200037, "DS", b"0\\1\\0\\0\\0\\-1"),
+    (0x00280002, "US", b"\1\0"),
+    (0x00280004, "CS", b"MONOCHROME2"),
+    (0x00280010, "US", b"\4\0"),
+    (0x00280011, "US", b"\6\0"),
+    (0x00280030, "DS", b"0.5\\0.5"),
+    (0x00280100, "US", b"\x10\0"),
+    (0x00280101, "US", b"\x10\0"),
+    (0x00280102, "US", b"\x0f\0"),
+    (0x00280103, "US", b"\0\0"),
+    (0x7FE00010, "OW", None),
+)
+
+
+def element(tag, kind, value):
+    value += b"\0" * (len(value) % 2) if kind in ("UI", "UN") else b" " * (len(value) % 2)
+    length = struct.pack("<HI", 0, len(value)) if kind in ("OB", "OW", "UN") else struct.pack("<H", len(value))
+    return struct.pack("<HH", tag >> 16, tag & 0xFFFF) + kind.encode() + length + value
+
+
+def explicit_slice(number):
+    item = element(0x00081150, "UI", b"1.2.840.10008.5.1.4.1.1.4") + element(0x00090011, "UN", b"private.")
+    short = b"\xfe\xff\0\xe0" + struct.pack("<I", len(item)) + item  # an item says how long it is, or that it ends
+    ended = b"\xfe\xff\0\xe0" + b"\xff" * 4 + item + b"\xfe\xff\x0d\xe0\0\0\0\0" + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    values = {
+        0x00081111: b"\x08\0\x11\x11SQ\0\0" + struct.pack("<I", len(short)) + short,
+        0x00081140: b"\x08\0\x40\x11SQ\0\0" + b"\xff" * 4 + ended,
+        0x00200032: f"{number}.5\\0\\0".encode(),
+        0x7FE00010: np.arange(number, number + 24, dtype="<u2").tobytes(),
+    }
+    parts = [values[tag] if kind == "SQ" else element(tag, kind, values.get(tag, value)) for tag, kind, value in SLICE]
+    meta = b"".join(parts[:3])
+    return bytes(128) + b"DICM" + element(0x00020000, "UL", struct.pack("<I", len(meta))) + meta + b"".join(parts[3:])
+
+
+def test_explicit_slices(tmp_path):
+    for number in range(5):
+        (tmp_path / str(number)).write_bytes(explicit_slice(number))
+    slices = [read_slice(path) for path in tmp_path.iterdir()]
+    assert check_slices(slices) == []
+    # columns × rows of each slice; slices run along the normal, from x = 4.5 mm to 0.5 mm
+    expected = np.stack([np.arange(number, number + 24).reshape(4, 6).T for number in (4, 3, 2, 1, 0)], axis=-1)
+    assert np.array_equal(read_stack(slices).array, expected)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff", b"\x08\0\x40\x11SQ\0\0\xfe\xff\xff\xff"),
+        (b"\0\xe0\xff\xff\xff\xff", b"\0\xe0\xff\xff\xff\xfe"),
+        (b"UN\0\0\x10\0\0\0", b"UN\0\0\x10\0\0\x80"),
+        (b"UN\0\0\x08\0\0\0private.\x08\0", b"UN\0\0\x08\0\0\x80private.\x08\0"),
+        (b"OW\0\0\x30\0\0\0", b"OW\0\0\x30\0\0\x01"),
+        (b"PN\x0c\0", b"P\xff\x0c\0"),
+        (b"PN\x0c\0", b"\x0c\0\0\0"),
+        (b"IS\2\0", b"IS\2\x80"),
+        (b"\2\0\x10\0UI", b"\2\0\x11\0UI"),
+    ],
+)
+def test_what_would_take_gigabytes_is_not_given_to_gdcm(tmp_path, monkeypatch, old, new):
+    """Of such files of one kilobyte, GDCM made up to 7 GB, or it went through them for 12 s."""
+    (tmp_path / "slice").write_bytes(explicit_slice(0))
+    rewrite(tmp_path / "slice", old, new)
+    monkeypatch.setattr(SimpleITK.ImageFileReader, "ReadImageInformation", lambda reader: pytest.fail("it was read"))
+    with pytest.raises(VolumeError, match=r"slice: is no sound DICOM slice; copy or download it again"):
+        read_slice(tmp_path / "slice")
+
+
+@pytest.mark.parametrize("length", [3, 2**31])
+def test_a_packed_slice_that_would_take_gigabytes(tmp_path, monkeypatch, length):
+    """The length of its pixels is too small, so that what follows is no piece of them, or too large."""
+    write_slice(tmp_path / "slice", knee_image()[:, :, 0], [0, 0, 0], compressor="JPEG")
+    data = (tmp_path / "slice").read_bytes()
+    start = data.rindex(b"\xfe\xff\0\xe0") + 4
+    (tmp_path / "slice").write_bytes(data[:start] + struct.pack("<I", length) + data[start + 4 :])
+    monkeypatch.setattr(SimpleITK.ImageFileReader, "ReadImageInformation", lambda reader: pytest.fail("it was read"))
+    with pytest.raises(VolumeError, match=r"slice: is no sound DICOM slice"):
+        read_slice(tmp_path / "slice")
+
+
+@settings(max_examples=40, deadline=10_000)
+@given(
+    flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=4),
+    keep=st.one_of(st.none(), st.none(), st.floats(0, 1)),
+    noise=st.one_of(st.none(), st.none(), st.none(), st.binary(max_size=300)),
+    number=st.integers(0, 4),
+)
+def test_no_slice_is_answered_by_anything_but_a_message(flips, keep, noise, number):
+    """One slice of five is damaged in any way; the other knee is imported whatever it is."""
+    content = bytearray(explicit_slice(number))
+    for position, value in flips:
+        content[128 + position % (len(content) - 128)] = value
+    content = content[: None if keep is None else int(keep * len(content))]
+    with tempfile.TemporaryDirectory() as place:
+        tree = Path(place) / "oai"
+        for participant in (PARTICIPANT, "9000296"):
+            series_folder(tree, participant).mkdir(parents=True)
+            for k in range(5):
+                data = explicit_slice(k).replace(PARTICIPANT.encode(), participant.encode())
+                (series_folder(tree, participant) / f"{k:03d}").write_bytes(data)
+        (series_folder(tree) / f"{number:03d}").write_bytes(content if noise is None else noise)
+        try:
+            import_oai(tree, Path(place) / "out")
+        except ImportProblems as error:
+            assert len(str(error).splitlines()) == 1 + len(error.problems)  # noqa: PT017 - a sound outcome
+            assert all(PARTICIPANT in line and "SECRET" not in line for line in error.problems)  # noqa: PT017
+            assert "cannot be imported" not in str(error)  # noqa: PT017 - what nobody thought of
+        cases = json.loads((Path(place) / "out/import.json").read_text(encoding="utf-8"))["cases"]
+        assert "9000296_00m_LEFT" in cases
+        assert set(cases) <= {"9000296_00m_LEFT", "9000099_00m_LEFT", "9000099_00m_RIGHT"}
 
 
 @pytest.fixture(scope="module")

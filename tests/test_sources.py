@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,8 +25,8 @@ from shapeloss.experiment import DataSource, Experiment, load_experiment
 from shapeloss.files import file_hash
 from shapeloss.sources.folders import folder_entries, folder_source
 from shapeloss.sources.layout import ImportProblems, Labels, write_cases
-from shapeloss.sources.oaizib_cm import default_cases, parse_cases
-from shapeloss.volumes import read_labels, read_volume
+from shapeloss.sources.oaizib_cm import default_cases, knee_side, parse_cases
+from shapeloss.volumes import Volume, read_labels, read_volume
 
 SHAPE = (12, 40, 40)
 LICENCE = "licence of OAIZIB-CM was not accepted"
@@ -44,10 +46,11 @@ def call(monkeypatch, *arguments):
 
 
 def five_labels(number=0):
-    """OAIZIB-CM: femur 1, its cartilage 2, tibia 3, its cartilages 4 and 5."""
+    """OAIZIB-CM: femur 1, its cartilage 2, tibia 3, its cartilages 4 (medial, left of the other) and 5 (lateral)."""
     mask = np.zeros(SHAPE, np.uint8)
     for label in range(1, 6):
-        mask[2:8, 3 + number : 20, 6 * label : 6 * label + 5] = label
+        x = {4: slice(2, 5), 5: slice(5, 8)}.get(label, slice(2, 8))
+        mask[x, 3 + number : 20, 6 * label : 6 * label + 5] = label
     return mask
 
 
@@ -82,7 +85,7 @@ def on_hub(hub, tmp_path, *arguments):
     return subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", stdin=subprocess.DEVNULL)
 
 
-def assert_sound(output, names):
+def assert_sound(output, names, check="CRC-32 of each file"):
     record = json.loads((output / "import.json").read_text(encoding="utf-8"))
     assert sorted(record["cases"]) == names
     assert record["labels"] == {"1": "femur", "2": "tibia"}
@@ -96,6 +99,10 @@ def assert_sound(output, names):
         assert case["shape"] == list(SHAPE)
         assert case["spacing"] == pytest.approx([0.7, 0.365, 0.365])
         assert case["image_sha256"] == file_hash(output / case["image"])
+        assert case["side"] == "right"
+        part = "Ts" if int(name[-3:]) > 404 else "Tr"
+        assert sorted(case["archives"]) == [f"images{part}.zip", f"labels{part}.zip"]
+        assert all(re.fullmatch(check, how) for how in case["archives"].values())
 
 
 def test_from_the_hub_although_the_connection_breaks(hub, tmp_path):
@@ -135,7 +142,8 @@ def test_whole_archives_are_fetched_and_their_hash_is_compared(hub, tmp_path):
     done = on_hub(hub, tmp_path, tmp_path / "out", *arguments)
     assert done.returncode == 0, done.stderr
     assert not hub.breaks
-    assert_sound(tmp_path / "out", ["oaizib_001", "oaizib_002"])
+    check = "SHA-256 [0-9a-f]{64}, as the Hub has it"
+    assert_sound(tmp_path / "out", ["oaizib_001", "oaizib_002"], check)
     assert file_hash(tmp_path / "fetched/imagesTr.zip") == file_hash(hub.folder / "imagesTr.zip")
     hub.wrong_hash = True
     failed = on_hub(hub, tmp_path, tmp_path / "other", *arguments)
@@ -152,7 +160,7 @@ def test_a_download_that_was_killed_goes_on_where_it_was(hub, tmp_path):
     assert done.returncode == 0, done.stderr
     assert ("imagesTr.zip", "bytes=300-") in hub.ranges
     assert sorted(path.name for path in (tmp_path / "fetched").iterdir()) == ["imagesTr.zip", "labelsTr.zip"]
-    assert_sound(tmp_path / "out", ["oaizib_001"])
+    assert_sound(tmp_path / "out", ["oaizib_001"], f"SHA-256 ({file_hash(hub.folder / 'imagesTr.zip')}|.*), as .*")
 
 
 def test_from_archives_that_are_there(archives, tmp_path, monkeypatch, capsys):
@@ -169,6 +177,28 @@ def test_from_archives_that_are_there(archives, tmp_path, monkeypatch, capsys):
     assert "holds an import of OAIZIB-CM" in call(
         monkeypatch, "oaizib", out, "--archives", archives, "--cases", "1", *other
     )
+
+
+@pytest.mark.parametrize(
+    ("axes", "medial", "side"),
+    [("RAS", 4, "right"), ("LPS", 4, "right"), ("PIR", 4, "right"), ("RAS", 5, "left"), ("LPS", 5, "left")],
+)
+def test_left_and_right_by_the_label_map(axes, medial, side):
+    """However the file stores its axes; without both cartilages nothing is said."""
+    mask = five_labels()
+    mask = np.where(mask >= 4, 9 - mask, mask) if medial == 5 else mask
+    volume = Volume(mask, np.diag([0.7, 0.365, 0.365, 1.0])).oriented(axes)
+    assert knee_side(volume) == side
+    assert knee_side(replace(volume, array=np.where(volume.array == 5, 0, volume.array))) == ""
+
+
+def test_mirroring_takes_the_sides_of_oaizib(archives, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    assert not call(monkeypatch, "oaizib", out, "--archives", archives, "--cases", "1,2,404", "--accept-licence")
+    data = {"split": {"train": 1, "validation": 1, "test": 1}, "mirror_to": "left"}
+    mirrored = Experiment(name="x", description="x", losses=["ce"], data=data)
+    manifest = prepare(mirrored, out, tmp_path / "cases.json")
+    assert [case["mirrored"] for case in manifest.cases] == [True] * 3
 
 
 def test_the_forty_cases_are_those_of_the_profile():
@@ -205,10 +235,14 @@ def task(tmp_path, monkeypatch):
     listed = [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in "ab"]
     description = {"labels": {"0": "background", "1": "anterior"}, "training": listed, "modality": {"0": "MRI"}}
     (tmp_path / "Task04/dataset.json").write_text(json.dumps(description))
-    with tarfile.open(tmp_path / "Task04_Hippocampus.tar", "w") as archive:
-        archive.add(tmp_path / "Task04", "Task04_Hippocampus")
-    seal(monkeypatch, tmp_path / "Task04_Hippocampus.tar")
+    pack(monkeypatch, tmp_path / "Task04", tmp_path / "Task04_Hippocampus.tar")
     return tmp_path / "Task04_Hippocampus.tar"
+
+
+def pack(monkeypatch, folder, tar):
+    with tarfile.open(tar, "w") as archive:
+        archive.add(folder, "Task04_Hippocampus")
+    seal(monkeypatch, tar)
 
 
 def seal(monkeypatch, tar):
@@ -229,6 +263,28 @@ def test_decathlon(task, tmp_path, monkeypatch, capsys):
     assert "no task 'Task99'" in call(monkeypatch, "decathlon", "Task99", tmp_path / "other")
     task.write_bytes(task.read_bytes() + b"\0")
     assert "its MD5 is not" in call(monkeypatch, "decathlon", "Task04_Hippocampus", tmp_path / "other")
+
+
+def test_faults_of_a_decathlon_task_are_named_and_its_other_cases_imported(task, tmp_path, monkeypatch):
+    """A label that the task does not declare is no background; an entry that names no files, and a file not packed."""
+    folder, out = tmp_path / "Task04", tmp_path / "out"
+    nifti(folder / "labelsTr/b.nii.gz", mask_array())
+    described = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    described["training"] += ["c", {"image": "./imagesTr/d.nii.gz", "label": "./labelsTr/b2.nii.gz"}]
+    (folder / "dataset.json").write_text(json.dumps(described))
+    pack(monkeypatch, folder, task)
+    message = call(monkeypatch, "decathlon", "Task04_Hippocampus", out)
+    assert "case b (" in message
+    assert "has label(s) 3 outside the declared 0 background, 1 anterior; choose by --labels" in message
+    assert f"{task}: dataset.json: entry 3 of 'training' is c; write it as" in message
+    assert f"{task}: holds no imagesTr/d.nii.gz, which its dataset.json lists" in message
+    assert list(json.loads((out / "import.json").read_text(encoding="utf-8"))["cases"]) == ["a"]
+    chosen = call(monkeypatch, "decathlon", "Task04_Hippocampus", tmp_path / "chosen", "--labels", "1:anterior")
+    assert "2 sound case(s)" in chosen
+    assert "outside the declared" not in chosen
+    (folder / "dataset.json").write_text("{}")
+    pack(monkeypatch, folder, task)
+    assert call(monkeypatch, "decathlon", "Task04_Hippocampus", out).startswith(f"error: {task}: 1 problem(s)")
 
 
 def test_decathlon_is_downloaded(task, tmp_path, monkeypatch):
@@ -291,7 +347,7 @@ def test_a_folder_as_nnunet_has_it(tmp_path):
     (source / "labelsTr/k1.nrrd").symlink_to(tmp_path / "out/labelsTr/k1.nii.gz")
     problems = folder_entries(source)[2]
     assert "k2_0001.nrrd: is a second channel of case k2" in problems[1]
-    assert "k1.nrrd: leads out of" in problems[0]
+    assert "k1.nrrd: is a link that leads out of" in problems[0]
 
 
 def test_oblique_volumes_stay_where_they_are(tmp_path):
@@ -340,6 +396,32 @@ def test_what_changed_is_imported_anew(tmp_path):
     record = import_pairs(tmp_path, tmp_path / "out")
     assert np.array_equal(read_labels(tmp_path / "out/labelsTr/b.nii.gz").array > 0, np.roll(mask_array(), 1, 0) > 0)
     assert record["cases"]["b"]["label_sha256"] == file_hash(tmp_path / "out/labelsTr/b.nii.gz")
+
+
+def test_a_record_of_an_earlier_format_is_made_anew(tmp_path):
+    """Without a number it named the files of OAI, dates among them."""
+    for name in ("a", "b"):
+        pair(tmp_path, name)
+    out = tmp_path / "out"
+    import_pairs(tmp_path, out)
+    before = {name: data for name, (_, data) in state(out).items()}
+    old = json.loads(before["import.json"])
+    del old["format"]
+    for case in old["cases"].values():
+        case["imported_from"] = {"20050107/Doe^Jane": "0" * 64}
+    (out / "import.json").write_text(json.dumps(old))
+    (tmp_path / "labels/b.nii.gz").unlink()  # what is not imported this time keeps no such name either
+    with pytest.raises(ImportProblems, match=r"b.nii.gz: has no label map"):
+        import_pairs(tmp_path, out)
+    assert "Doe" not in (out / "import.json").read_text(encoding="utf-8")
+    pair(tmp_path, "b")
+    import_pairs(tmp_path, out)
+    after = {name: data for name, (_, data) in state(out).items()}
+    assert after.keys() == before.keys()
+    assert [name for name in after if after[name] != before[name]] == ["import.json"]  # another time of b's source
+    new, first = json.loads(after["import.json"]), json.loads(before["import.json"])
+    assert new["cases"]["a"] == first["cases"]["a"]
+    assert list(new) == list(first)
 
 
 def test_other_folders_are_left_alone(tmp_path):
@@ -392,6 +474,24 @@ def test_what_is_imported_passes_the_check(tmp_path, monkeypatch, capsys):
     assert "name the structures to keep" in call(monkeypatch, *arguments)
     message = call(monkeypatch, "folder", tmp_path, tmp_path / "new", "--profile", tmp_path / "mine.yaml")
     assert "shapeloss import pairs" in message
+
+
+def test_nothing_is_left_where_nothing_was_imported(tmp_path):
+    pair(tmp_path, "a", np.zeros(SHAPE, np.int16))
+    with pytest.raises(ImportProblems):
+        import_pairs(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_system_without_flock_locks_nothing(tmp_path):
+    code = (
+        "import sys; sys.modules['fcntl'] = None; from shapeloss import files\nwith files.locked('x'): print('inside')"
+    )
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(
+        run, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, encoding="utf-8"
+    )
+    assert done.stdout == "inside\n", done.stderr
 
 
 def test_labels_make_sense():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -157,7 +156,7 @@ def accept_licence(output: Path, source: Source, labels: Labels, accepted: bool)
         ValueError: it was not accepted.
     """
     from shapeloss.files import write_json
-    from shapeloss.sources.layout import RECORD, open_record
+    from shapeloss.sources.layout import RECORD, alone, open_record
 
     record = open_record(output, source, labels)
     if record.get("licence_accepted") == source.licence:
@@ -170,7 +169,9 @@ def accept_licence(output: Path, source: Source, labels: Labels, accepted: bool)
             print()
     if not accepted:
         raise ValueError(f"the licence of {source.name} was not accepted; answer y, or add --accept-licence")
-    write_json(output / RECORD, record | {"licence_accepted": source.licence, "source": asdict(source)})
+    with alone(output):  # which may have waited for an import that changed the record
+        record = open_record(output, source, labels)
+        write_json(output / RECORD, record | {"licence_accepted": source.licence})
 
 
 def finish(output: Path, entries: Mapping[str, Entry], problems: Sequence[str], labels: Labels, source: Source) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from monai.apps import DecathlonDataset
 from monai.apps.utils import check_hash, download_url
 
-from shapeloss.dataset import find_cases
+from shapeloss.listing import DatasetError, find_cases
 from shapeloss.sources.archives import archive_entry, read_tar
 from shapeloss.sources.folders import folder_source
 from shapeloss.sources.layout import Entry, Labels, Source
@@ -29,7 +29,7 @@ def task_entries(
         progress: show a bar.
 
     Raises:
-        ValueError: no such task, or a file with another hash than the one that MONAI knows.
+        ValueError: no such task, a file with another hash than the one that MONAI knows, or no archive of a task.
         OSError: it cannot be downloaded.
     """
     if task not in DecathlonDataset.resource:
@@ -52,12 +52,15 @@ def task_entries(
         raise VolumeError(f"{tar}: holds no dataset.json; is it the archive of a task?")
     with tempfile.TemporaryDirectory(prefix="shapeloss-") as description:
         members["dataset.json"].extract(Path(description) / "dataset.json")
-        classes, files = find_cases(Path(description))
+        try:
+            classes, files, faults = find_cases(Path(description))
+        except DatasetError as error:
+            raise DatasetError(tar, error.problems) from error
         own = folder_source(Path(description))
-    entries, problems = {}, []
+    entries, problems = {}, [f"{tar}: {fault}" for fault in faults]
     for name, pair in files.items():
         missing = [path for path in pair if path not in members]
         problems += [f"{tar}: holds no {path}, which its dataset.json lists; get another copy" for path in missing]
         if not missing:
             entries[name] = archive_entry(members[pair[0]], members[pair[1]])
-    return entries, Labels(classes), Source(task, f"MD5 {digest}", LICENCE, url, own.modality), problems
+    return entries, Labels(classes, complete=True), Source(task, f"MD5 {digest}", LICENCE, url, own.modality), problems

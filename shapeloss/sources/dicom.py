@@ -7,6 +7,7 @@ of the stack leaves no trace in the others' geometry, only in how many the heade
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,10 +24,26 @@ POSITION_TOLERANCE_MM = 1e-3
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _DIRECTION_TOLERANCE = 1e-4
 _FARTHEST_MM = 1e5  # no scanner is larger; beyond it, a position is a broken number
+# how elements are written: DICOM PS3.5, 7 and A; tags of the syntax, of the pixels, of a sequence's end
+_SYNTAX, _PIXELS, _END = b"\2\0\x10\0", b"\xe0\x7f\x10\0", b"\xfe\xff\xdd\xe0"
+_IMPLICIT = b"1.2.840.10008.1.2"  # the syntax that does not say of what kind a value is
+_LITTLE_ENDIAN = re.compile(re.escape(_IMPLICIT) + rb"(\.1|\.4\.\d+|\.5)?")
+_LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # kinds whose length has 32 bits
+_SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())  # 16 bits
+_UNDEFINED = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
-class Slice:
+class Kind:
+    """What the header of any DICOM image says of its kind."""
+
+    description: str
+    """SeriesDescription; ProtocolName, or SequenceName, where it is empty."""
+    image_type: str
+
+
+@dataclass(frozen=True)
+class Slice(Kind):
     """What a slice's header says; of its fields, only those that are used here."""
 
     path: Path
@@ -34,9 +51,6 @@ class Slice:
     """SeriesInstanceUID."""
     participant: str
     """PatientID."""
-    description: str
-    """SeriesDescription; ProtocolName, or SequenceName, where it is empty."""
-    image_type: str
     side: str
     """Laterality: L, R, or empty."""
     shape: tuple[int, int]
@@ -57,6 +71,20 @@ class Slice:
         """Where the slice lies along its normal, in mm."""
         return float(np.cross(*self.directions) @ self.position)
 
+    def difference(self, item: Slice) -> str:
+        """In what another slice differs; the participant's number is not shown."""
+        if item.series != self.series:
+            return "series"
+        if item.participant != self.participant:
+            return "participant"
+        if item.shape != self.shape:
+            return f"size ({' × '.join(map(str, item.shape))} voxels)"
+        if not np.allclose(item.spacing, self.spacing, rtol=_DIRECTION_TOLERANCE):
+            return f"voxel size ({' × '.join(f'{value:g}' for value in item.spacing)} mm)"
+        if not np.allclose(item.directions, self.directions, atol=_DIRECTION_TOLERANCE):
+            return "orientation"
+        return ""
+
 
 def is_dicom(path: Path) -> bool:
     """Whether a file says at its 128th byte that it is DICOM."""
@@ -65,19 +93,71 @@ def is_dicom(path: Path) -> bool:
         return handle.read(4) == b"DICM"
 
 
+def _overruns(data: bytes) -> bool:
+    """Whether an element of a DICOM file is longer than the rest of the file, or of no kind that there is.
+
+    GDCM would guess what is meant, and set aside gigabytes for it. Looked at are files in little endian, up to the end
+    of their pixels.
+    """
+    place, syntax, packed = 132, b"", False
+    while place + 8 <= len(data):
+        tag, kind = data[place : place + 4], data[place + 4 : place + 6]
+        meta, item = tag[:2] == _SYNTAX[:2], tag[:2] == _END[:2]
+        if not meta and not _LITTLE_ENDIAN.fullmatch(syntax):
+            return not syntax
+        if packed and (tag == _END or not item):
+            return not item
+        explicit = meta or (syntax != _IMPLICIT and not item)
+        if explicit and kind not in _LONG | _SHORT:
+            return True
+        start = place + (12 if explicit and kind in _LONG else 8)
+        length = int.from_bytes(data[start - (2 if explicit and kind in _SHORT else 4) : start], "little")
+        defined = length != _UNDEFINED
+        if defined and start + length > len(data):
+            return True
+        if tag == _SYNTAX:
+            syntax = data[start : start + length].rstrip(b"\0 ")
+        if (tag == _PIXELS and defined) or (kind == b"UN" and explicit and not defined):
+            return False
+        packed = packed or tag == _PIXELS
+        into = not defined or (explicit and kind == b"SQ") or (item and not packed)
+        place = start + (0 if into else length)
+    return False
+
+
+def _read_header(path: Path) -> tuple[SimpleITK.ImageFileReader, dict[str, str], Kind]:
+    """Its reader, its texts by their tags, its kind."""
+    reader = _reader(path)
+    unsound = VolumeError(f"{path}: is no sound DICOM slice; copy or download it again")
+    try:
+        if _overruns(path.read_bytes()):
+            raise unsound
+        reader.ReadImageInformation()
+    except (RuntimeError, OSError) as error:
+        raise unsound from error
+    tags = {key: reader.GetMetaData(key).strip(" \0") for key in reader.GetMetaDataKeys()}
+    description = tags.get("0008|103e") or tags.get("0018|1030") or tags.get("0018|0024", "")
+    return reader, tags, Kind(description, tags.get("0008|0008", ""))
+
+
+def read_kind(path: Path) -> Kind:
+    """Read of what kind an image is, be it a slice or not.
+
+    Raises:
+        VolumeError: its header is damaged.
+    """
+    return _read_header(path)[2]
+
+
 def read_slice(path: Path) -> Slice:
     """Read the header of one slice.
 
     Raises:
         VolumeError: it is damaged, or not the slice of a volume.
     """
-    reader = _reader(path)
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise VolumeError(f"{path}: is no sound DICOM slice; copy or download it again") from error
-    tags = {key: reader.GetMetaData(key).strip(" \0") for key in reader.GetMetaDataKeys()}
-    frames = reader.GetSize()[2] if reader.GetDimension() > 2 else 1
+    reader, tags, kind = _read_header(path)
+    if reader.GetDimension() > 2 and (frames := reader.GetSize()[2]) > 1:
+        raise VolumeError(f"{path}: has {frames} frames; export it with one slice a file")
     try:
         directions = np.array([float(part) for part in tags["0020|0037"].split("\\")]).reshape(2, 3)
         position = np.array([float(part) for part in tags["0020|0032"].split("\\")]).reshape(3)
@@ -93,16 +173,15 @@ def read_slice(path: Path) -> Slice:
         raise VolumeError(
             f"{path}: has colours, {components} values per voxel; leave it out or convert it to grey values"
         )
-    gram = directions @ directions.T
-    if not np.allclose(gram, np.eye(2), atol=1e-3) or min(between_rows, between_columns) <= 0 or frames > 1:
-        what = f"{frames} frames" if frames > 1 else "an orientation or voxel size that makes no grid"
-        raise VolumeError(f"{path}: has {what}; one slice a file was expected, so leave it out or export it again")
+    if min(between_rows, between_columns) <= 0 or not np.allclose(directions @ directions.T, np.eye(2), atol=1e-3):
+        size = f"{between_columns:g} × {between_rows:g} mm"
+        raise VolumeError(f"{path}: voxel size {size} or directions make no grid; leave it out or export it again")
     return Slice(
         path=path,
         series=tags.get("0020|000e", ""),
         participant=tags.get("0010|0020", ""),
-        description=tags.get("0008|103e") or tags.get("0018|1030") or tags.get("0018|0024", ""),
-        image_type=tags.get("0008|0008", ""),
+        description=kind.description,
+        image_type=kind.image_type,
         side=tags.get("0020|0060") or tags.get("0020|0062", ""),
         shape=(reader.GetSize()[0], reader.GetSize()[1]),
         spacing=(between_columns, between_rows),
@@ -117,11 +196,12 @@ def _whole(text: str) -> int:
     return int(text) if text.isdecimal() and len(text) < 7 else 0
 
 
-def check_slices(slices: Sequence[Slice]) -> list[str]:
+def check_slices(slices: Sequence[Slice], unread: int = 0) -> list[str]:
     """Whether slices make one volume: complete, equally spaced within 1e-3 mm, of one orientation and one series.
 
     Args:
         slices: of one folder.
+        unread: how many more there are that could not be read, and so are not missing.
 
     Returns:
         One line for each fault, empty if there is none.
@@ -134,7 +214,7 @@ def check_slices(slices: Sequence[Slice]) -> list[str]:
             f"{folder}: holds {1 + len(several)} series ({', '.join(f'{n} slices' for n in counts.values())}); "
             "put each into a folder of its own"
         ]
-    usual = _Usual(slices)
+    usual = _usual(slices)
     problems, stack = [], []
     for item in slices:
         if other := usual.difference(item):
@@ -143,75 +223,65 @@ def check_slices(slices: Sequence[Slice]) -> list[str]:
             )
         else:
             stack.append(item)
-    problems += _check_stack(stack) if len(stack) > 1 else [f"{folder}: holds one slice; copy them all"]
-    acquired = Counter(item.acquired for item in stack).most_common(1)[0][0]
-    # numbers beyond those acquired count something else, such as all slices of an examination
-    if not problems and max(item.number for item in stack) <= acquired and len(stack) < acquired:
-        missing = acquired - len(stack)
-        noun = "slice is" if missing == 1 else "slices are"
-        problems.append(f"{folder}: {missing} {noun} missing of the {acquired} acquired; copy or download them again")
-    return problems
+    return problems + _check_stack(stack, unread)
 
 
-class _Usual:
-    """What most slices of a folder have in common."""
+def _usual(slices: Sequence[Slice]) -> Slice:
+    """One of the slices that agree with most others."""
 
-    def __init__(self, slices: Sequence[Slice]) -> None:
-        self.series, self.participant, self.shape = (
-            Counter(values).most_common(1)[0][0]
-            for values in zip(*[(item.series, item.participant, item.shape) for item in slices], strict=True)
-        )
-        self.spacing = np.median([item.spacing for item in slices], axis=0)
-        self.directions = np.median([item.directions for item in slices], axis=0)
+    def key(item: Slice) -> tuple[object, ...]:
+        return (item.series, item.participant, item.shape, *np.round([*item.spacing, *item.directions.ravel()], 3))
 
-    def difference(self, item: Slice) -> str:
-        """In what a slice differs; the participant's number is not shown."""
-        if item.series != self.series:
-            return "series"
-        if item.participant != self.participant:
-            return "participant"
-        if item.shape != self.shape:
-            return f"size ({' × '.join(map(str, item.shape))} voxels)"
-        if not np.allclose(item.spacing, self.spacing, rtol=_DIRECTION_TOLERANCE):
-            return f"voxel size ({' × '.join(f'{value:g}' for value in item.spacing)} mm)"
-        if not np.allclose(item.directions, self.directions, atol=_DIRECTION_TOLERANCE):
-            return "orientation"
-        return ""
+    usual, _ = Counter(map(key, slices)).most_common(1)[0]
+    return next(item for item in slices if key(item) == usual)
 
 
-def _check_stack(slices: Sequence[Slice]) -> list[str]:
-    """Faults of the positions of slices of one series."""
+def _check_stack(slices: Sequence[Slice], unread: int) -> list[str]:
+    """Faults of the positions, and of the number, of slices of one series."""
     folder = slices[0].path.parent
-    slices = sorted(slices, key=lambda item: (item.height, item.path.name))
-    heights = np.array([item.height for item in slices])
-    steps = np.diff(heights)
-    problems = [
-        f"{b.path}: is a duplicated slice, {a.path.name} lies at {a.height:.3f} mm too; remove one of them"
-        for (a, b), step in zip(pairwise(slices), steps, strict=True)
-        if step < POSITION_TOLERANCE_MM
-    ]
-    steps = steps[steps >= POSITION_TOLERANCE_MM]
-    if problems or not steps.size:
-        return problems
-    usual, unequal = float(np.median(steps)), []
-    for (a, b), step in zip(pairwise(slices), steps, strict=True):
+    problems: list[str] = []
+    stack: list[Slice] = []
+    for item in sorted(slices, key=lambda item: (item.height, item.path.name)):
+        if stack and item.height - stack[-1].height < POSITION_TOLERANCE_MM:
+            where = f"{stack[-1].path.name} lies at {item.height:.3f} mm too"
+            problems.append(f"{item.path}: is a duplicated slice, {where}; remove one of them")
+        else:
+            stack.append(item)
+    if len(stack) == 1:
+        return problems if unread else [*problems, f"{folder}: holds one slice; copy them all"]
+    steps = np.diff([item.height for item in stack])
+    usual = float(np.quantile(steps, 0.25, method="lower"))  # most steps may be gaps
+    gaps, inside, unequal = [], 0, []
+    for (a, b), step in zip(pairwise(stack), steps, strict=True):
         between = f"between {a.path.name} ({a.height:.3f} mm) and {b.path.name} ({b.height:.3f} mm)"
         if (missing := round(step / usual) - 1) > 0:
-            noun = "slice is" if missing == 1 else "slices are"
-            problems.append(f"{folder}: {missing} {noun} missing {between}; copy or download them again")
+            gaps.append(between)
+            inside += missing
         elif abs(step - usual) > POSITION_TOLERANCE_MM:
             unequal.append(f"{folder}: slices are {step:.4f} mm apart {between}, not {usual:.4f} mm; leave it out")
-    problems += unequal[:1]  # a slice out of place makes two
-    if problems:
-        return problems
-    places = np.stack([item.position for item in slices])
+    if inside > unread:
+        where = (" or " if unread else " and ").join(gaps if len(gaps) <= 5 else [*gaps[:5], "elsewhere"])
+        problems.append(_missing(folder, inside - unread, unread > 0, where))
+    acquired = Counter(item.acquired for item in stack).most_common(1)[0][0]
+    # numbers beyond those acquired count something else, such as all slices of an examination
+    known = max(inside, unread)
+    if max(item.number for item in stack) <= acquired and len(stack) < acquired - known:
+        problems.append(_missing(folder, acquired - known - len(stack), known > 0, f"of the {acquired} acquired"))
+    if unequal:
+        return [*problems, unequal[0]]  # a slice out of place makes two
+    places = np.stack([item.position for item in stack])
     along = (places[-1] - places[0]) / np.linalg.norm(places[-1] - places[0])
     aside = places - places[0]
     aside -= np.outer(aside @ along, along)
-    aligned = abs(along @ np.cross(*slices[0].directions)) > 1 - _DIRECTION_TOLERANCE
+    aligned = abs(along @ np.cross(*stack[0].directions)) > 1 - _DIRECTION_TOLERANCE
     if np.linalg.norm(aside, axis=1).max() > POSITION_TOLERANCE_MM or not aligned:
         problems.append(f"{folder}: slices are shifted against each other, so they lie on no grid; leave it out")
     return problems
+
+
+def _missing(folder: Path, count: int, more: bool, where: str) -> str:
+    slices = f"{'more ' if more else ''}{'slice is' if count == 1 else 'slices are'}"
+    return f"{folder}: {count} {slices} missing {where}; copy or download them again"
 
 
 def slices_affine(slices: Sequence[Slice]) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from shapeloss.dataset import find_cases, unlabelled
+from shapeloss.listing import find_cases
 from shapeloss.sources.layout import Entry, Labels, Source, pair_entry
 from shapeloss.volumes import find_volumes, link_fault, one_line, volume_ending, volume_name
 
@@ -20,14 +20,14 @@ def folder_entries(folder: Path) -> tuple[dict[str, Entry], Labels, list[str]]:
     Raises:
         DatasetError: the folder is not in such a layout.
     """
-    classes, files = find_cases(folder)
-    entries, problems = {}, unlabelled(folder, files)
+    classes, files, listed = find_cases(folder)
+    entries, problems = {}, [f"{folder}/{fault}" for fault in listed]
     for name, pair in files.items():
         image, label = (folder / path for path in pair)
         faults = []
         for path in (image, label):
             if fault := link_fault(path, folder):
-                faults.append(f"{path}: {fault.removeprefix('is a link that ')}")
+                faults.append(f"{path}: {fault}")
             elif not path.is_file():
                 faults.append(f"{path}: is missing; add it, or take case {name} out")
         second = image.with_name(f"{name}_0001{volume_ending(image)}")

@@ -3,7 +3,7 @@
 `imagesTr/<case>.nii.gz` and `labelsTr/<case>.nii.gz` (without truth: `imagesTs/<case>.nii.gz`) lie on the scan's own
 grid, never resampled; `dataset.json` lists them; `import.json` is the record. A second import verifies what is there
 and writes nothing; one that was interrupted goes on with the cases that are missing. `dataset.json` is written at the
-end, so that half an import is no data set.
+end, so that half an import is no data set. Of two imports into one folder the second waits for the first.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from shapeloss.dataset import IMPORT_RECORD as RECORD
-from shapeloss.files import FULL, content_hash, explain, file_hash, sweep, write_nifti, write_text
+from shapeloss.files import FULL, content_hash, explain, file_hash, locked, sweep, write_nifti, write_text
 from shapeloss.volumes import (
     Volume,
     VolumeError,
@@ -33,6 +33,10 @@ from shapeloss.volumes import (
     read_volume,
     volume_files,
 )
+
+FORMAT = 2
+"""Of `import.json`: cases in a record of another format are imported anew."""
+LOCK = ".import.lock"
 
 
 class ImportProblems(ValueError):
@@ -144,6 +148,7 @@ def open_record(output: Path, source: Source, labels: Labels) -> dict[str, Any]:
         ValueError: the folder holds something else.
     """
     fresh = {
+        "format": FORMAT,
         "source": asdict(source),
         "labels": {str(number): name for number, name in enumerate(labels.names.values(), start=1)},
         "options": content_hash(json.dumps([list(labels.names.items()), sorted(labels.merge.items())])),
@@ -175,7 +180,31 @@ def open_record(output: Path, source: Source, labels: Labels) -> dict[str, Any]:
             f"{output} holds an import of {record['source']['name']} with the structures {structures} "
             "(or other merged labels); import into a new folder"
         )
-    return record | (fresh if empty else {"source": fresh["source"]})
+    if record.get("format") != FORMAT:  # 1, without a number, kept names of OAI files, which may hold dates
+        for case in record["cases"].values():
+            case["key"] = ""
+            case.pop("imported_from", None)
+    return fresh | record | (fresh if empty else {"format": FORMAT, "source": fresh["source"]})
+
+
+@contextmanager
+def alone(output: Path) -> Iterator[None]:
+    """Wait until no other import writes into the folder: each would sweep away what the other is writing.
+
+    Where no lock can be had (a folder that must not be written, a disk without locks), go on without one.
+    """
+    made = not output.exists()
+    with ExitStack() as stack:
+        with suppress(OSError):
+            waiting = f"another import writes into {output}; waiting until it ends"
+            stack.enter_context(locked(output / LOCK, waiting))
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                if made and [path.name for path in output.iterdir()] == [LOCK]:  # nothing was imported
+                    (output / LOCK).unlink()
+                    output.rmdir()
 
 
 def write_cases(
@@ -204,6 +233,14 @@ def write_cases(
         ValueError: the folder holds something else.
     """
     output = Path(output)
+    open_record(output, source, labels)  # before anything is written into a folder that holds something else
+    with alone(output):
+        return _write_cases(output, entries, labels, source, problems, progress)
+
+
+def _write_cases(
+    output: Path, entries: Mapping[str, Entry], labels: Labels, source: Source, problems: Sequence[str], progress: bool
+) -> dict[str, Any]:
     record = open_record(output, source, labels)
     found = list(problems)
     sweep(output)

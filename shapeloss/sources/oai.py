@@ -18,7 +18,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from shapeloss.files import file_hash
-from shapeloss.sources.dicom import Slice, check_slices, is_dicom, read_slice, read_stack
+from shapeloss.sources.dicom import Kind, Slice, check_slices, is_dicom, read_kind, read_slice, read_stack
 from shapeloss.sources.layout import Entry, Labels, RawCase, Source, file_key
 from shapeloss.volumes import (
     Volume,
@@ -82,7 +82,7 @@ def parse_knee(text: str) -> Knee:
     )
 
 
-def is_dess(item: Slice) -> bool:
+def is_dess(item: Kind) -> bool:
     """The rule of the module's docstring."""
     text = f"{item.description} {item.image_type}".upper()
     return "DESS" in item.description.upper() and "MPR" not in text and "LOCALIZER" not in text
@@ -116,27 +116,28 @@ def find_entries(
     if visit and visit not in VISITS.values():
         raise ValueError(f"there is no visit {visit!r}; choose one of {', '.join(VISITS.values())}")
     labels, problems = _find_masks(masks, visit, participants) if masks else ({}, [])
-    only = {knee.participant for knee in labels.values()} if masks else set(participants)
+    only = set(participants) or {knee.participant for knee in labels.values()}
     series: dict[Knee, list[Slice]] = {}
     seen: dict[Knee, Path] = {}
     broken: set[str] = set()
     for folder, slices, faults in _find_series(tree, only, progress):
-        knee = _knee(folder, slices, tree)
+        knee, other = _knee(folder, slices, tree), _usual_participant(slices)
         if (visit and knee.visit not in ("", visit)) or (only and knee.participant and knee.participant not in only):
             continue
+        if slices and not knee.side:
+            faults.append(f"{folder}: its headers say neither LEFT nor RIGHT; correct SeriesDescription or Laterality")
         if not knee.participant:
             faults.append(f"{folder}: neither folders nor headers have a participant of the OAI; leave it out")
-        elif slices and (other := _other_participant(slices, knee)):
+        elif other not in ("", knee.participant):
             faults.append(f"{folder}: its headers say participant {other}; put it into the folder of that participant")
-        elif slices and not knee.side:
-            faults.append(f"{folder}: its headers say neither LEFT nor RIGHT; correct SeriesDescription or Laterality")
-        elif knee in seen:
+        elif knee.side and knee in seen:
             series.pop(knee, None)
             faults.append(f"{folder}: is a second DESS of case {knee.name}, beside {seen[knee]}; move one of them away")
-        seen.setdefault(knee, folder)
+        else:
+            seen[knee] = folder
         if faults:
             problems += faults
-            broken.add(knee.participant)
+            broken |= {knee.participant, other}
         else:
             series[knee] = slices
     if masks:
@@ -161,17 +162,21 @@ def _find_series(
         named = _PARTICIPANT.search(str(folder.relative_to(tree)))
         if named and participants and named[0] not in participants:
             continue
-        files, faults = [], []
+        files, doubtful = [], {}
         for path in sorted(folder.iterdir()):
-            if path.name.startswith(".") or path.is_dir():
+            if path.name.startswith(".") or path.is_dir() or path.stem.upper() == "DICOMDIR":
                 continue
-            if fault := link_fault(path, tree):
-                faults.append(f"{path}: {fault}")
-            elif not path.stat().st_size:
-                faults.append(f"{path}: is empty (0 bytes); copy or download it again")
-            elif is_dicom(path):
+            if fault := _file_fault(path, tree):
+                doubtful[path] = fault
+            else:
                 files.append(path)
-        if not files or not (_any_dess(files) or faults):
+        names = {_pattern(path) for path in files}
+        faults = [
+            f"{path}: {fault}"
+            for path, fault in doubtful.items()
+            if _pattern(path) in names or path.suffix.lower() in (".dcm", ".ima")
+        ]
+        if not files or not _any_dess(files, whole=bool(faults)):
             continue
         slices = []
         for path in files:
@@ -179,51 +184,70 @@ def _find_series(
                 slices.append(read_slice(path))
             except VolumeError as error:
                 faults.append(str(error))
-        if not slices or any(is_dess(item) for item in slices):
-            yield folder, slices, faults or check_slices(slices)
+        yield folder, slices, faults + (check_slices(slices, unread=len(faults)) if slices else [])
 
 
-def _any_dess(files: Sequence[Path]) -> bool:
-    """Whether the first, the middle or the last slice is of a DESS: series of other kinds need not be read whole."""
-    for path in {files[0], files[len(files) // 2], files[-1]}:
+def _file_fault(path: Path, tree: Path) -> str:
+    """Why the header of a file cannot be read, were it a slice; empty if it can."""
+    if fault := link_fault(path, tree):
+        return fault
+    try:
+        if not path.stat().st_size:
+            return "is empty (0 bytes); copy or download it again"
+        return "" if is_dicom(path) else "is named like a slice but is no DICOM file; copy it again, or remove it"
+    except OSError as error:
+        return f"must not be read ({error.strerror}); change its permissions"
+
+
+def _pattern(path: Path) -> str:
+    """What the names of a series' slices have in common, whatever their numbers: `im-#.dcm`."""
+    return re.sub(r"[0-9a-f]*[0-9][0-9a-f]*", "#", path.name.lower())
+
+
+def _any_dess(files: Sequence[Path], whole: bool = False) -> bool:
+    """Whether a file is of a DESS, or none can be read; series of other kinds need not be read whole to know."""
+    known = []
+    for path in files if whole else {files[0], files[len(files) // 2], files[-1]}:
         try:
-            if is_dess(read_slice(path)):
-                return True
+            known.append(is_dess(read_kind(path)))
         except VolumeError:
-            return True  # read the others
-    return False
+            if not whole:
+                return _any_dess(files, whole=True)
+    return any(known) or not known
 
 
 def _knee(folder: Path, slices: Sequence[Slice], tree: Path) -> Knee:
     """Which knee slices show: their folders name the participant and the visit, the headers the side."""
     place = parse_knee(str(folder.absolute().relative_to(tree.absolute().parent)))
     found = [item for item in slices if is_dess(item)]
-    if not found:
-        return place
-    header = _PARTICIPANT.fullmatch(found[0].participant)
-    side = parse_knee(found[0].description).side or _SIDES.get(found[0].side.upper(), "")
-    return Knee(place.participant or (header[0] if header else ""), place.visit, side)
+    side = (parse_knee(found[0].description).side or _SIDES.get(found[0].side.upper(), "")) if found else ""
+    return Knee(place.participant or _usual_participant(slices), place.visit, side)
 
 
-def _other_participant(slices: Sequence[Slice], knee: Knee) -> str:
-    """The participant that most headers name, if it is one of the OAI and not the knee's."""
-    usual = Counter(item.participant for item in slices).most_common(1)[0][0]
-    return usual if _PARTICIPANT.fullmatch(usual) and usual != knee.participant else ""
+def _usual_participant(slices: Sequence[Slice]) -> str:
+    """The participant that most headers name, if it is one of the OAI."""
+    usual = Counter(item.participant for item in slices).most_common(1)
+    return usual[0][0] if usual and _PARTICIPANT.fullmatch(usual[0][0]) else ""
 
 
 def _find_masks(folder: Path, visit: str, participants: Collection[str]) -> tuple[dict[Path, Knee], list[str]]:
     """Label maps of the wanted visit and participants, with the knees that their paths name."""
-    found, problems = {}, []
+    found, problems, lacking = {}, [], set(participants)
     for path in sorted(folder.rglob("*")):
         if path.name.startswith(".") or not volume_ending(path) or path.is_dir():
             continue
         knee = parse_knee(str(path.relative_to(folder)))
+        asked = knee.fits(Knee(knee.participant, visit)) and (not participants or knee.participant in participants)
         if fault := link_fault(path, folder):
             problems.append(f"{path}: {fault}")
         elif not knee.participant:
             problems.append(f"{path}: its name has no participant of the OAI, seven digits; rename it")
-        elif knee.fits(Knee(knee.participant, visit)) and (not participants or knee.participant in participants):
+        elif asked:
             found[path] = knee
+        if asked:
+            lacking.discard(knee.participant)
+    names = sorted(Knee(participant, visit).name for participant in lacking)
+    problems += [f"{folder}: has no label map of {name}, which is asked for; add it" for name in names]
     if not found and not problems:
         problems.append(f"{folder}: holds no label map that is asked for; give NIfTI, MetaImage or NRRD files")
     return found, problems

@@ -2,15 +2,18 @@
 
 By default the archives are read on the Hub member by member, so that forty knees cost about 1 GB instead of 12; each
 member's CRC-32 is compared as it is extracted, and its SHA-256 is kept in the record. Whole archives can be fetched
-too, or may be there already. The environment variable HF_ENDPOINT names another server.
+too, or may be there already; the record says of each case how its archives were checked. The environment variable
+HF_ENDPOINT names another server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 from huggingface_hub import HfApi, HfFileSystem, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import http_get
@@ -19,13 +22,14 @@ from huggingface_hub.utils import build_hf_headers
 from shapeloss.files import file_hash
 from shapeloss.sources.archives import Member, archive_entry, read_zip
 from shapeloss.sources.layout import Entry, Labels, RawCase, Source
-from shapeloss.volumes import VolumeError
+from shapeloss.volumes import Volume, VolumeError
 
 REPOSITORY = "YongchengYAO/OAIZIB-CM"
 REVISION = "ba18c844309f6288b51772fd79a8f7cdb6aabc01"
 SOURCE = Source("OAIZIB-CM", REVISION, "CC BY-NC 4.0", f"https://huggingface.co/datasets/{REPOSITORY}")
 LABELS = Labels({1: "femur", 3: "tibia"})
 """Of its five: 1 femur, 2 femoral cartilage, 3 tibia, 4 medial and 5 lateral tibial cartilage. There is no patella."""
+_MEDIAL, _LATERAL = 4, 5
 TRAINING_CASES = 404
 """Numbers 1 to 404 lie in imagesTr.zip and labelsTr.zip, 405 to 507 in imagesTs.zip and labelsTs.zip."""
 ALL_CASES = 507
@@ -82,7 +86,9 @@ def find_entries(
         if not numbers:
             continue
         try:
-            images, labels = (_members(f"{kind}{part}.zip", archives, download) for kind in ("images", "labels"))
+            names = f"images{part}.zip", f"labels{part}.zip"
+            (images, how), (labels, how_labels) = (_members(name, archives, download) for name in names)
+            checks = dict(zip(names, (how, how_labels), strict=True))
         except (VolumeError, OSError) as error:
             problems.append(str(error))
             continue
@@ -95,12 +101,22 @@ def find_entries(
                 problems.append(f"case {name}: {missing}; is it the archive of another version?")
                 continue
             entry = archive_entry(pair[0], pair[1])
-            found[name] = Entry(entry.key, _on_hub(entry) if archives is None else entry.read)
+            found[name] = Entry(entry.key, _reader(entry, checks, on_hub=archives is None))
     return found, problems
 
 
-def _members(archive: str, archives: Path | None, download: bool) -> dict[str, Member]:
-    """The files of an archive by their bare name: copies differ in the folder that they pack."""
+def knee_side(labels: Volume) -> str:
+    """Left or right, empty if unclear: the medial tibial cartilage lies towards the other knee."""
+    array = labels.oriented("RAS").array  # X from left to right
+    medial, lateral = (np.flatnonzero((array == label).any(axis=(1, 2))) for label in (_MEDIAL, _LATERAL))
+    if not medial.size or not lateral.size or medial.mean() == lateral.mean():
+        return ""
+    return "right" if medial.mean() < lateral.mean() else "left"
+
+
+def _members(archive: str, archives: Path | None, download: bool) -> tuple[dict[str, Member], str]:
+    """The files of an archive, and how it was checked; by bare name: copies differ in the folder that they pack."""
+    how = "CRC-32 of each file"
     if archives is None:
         place = f"datasets/{REPOSITORY}@{REVISION}/{archive}"
         with _hub_errors(place):
@@ -109,15 +125,15 @@ def _members(archive: str, archives: Path | None, download: bool) -> dict[str, M
     else:
         path = archives / archive
         if download:
-            _download(path)
+            how = f"SHA-256 {_download(path)}, as the Hub has it"
         if not path.is_file():
             raise VolumeError(f"{path}: there is no such archive; download it from {SOURCE.url}, or add --download")
         members = read_zip(path, str(path))
-    return {PurePosixPath(name).name: member for name, member in members.items() if "__MACOSX" not in name}
+    return {PurePosixPath(name).name: member for name, member in members.items() if "__MACOSX" not in name}, how
 
 
-def _download(path: Path) -> None:
-    """Fetch a whole archive, going on where an earlier call broke off, and compare its hash.
+def _download(path: Path) -> str:
+    """Fetch a whole archive, going on where an earlier call broke off, and compare its SHA-256, which is returned.
 
     `hf_hub_download` would begin again: its partial files have another name in each call.
     """
@@ -125,7 +141,7 @@ def _download(path: Path) -> None:
     fetched = path if path.is_file() else partial
     with _hub_errors(path.name):
         info = HfApi().get_paths_info(REPOSITORY, path.name, revision=REVISION, repo_type="dataset")[0]
-        expected = getattr(getattr(info, "lfs", None), "sha256", None)
+        expected = str(getattr(getattr(info, "lfs", None), "sha256", None) or "")
         if not expected:
             raise VolumeError(f"{SOURCE.url}, {path.name}: the Hub gives no SHA-256 to compare; try again later")
         if fetched == partial:
@@ -137,12 +153,15 @@ def _download(path: Path) -> None:
     if file_hash(fetched) != expected:
         raise VolumeError(f"{fetched}: its SHA-256 is not {expected}, that of {SOURCE.url}; delete it and try again")
     fetched.replace(path)
+    return expected
 
 
-def _on_hub(entry: Entry) -> Callable[[], RawCase]:
+def _reader(entry: Entry, checks: Mapping[str, str], on_hub: bool) -> Callable[[], RawCase]:
     def read() -> RawCase:
-        with _hub_errors("its files"):
-            return entry.read()
+        with _hub_errors("its files") if on_hub else nullcontext():
+            raw = entry.read()
+        side = knee_side(raw.labels) if raw.labels else ""
+        return replace(raw, facts={"archives": dict(checks)} | ({"side": side} if side else {}))
 
     return read
 

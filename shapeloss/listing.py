@@ -1,0 +1,128 @@
+"""Which cases a folder in Decathlon or nnU-Net layout holds: the structures and the files that `dataset.json` names.
+
+Only names are looked at here; whether the files are sound is seen when they are read (`shapeloss.dataset`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shapeloss.volumes import name_fault, one_line, volume_ending, volume_name
+
+LAYOUT = "dataset.json with 'labels', imagesTr/<case>.nii.gz or <case>_0000.nii.gz, labelsTr/<case>.nii.gz"
+_Pairs = list[tuple[str, str]]
+"""Paths of images and their label maps within the folder."""
+
+
+class DatasetError(ValueError):
+    """A data set that cannot be used; the message lists every problem found."""
+
+    def __init__(self, folder: Path, problems: list[str]) -> None:
+        self.problems = problems = [one_line(problem) for problem in problems]
+        super().__init__(f"{folder}: {len(problems)} problem(s)\n" + "\n".join(f"  - {p}" for p in problems))
+
+
+def find_cases(folder: Path) -> tuple[dict[int, str], dict[str, tuple[str, str]], list[str]]:
+    """The structures and cases of a folder, and what is wrong with the others.
+
+    Returns:
+        {label: name} without the background, {case: (image, label map)} within the folder, and a line for each case
+        that cannot be told; of two label maps of one name neither is a case.
+
+    Raises:
+        DatasetError: the folder is not in Decathlon or nnU-Net layout.
+    """
+    if not folder.is_dir():
+        raise DatasetError(folder, ["there is no such folder"])
+    description = folder / "dataset.json"
+    if not description.is_file():
+        inside = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+        raise DatasetError(folder, [f"no dataset.json; expected {LAYOUT}; found {inside}"])
+    try:
+        values = json.loads(description.read_text(encoding="utf-8"))
+        classes = _classes(values["labels"])
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DatasetError(folder, [f"dataset.json is not valid JSON: {error}; correct it"]) from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        expected = '{"0": "background", "1": "femur", …} or {"background": 0, "femur": 1, …}, labels 0 to K-1'
+        raise DatasetError(folder, [f"dataset.json needs 'labels' as {expected}"]) from None
+    training = values.get("training")
+    pairs, problems = _listed_pairs(training) if isinstance(training, list) and training else _pairs_by_name(folder)
+    files: dict[str, tuple[str, str]] = {}
+    twice = set()
+    for image, label in pairs:
+        name = volume_name(label)
+        if faults := [f"{path}: {fault}" for path in (image, label) if (fault := _path_fault(path))]:
+            problems += faults
+            continue
+        first = files.setdefault(name, (image, label))
+        if (image, label) != first:
+            twice.add(name)
+            own, other, kind = (label, first[1], "label map") if label != first[1] else (image, first[0], "image")
+            problems.append(f"{own}: is a second {kind} of case {name}, beside {other}; remove one; neither is used")
+    if not pairs and not problems:
+        raise DatasetError(
+            folder, [f"no training case is listed in dataset.json or lies in labelsTr; expected {LAYOUT}"]
+        )
+    return classes, {name: pair for name, pair in files.items() if name not in twice}, problems
+
+
+def _path_fault(path: str) -> str:
+    return name_fault(path) or ("" if volume_name(path) else "has no name; rename it")
+
+
+def _listed_pairs(training: list[Any]) -> tuple[_Pairs, list[str]]:
+    """The image and label paths of `training` in dataset.json, and what is wrong with it."""
+    pairs, problems = [], []
+    for number, item in enumerate(training, start=1):
+        paths = [item.get(kind) for kind in ("image", "label")] if isinstance(item, dict) else []
+        texts = [path.removeprefix("./") for path in paths if isinstance(path, str) and path]
+        if len(texts) == 2:
+            pairs.append((texts[0], texts[1]))
+        else:
+            expected = '{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}'
+            problems.append(f"dataset.json: entry {number} of 'training' is {str(item)[:60]}; write it as {expected}")
+    return pairs, problems
+
+
+def _pairs_by_name(folder: Path) -> tuple[_Pairs, list[str]]:
+    """The label maps of labelsTr with their images in imagesTr, of whatever format, as nnU-Net names them.
+
+    An image without a label map is a problem.
+    """
+    images: dict[str, list[str]] = {}
+    for path in _volumes(folder / "imagesTr"):
+        images.setdefault(volume_name(path), []).append(path.name)
+    pairs, used = [], set()
+    for label in _volumes(folder / "labelsTr"):
+        name, ending = volume_name(label), volume_ending(label)
+        found = images.get(f"{name}_0000") or images.get(name) or [f"{name}{ending}"]
+        same = [image for image in found if volume_ending(image) == ending]
+        pairs.append((f"imagesTr/{(same or found)[0]}", f"labelsTr/{label.name}"))
+        used.add(name)
+    problems = []
+    for name, paths in images.items():
+        case = re.sub(r"_\d{4}$", "", name)
+        if not used & {name, case}:
+            problems += [f"imagesTr/{path}: has no label map in labelsTr by the name {case}; add it" for path in paths]
+    return pairs, problems
+
+
+def _volumes(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.glob("[!.]*")) if volume_ending(path)]
+
+
+def _classes(labels: Mapping[str, Any]) -> dict[int, str]:
+    """Decathlon's {"1": "femur"} or nnU-Net's {"femur": 1} → {1: "femur"}, without the background."""
+    decathlon = all(str(key).isdigit() for key in labels)
+    classes = {
+        int(key): str(value) for key, value in (labels.items() if decathlon else ((v, k) for k, v in labels.items()))
+    }
+    "".join(classes.values()).encode()  # or the names could not be written
+    if sorted(classes) != list(range(len(labels))) or not 2 <= len(classes) <= 256:
+        raise ValueError("labels must be 0 to K-1")
+    return {label: name for label, name in sorted(classes.items()) if label > 0}
