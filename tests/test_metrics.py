@@ -36,6 +36,7 @@ ROOT = Path(__file__).parents[1]
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:surface_distance"),
     pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning:surface_distance"),
+    pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning:medpy"),
     pytest.mark.filterwarnings("ignore::FutureWarning:monai"),
     pytest.mark.filterwarnings("ignore:.*is all 0:UserWarning:monai"),
 ]
