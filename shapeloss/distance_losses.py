@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shapeloss import maps
-from shapeloss.loss_base import MapLoss, MapSpec, Spacing, at_least_0, one_hot
+from shapeloss.loss_base import MapLoss, MapSpec, Spacing, at_least_0, at_least_2, one_hot
 from shapeloss.region_losses import DiceLoss, GeneralizedDiceLoss
 
 
@@ -36,7 +36,7 @@ class UNetWeightedCELoss(MapLoss):
         objects: maps.Objects = "components",
     ) -> None:
         super().__init__(spacing)
-        if not sigma > 0:
+        if not at_least_0("sigma", sigma) > 0:
             raise ValueError(f"sigma must be a positive length in mm, got {sigma!r}")
         if objects not in ("components", "labels"):
             raise ValueError(f"objects must be 'components' or 'labels', got {objects!r}")
@@ -60,7 +60,7 @@ class SignedDistanceMapLoss(MapLoss):
 
     def __init__(self, num_classes: int, spacing: Spacing | None = None, include_background: bool = False) -> None:
         super().__init__(spacing)
-        self.num_classes, self.include_background = num_classes, include_background
+        self.num_classes, self.include_background = at_least_2(num_classes), include_background
 
     @property
     def map_spec(self) -> MapSpec:
@@ -112,7 +112,7 @@ class BoundaryLoss(SignedDistanceMapLoss):
             raise ValueError(f"schedule must be 'rebalance', 'increase' or 'constant', got {schedule!r}")
         self.region = None if region is None else GeneralizedDiceLoss() if region == "gdice" else DiceLoss()
         for name, value in (("start", start), ("end", end)):
-            if not 0 <= value <= 1:
+            if not 0 <= at_least_0(name, value) <= 1:
                 raise ValueError(f"{name} must lie in 0 to 1, as alpha does, got {value!r}")
         self.schedule, self.start, self.end = schedule, start, end
         self.progress = 0.0
@@ -210,7 +210,7 @@ class SignedDistanceLoss(MapLoss):
 
     def __init__(self, num_classes: int, spacing: Spacing | None = None, product: float = 1.0) -> None:
         super().__init__(spacing)
-        self.num_classes, self.product = num_classes, at_least_0("product", product)
+        self.num_classes, self.product = at_least_2(num_classes), at_least_0("product", product)
 
     @property
     def map_spec(self) -> MapSpec:

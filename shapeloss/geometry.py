@@ -166,7 +166,8 @@ def check_grid(truth: NDArray[Any], prediction: NDArray[Any], spacing: Sequence[
     if truth.shape != prediction.shape or truth.ndim != 3 or truth.size == 0:
         raise ValueError(
             "truth and prediction must be two volumes (X, Y, Z) on one grid, with voxels in it, "
-            f"got shapes {truth.shape} and {prediction.shape}; resample the prediction to the truth's grid"
+            f"got shapes {truth.shape} and {prediction.shape}; "
+            + ("give a slice its third axis" if truth.shape == prediction.shape else "resample the prediction")
         )
     steps = tuple(float(step) for step in np.ravel(np.asarray(spacing, dtype=float)))
     if len(steps) != 3 or not all(np.isfinite(step) and step > 0 for step in steps):

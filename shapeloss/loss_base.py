@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,15 @@ class MapLoss(SegmentationLoss):
 
     def __init__(self, spacing: Spacing | None = None) -> None:
         super().__init__()
-        self.spacing = None if spacing is None else tuple(float(step) for step in spacing)
+        self.spacing = None if spacing is None else _lengths(spacing)
+
+    @property
+    def map_spec(self) -> MapSpec:
+        """What the map depends on besides labels and spacing, JSON-able: its name and options."""
+        raise ValueError(
+            f"{type(self).__name__} needs a property map_spec, which tells its map from others in a cache: a dict with "
+            "a name and all the options that compute_map reads, such as {'map': 'my_map', 'width': self.width}"
+        )
 
     def compute_map(self, labels: NDArray[Any], spacing: Spacing) -> NDArray[np.float32]:
         """labels (X, Y[, Z]) with its spacing in mm → the map, float32 (X, Y[, Z]) or (K, X, Y[, Z])."""
@@ -83,6 +91,16 @@ class MapLoss(SegmentationLoss):
         if not phi.sum().isfinite():
             raise ValueError("phi must be finite, got NaN or infinity; compute it by compute_map(labels, spacing)")
         return phi
+
+
+def _lengths(spacing: Spacing) -> tuple[float, ...]:
+    try:
+        steps = tuple(float(step) for step in spacing)
+    except (TypeError, ValueError):
+        steps = ()
+    if not steps or not all(math.isfinite(step) and step > 0 for step in steps):
+        raise ValueError(f"spacing must hold a positive number of mm for each spatial axis, got {spacing!r}")
+    return steps
 
 
 def check_target(logits: Tensor, target: Tensor) -> Tensor:
@@ -131,8 +149,16 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def at_least_0(name: str, value: float) -> float:
+def at_least_0(name: str, value: Any) -> float:
     """The value, if it is a number from 0; ValueError that names the argument otherwise."""
-    if not (isinstance(value, Real) and math.isfinite(value) and value >= 0):
+    number = float(value) if isinstance(value, Real) else math.nan
+    if not (math.isfinite(number) and number >= 0):
         raise ValueError(f"{name} must be a number from 0, got {value!r}")
-    return value
+    return number
+
+
+def at_least_2(num_classes: int) -> int:
+    """The number of classes, if it is one, the background included; ValueError otherwise."""
+    if not (isinstance(num_classes, Integral) and num_classes >= 2):
+        raise ValueError(f"num_classes must be a whole number from 2, the background included, got {num_classes!r}")
+    return num_classes

@@ -68,7 +68,8 @@ class CrossEntropyLoss(SegmentationLoss):
 class DistancePenalizedCELoss(MapLoss):
     """L = −(1/N) Σ_i (1 + φ_i) log p_t (Calivà et al. 2019, the abstract's equation).
 
-    φ is the distance to the boundary reversed, highest at the boundary; the paper leaves its normalisation open.
+    φ is the distance to the boundary reversed, highest at the boundary; the paper leaves its normalisation open. Under
+    deep supervision, give φ sampled as the target is: computed at a coarser scale, lengths in mm would be others.
 
     Args:
         spacing: mm, one number for each spatial axis: computes φ at a call without `phi`. φ then depends on the crop
@@ -91,6 +92,12 @@ class DistancePenalizedCELoss(MapLoss):
 
     def compute_map(self, labels: NDArray[Any], spacing: Spacing) -> NDArray[np.float32]:
         return distance_penalty(labels, spacing, **asdict(self.options))
+
+    def prepare_map(self, logits: Tensor, target: Tensor, phi: Tensor | None) -> Tensor:
+        phi = super().prepare_map(logits, target, phi)
+        if phi.min() < 0:
+            raise ValueError(f"phi must not be negative, got {float(phi.min()):g}; a signed distance is another map")
+        return phi
 
     def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
         return ((1 + phi) * F.cross_entropy(logits, target, reduction="none")).mean()
@@ -136,8 +143,8 @@ class FocalLoss(SegmentationLoss):
         super().__init__()
         self.gamma = at_least_0("gamma", gamma)
         self.alpha: float | list[float] | None
-        if alpha is None or isinstance(alpha, (int, float, np.number)):
-            self.alpha = None if alpha is None else at_least_0("alpha", float(alpha))
+        if alpha is None or isinstance(alpha, (int, float, np.number, str)):
+            self.alpha = None if alpha is None else at_least_0("alpha", alpha)
             if self.alpha is not None and self.alpha > 1:
                 raise ValueError(f"alpha must lie in 0 to 1, as the background has 1 - alpha, got {alpha!r}")
         else:
@@ -183,7 +190,7 @@ class DiceCELoss(CrossEntropyLoss):
     ) -> None:
         super().__init__()
         self.dice = DiceLoss(include_background, smooth, squared)
-        self.dice_weight, self.ce_weight = dice_weight, ce_weight
+        self.dice_weight, self.ce_weight = at_least_0("dice_weight", dice_weight), at_least_0("ce_weight", ce_weight)
 
     def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
         ce = super().compute(logits, target, phi)
@@ -215,7 +222,7 @@ class DiceDistancePenalizedCELoss(DistancePenalizedCELoss):
     ) -> None:
         super().__init__(spacing, reading)
         self.dice = DiceLoss(include_background, smooth, squared)
-        self.dice_weight, self.ce_weight = dice_weight, ce_weight
+        self.dice_weight, self.ce_weight = at_least_0("dice_weight", dice_weight), at_least_0("ce_weight", ce_weight)
 
     def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
         penalised = super().compute(logits, target, phi)
@@ -243,7 +250,8 @@ def build_loss(name: str, *, num_classes: int, spacing: Spacing | None = None, *
     """The loss of a key of `LOSSES`, or of `package.module:Class` for one's own.
 
     One's own class needs `forward(logits, target, phi=None)`, also where it has no use for a map. Its constructor gets
-    `num_classes` and `spacing` if it has such arguments, and the options.
+    `num_classes` and `spacing` if it has such arguments, and the options. One that needs a map of its own derives from
+    :class:`MapLoss` and has `compute_map`, `map_spec` and `compute`; the map is then computed once for each volume.
 
     Args:
         name: key, or `package.module:Class`.
@@ -276,7 +284,10 @@ def build_loss(name: str, *, num_classes: int, spacing: Spacing | None = None, *
                     f"it has {', '.join(own) or 'none'}"
                 )
     given = {"num_classes": num_classes, "spacing": spacing}
-    return cls(**{key: value for key, value in given.items() if key in parameters}, **options)
+    try:
+        return cls(**{key: value for key, value in given.items() if key in parameters}, **options)
+    except TypeError as error:
+        raise ValueError(f"loss {name!r} cannot be built with {options or 'no options'}: {error}") from error
 
 
 def _own_class(name: str) -> type[nn.Module]:

@@ -65,4 +65,5 @@ class GeneralizedDiceLoss(SegmentationLoss):
         smallest = size.masked_fill(size == 0, torch.inf).amin(1, keepdim=True).clamp(max=g.shape[-1])
         w = (smallest / torch.where(size == 0, smallest, size)).square()
         overlap, total = (w * (p * g).sum(-1)).sum(1), (w * (p.sum(-1) + size)).sum(1)
-        return (1 - (2 * overlap + self.smooth) / (total + self.smooth)).mean()
+        tiny = torch.finfo(p.dtype).tiny  # keeps 0 / 0 finite if smooth is 0 and there is nothing
+        return (1 - (2 * overlap + self.smooth) / (total + self.smooth + tiny)).mean()

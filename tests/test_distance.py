@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from itertools import product
 
+import edt
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
@@ -49,6 +50,16 @@ def test_boundary_distance_equals_brute_force(case):
     distance = boundary_distance(labels, spacing)
     assert distance.dtype == np.float32
     np.testing.assert_allclose(distance, brute_distance(labels, spacing), rtol=1e-5)
+
+
+def test_three_bones_take_one_transform(monkeypatch):
+    calls, transform = [], edt.edt
+    monkeypatch.setattr(edt, "edt", lambda *args, **options: calls.append(1) or transform(*args, **options))
+    labels = np.zeros((4, 12, 12), int)
+    for label in (1, 2, 3):
+        labels[1:3, 3 * label : 3 * label + 2, 2:9] = label
+    assert distance_penalty(labels, KNEE).max() == 1
+    assert len(calls) == 1
 
 
 def test_boundary_distance_by_hand_with_knee_spacing():
@@ -161,6 +172,7 @@ def test_phi_is_finite_and_highest_at_the_boundary(case, reading):
 
 @settings(max_examples=60, deadline=None)
 @given(label_maps())
+@example((np.array([[0, 0, 0, 0, 0, 1, 1, 1]]), (1.0, 0.365)))  # each compartment has its own deepest voxel
 def test_default_reading_is_1_at_the_boundary_and_0_at_the_deepest_voxel_of_each_compartment(case):
     labels, spacing = case
     phi, distance = distance_penalty(labels, spacing), brute_distance(labels, spacing)

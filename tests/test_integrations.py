@@ -11,7 +11,7 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, RandFlipd
 
 from shapeloss.distance import distance_penalty
 from shapeloss.integrations.monai import DistancePenaltyd
-from shapeloss.losses import BoundaryLoss, DistancePenalizedCELoss
+from shapeloss.losses import BoundaryLoss, DiceLoss, DistancePenalizedCELoss
 from shapeloss.maps import signed_distance
 
 KNEE = (0.7, 0.365, 0.365)
@@ -43,6 +43,10 @@ def test_spacing_comes_from_the_affine_of_the_file(file, labels):
     assert isinstance(result["phi"], MetaTensor)
     assert result["phi"].dtype == torch.float32
     torch.testing.assert_close(result["phi"].affine, result["label"].affine)
+    result["label"].affine = torch.eye(4)
+    result["label"].applied_operations.append({})
+    assert not torch.equal(result["phi"].affine, result["label"].affine)  # two records, not one
+    assert not result["phi"].applied_operations
     np.testing.assert_allclose(result["phi"][0].numpy(), distance_penalty(labels, KNEE), atol=1e-5)
 
 
@@ -136,5 +140,9 @@ def test_bad_labels_for_monai(labels):
         transform({"label": torch.zeros(3, 8, 12, 10)})
     with pytest.raises(ValueError, match="label must hold whole numbers"):
         transform({"label": torch.full((1, 8, 12, 10), 0.5)})
+    with pytest.raises(ValueError, match="loss must be one with a map, such as BoundaryLoss"):
+        DistancePenaltyd("label", loss=DiceLoss())
+    whole = torch.as_tensor(labels[None]).to(torch.bfloat16)
+    assert torch.equal(transform({"label": whole})["phi"], transform({"label": whole.int()})["phi"])
     with pytest.raises(ValueError, match="output_keys must be one for each"):
         DistancePenaltyd(["a", "b"])

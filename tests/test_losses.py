@@ -14,6 +14,7 @@ from scipy import ndimage, special
 from torch import nn
 from torch.nn import functional as F
 
+from shapeloss import maps
 from shapeloss.distance import READINGS, PenaltyOptions, distance_penalty
 from shapeloss.losses import (
     LOSSES,
@@ -295,6 +296,59 @@ def test_options_have_their_effect():
         torch.testing.assert_close(loss(**place, ce_weight=3, dice_weight=0.5)(logits, target), 3 * ce + dice / 2)
 
 
+def test_every_option_of_the_constructors_arrives():
+    logits, target, spacing = case(3, (2, 4, 5, 6), dtype=torch.float64)
+    p = logits.softmax(1).numpy()
+    g = np.stack([target.numpy() == k for k in range(3)], 1)
+    shapes = (2, 3, -1)
+    pk, gk = p.reshape(shapes), g.reshape(shapes)
+    labels = target.numpy()
+    signed = np.stack([maps.signed_distance(volume, 3, spacing) for volume in labels])
+    found = np.stack([[maps.mask_distance(mask, spacing) for mask in volume > 0.5] for volume in p])
+    gdice = {b: GeneralizedDiceLoss(include_background=b) for b in (True, False)}
+
+    def by_hand(first, smooth):
+        w = 1 / gk[:, first:].sum(-1) ** 2.0
+        w /= w.max(1, keepdims=True)
+        overlap, total = (w * (pk * gk)[:, first:].sum(-1)).sum(1), (w * (pk + gk)[:, first:].sum(-1)).sum(1)
+        return (1 - (2 * overlap + smooth) / (total + smooth)).mean()
+
+    hausdorff = ((p - g) ** 2 * (signed**2 + found**2)).mean()
+    dice, region = DiceLoss()(logits, target), gdice[True](logits, target)
+    ce = F.cross_entropy(logits, target, reduction="none").numpy()
+    weights = {
+        key: np.stack([maps.unet_weight(volume, spacing, **options) for volume in labels])
+        for key, options in {"w0": {"w0": 3.0}, "sigma": {"sigma": 1.5}, "objects": {"objects": "labels"}}.items()
+    }
+    alone = (signed * p).mean()
+    expected = [
+        (gdice[True], by_hand(0, 1e-5)),
+        (gdice[False], by_hand(1, 1e-5)),
+        (GeneralizedDiceLoss(smooth=30.0), by_hand(0, 30.0)),
+        (HausdorffDTLoss(3, spacing, include_background=True, dice=False), hausdorff),
+        (BoundaryLoss(3, spacing, include_background=True, region=None), alone),
+        (BoundaryLoss(3, spacing, True, region="dice", schedule="constant", end=0.3), float(dice) + 0.3 * alone),
+        (BoundaryLoss(3, spacing, True, schedule="constant", end=0.3), float(region) + 0.3 * alone),
+        (UNetWeightedCELoss(spacing, w0=3.0), (weights["w0"] * ce).mean()),
+        (UNetWeightedCELoss(spacing, sigma=1.5), (weights["sigma"] * ce).mean()),
+        (UNetWeightedCELoss(spacing, objects="labels"), (weights["objects"] * ce).mean()),
+    ]
+    for loss, value in expected:
+        assert float(loss(logits, target)) == pytest.approx(value, rel=1e-5), vars(loss)
+    assert len({round(value, 9) for _, value in expected}) == len(expected)  # or an option had no effect here
+    apart = torch.tensor([[[1, 0, 1, 0, 0]]])  # one structure, two objects
+    for objects in ("components", "labels"):
+        weight = maps.unet_weight(apart[0].numpy(), spacing[:2], objects=objects)
+        value = UNetWeightedCELoss(spacing[:2], objects=objects)(torch.zeros(1, 2, 1, 5), apart)
+        assert float(value) == pytest.approx(np.log(2) * weight.mean(), rel=1e-5)
+    for loss in (DiceCELoss(ce_weight=0), DiceDistancePenalizedCELoss(spacing, ce_weight=0)):
+        options = {"include_background": True, "smooth": 3.0, "squared": True}
+        place = () if isinstance(loss, DiceCELoss) else (spacing,)
+        given = type(loss)(*place, ce_weight=0, **options)(logits, target)
+        torch.testing.assert_close(given, DiceLoss(**options)(logits, target))
+        torch.testing.assert_close(loss(logits, target), DiceLoss(smooth=1e-5, squared=False)(logits, target))
+
+
 def test_hinge_equals_the_plain_penalty_up_to_a_constant_above_the_largest_entropy():
     logits, target, _ = case(4, (2, 4, 5))
     threshold = np.log(4)  # no entropy is above it
@@ -366,6 +420,14 @@ def test_finite_at_the_limits(key, structure, dtype):
         value.backward()
         assert value.isfinite()
         assert logits.grad.isfinite().all()
+    if key in ("dice", "gdice"):
+        nothing = torch.zeros_like(target)
+        for sign in (60.0, -60.0):
+            logits = torch.tensor([sign, *[-sign] * 3]).view(1, 4, 1, 1, 1).repeat(1, 1, 4, 5, 6).requires_grad_()
+            value = build_loss(key, num_classes=4, smooth=0, include_background=False)(logits, nothing)
+            value.backward()
+            assert value.isfinite()
+            assert logits.grad.isfinite().all()
     for options in ({"gamma": 0.5}, {"gamma": 0}) if key == "focal" else ():
         logits = (50.0 * right).requires_grad_()
         FocalLoss(**options)(logits, target).backward()
@@ -625,6 +687,16 @@ def test_a_missing_or_wrong_map():
         phi[0, 1, 2] = strange
         with pytest.raises(ValueError, match="phi must be finite"):
             DistancePenalizedCELoss()(logits, target, phi)
+    with pytest.raises(ValueError, match="phi must not be negative, got -2; a signed distance is another map"):
+        DistancePenalizedCELoss()(logits, target, torch.full((1, 4, 5), -2.0))
+    for wrong in (1.0, (0.7, 0.0), (), ("a", 1)):
+        with pytest.raises(ValueError, match="spacing must hold a positive number of mm for each spatial axis"):
+            DistancePenalizedCELoss(wrong)
+    for wrong in (0, 1, 2.5, (1, 1, 1)):
+        with pytest.raises(ValueError, match="num_classes must be a whole number from 2"):
+            SignedDistanceLoss(wrong)
+        with pytest.raises(ValueError, match="num_classes must be a whole number from 2"):
+            BoundaryLoss(wrong)
     assert DiceLoss()(logits, target, torch.zeros(7)).isfinite()  # a loss without a map ignores phi
 
 
@@ -643,7 +715,13 @@ def test_a_missing_or_wrong_map():
         ("focal", {"alpha": [0.5, 1, 2, -1]}, "alpha must be a number from 0, got -1"),
         ("focal", {"alpha": float("nan")}, "alpha must be a number from 0, got nan"),
         ("boundary", {"end": 1.5}, "end must lie in 0 to 1, as alpha does, got 1.5"),
-        ("boundary", {"start": -0.1}, "start must lie in 0 to 1"),
+        ("boundary", {"start": -0.1}, "start must be a number from 0, got -0.1"),
+        ("focal", {"alpha": "0.25"}, "alpha must be a number from 0, got '0.25'"),
+        ("unet", {"sigma": "5"}, "sigma must be a number from 0, got '5'"),
+        ("dice_ce", {"dice_weight": -1}, "dice_weight must be a number from 0, got -1"),
+        ("dice_dpce", {"ce_weight": "1"}, "ce_weight must be a number from 0, got '1'"),
+        ("dpce", {"reading": {"decay": "2"}}, "loss 'dpce' cannot be built with"),
+        ("dpce", {"spacing": 1.0}, "cannot be built with|spacing must hold a positive number of mm"),
         ("torch.nn:CrossEntropyLoss", {}, r"callable as loss\(logits, target, phi\), got forward\(self, input"),
         ("unet", {"sigma": 0}, "sigma must be a positive length"),
         ("unet", {"objects": "cells"}, "objects must be"),
@@ -685,6 +763,18 @@ def test_a_loss_of_ones_own(tmp_path, monkeypatch):
     own = build_loss("my_losses:Plain", num_classes=3, spacing=KNEE, scale=2.0)
     torch.testing.assert_close(own(logits, target), 2 * F.cross_entropy(logits, target))
     assert build_loss("my_losses:Wide", num_classes=3, spacing=KNEE, a=1).given == (3, KNEE, {"a": 1})
+    (tmp_path / "my_maps.py").write_text(
+        "from shapeloss.losses import MapLoss\n"
+        "class Mine(MapLoss):\n"
+        "    def compute_map(self, labels, spacing):\n"
+        "        return labels\n"
+        "    def compute(self, logits, target, phi):\n"
+        "        return (phi * logits[:, 0]).mean()\n"
+    )
+    mine = build_loss("my_maps:Mine", num_classes=3, spacing=KNEE[:2])
+    assert mine(logits, target).isfinite()
+    with pytest.raises(ValueError, match="Mine needs a property map_spec"):
+        getattr(mine, "map_spec", None)  # as the training asks for it
     with pytest.raises(ValueError, match="it has scale"):
         build_loss("my_losses:Plain", num_classes=3, factor=2.0)
 

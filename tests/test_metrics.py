@@ -194,6 +194,13 @@ def test_surface_percentile_is_by_area():
     assert m.hausdorff(measure(truth, prediction), 100, "surface") == pytest.approx(9 * 0.365)
 
 
+def test_surface_percentile_that_is_covered_exactly():
+    truth, prediction = box((5, 4, 4), (2, 4), (1, 2), (1, 4)), box((5, 4, 4), (1, 4), (0, 3), (0, 1))
+    value = m.hausdorff(measure(truth, prediction, edge="closed"), 50, "surface")  # half of the area lies as near
+    distances = surface_distance.compute_surface_distances(truth, prediction, SPACING)
+    assert value == pytest.approx(surface_distance.compute_robust_hausdorff(distances, 50)) == pytest.approx(0.365)
+
+
 def test_boundary_iou_of_two_slabs():
     # slabs up to x = 3 and x = 4, boundaries there; bands of 1, 2 and 3 slices; the step is 0.7 mm
     geometry = measure(box((8, 4, 4), (0, 4), (0, 4), (0, 4)), box((8, 4, 4), (0, 5), (0, 4), (0, 4)))
@@ -500,8 +507,8 @@ def test_agrees_with(name, statement):
 
 @pytest.mark.parametrize("library", ["surface-distance", "MONAI", "medpy"])
 def test_agrees_on_a_real_knee(library):
-    folder = os.environ.get("SHAPELOSS_KNEE_PAIR")
-    if not folder:
+    folder = Path(os.environ.get("SHAPELOSS_KNEE_PAIR", ROOT.parent / "shared" / "data" / "knee_correction_pair"))
+    if not (folder / "segmentation_corrected.nrrd").is_file():
         pytest.skip("SHAPELOSS_KNEE_PAIR names no folder with segmentation.nrrd and segmentation_corrected.nrrd")
     sitk = pytest.importorskip("SimpleITK")
     images = [sitk.ReadImage(f"{folder}/{name}.nrrd") for name in ("segmentation_corrected", "segmentation")]

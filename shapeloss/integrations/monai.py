@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,8 @@ class DistancePenaltyd(MapTransform):
         self.output_keys = (output_keys,) if isinstance(output_keys, str) else tuple(output_keys)  # type: ignore[arg-type]
         if len(self.output_keys) != len(self.keys):
             raise ValueError(f"output_keys must be one for each of keys {self.keys}, got {self.output_keys}")
+        if not (loss is None or isinstance(loss, MapLoss)):
+            raise ValueError(f"loss must be one with a map, such as BoundaryLoss(4), got {type(loss).__name__}")
         self.loss = DistancePenalizedCELoss(reading=reading) if loss is None else loss
         self.spacing = spacing
 
@@ -77,15 +80,17 @@ class DistancePenaltyd(MapTransform):
             raise ValueError(
                 f"{key} is a {type(label).__name__} without affine: give DistancePenaltyd spacing=(…) in mm"
             )
-        values = np.asarray(label[0].cpu() if isinstance(label, torch.Tensor) else label[0])
+        floating = isinstance(label, torch.Tensor) and label.is_floating_point()  # NumPy has no bfloat16
+        first = label[0].double() if floating else label[0]
+        values = np.asarray(first.cpu() if isinstance(first, torch.Tensor) else first)
         labels = values.astype(np.int64)
         if not np.array_equal(labels, values):
-            raise ValueError(f"{key} must hold whole numbers; was it resampled with another mode than 'nearest'?")
+            raise ValueError(f"{key} must hold whole numbers; was it resampled lazily, or not by 'nearest'?")
         phi = self.loss.compute_map(labels, spacing)
         if phi.ndim == labels.ndim:
             phi = phi[None]
         if isinstance(label, MetaTensor):
-            return MetaTensor(phi, meta=label.meta, applied_operations=label.applied_operations)
+            return MetaTensor(phi, meta=deepcopy(label.meta), applied_operations=deepcopy(label.applied_operations))
         return torch.from_numpy(phi)
 
 
