@@ -64,9 +64,10 @@ def predict(
     if side not in ("", "left", "right"):
         raise ValueError(f"--side is left or right; got {side!r}")
     trained = load_run(run)
-    written, problems = predict_files(trained, images, output, device, overwrite, side)
+    notes: list[str] = []
+    written, problems = predict_files(trained, images, output, device, overwrite, side, notes=notes)
     names = ", ".join(f"{label} {name}" for label, name in trained.classes.items())
-    print(f"{len(written)} label maps in {output}: {names}")
+    print("\n".join([f"{len(written)} label maps written in {output}: {names}", *notes]))
     if problems:
         raise ValueError(
             f"{len(problems)} problem(s); the other images are done" + "".join(f"\n  - {p}" for p in problems)
@@ -229,7 +230,14 @@ def main() -> None:
     """Run a command; a user's mistake ends in one message, not in a traceback."""
     try:
         app(standalone_mode=True)
-    except (ValueError, FileNotFoundError, OSError) as error:
+    except OSError as error:
+        from shapeloss.files import explain
+
+        if error.errno is None:  # raised here, with its own words and the remedy
+            sys.exit(f"error: {error}")
+        place = Path(error.filename).parent if isinstance(error.filename, str) else Path.cwd()
+        sys.exit(f"error: {explain(error, place, goes_on=False)}")
+    except ValueError as error:
         sys.exit(f"error: {error}")
 
 

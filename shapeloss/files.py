@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,23 @@ except ImportError:  # Windows has none: nothing is locked there
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a disk, or a share of one, that is full."""
-_PARTIAL = ".partial-"
+PARTIAL = ".partial-"
+"""How names begin that `sweep` removes."""
 
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that becomes `path` when the block ends, and vanishes when it fails.
 
-    The temporary name keeps the ending of `path`, because many writers choose the format by it.
+    The temporary name keeps the ending of `path`, because many writers choose the format by it. Errors name `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix = "".join(path.suffixes[-2:])
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_PARTIAL, suffix=suffix)
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL, suffix=suffix)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     os.close(handle)
     os.chmod(name, 0o644)
     try:
@@ -45,34 +49,39 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(name, path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in FULL:  # a write that fails does not say where
+        if isinstance(error, OSError) and (error.errno in FULL or error.filename == name):
+            # a write that fails does not say where
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
 def sweep(folder: Path) -> None:
     """Remove what :func:`atomic` left in a folder, and right below it, when its process was killed."""
-    for path in [*folder.glob(f"{_PARTIAL}*"), *folder.glob(f"*/{_PARTIAL}*")]:
+    for path in [*folder.glob(f"{PARTIAL}*"), *folder.glob(f"*/{PARTIAL}*")]:
         with suppress(OSError):
             path.unlink()
 
 
-def explain(error: OSError, folder: Path) -> str:
-    """Why something could not be read or written, and what to do; `folder` is named where the error names no place."""
+def explain(error: OSError, folder: Path, goes_on: bool = True) -> str:
+    """Why something could not be read or written, and what to do; `folder` is named where the error names no place.
+
+    `goes_on`: the command, run again, goes on from where it was, rather than from its start.
+    """
+    again = "run the same command again" + (", which goes on from there" if goes_on else "")
     place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else folder
     if error.errno in FULL:
         temporary = Path(tempfile.gettempdir())
         if place.is_relative_to(temporary) and not place.is_relative_to(folder):
             remedy = "free space there, or set TMPDIR to a folder with more, and run the same command again"
             return f"the disk is full at {temporary}; {remedy}"
-        return f"the disk is full at {place}; free space and run the same command again, which goes on from there"
+        return f"the disk is full at {place}; free space and {again}"
     if error.errno == errno.EROFS:
         return f"{place}: cannot be written ({error.strerror}); choose a folder on another disk"
     if isinstance(error, PermissionError):
         return f"{place}: may not be written or read ({error.strerror}); change its permissions"
     if error.errno is None or isinstance(error, (ConnectionError, TimeoutError)):
-        return f"{error}; run the same command again, which goes on from there"
-    return f"{place}: {error.strerror}; correct that and run the same command again, which goes on from there"
+        return f"{error}; {again}"
+    return f"{place}: {error.strerror}; correct that and {again}"
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -112,6 +121,26 @@ def locked(path: str | Path, waiting: str = "") -> Iterator[int]:
                 print(waiting, flush=True)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield handle.fileno()
+
+
+@contextmanager
+def alone(folder: Path, lock: str, waiting: str) -> Iterator[None]:
+    """Wait until no other process writes into the folder under this lock: each would sweep away what the other writes.
+
+    Where no lock can be had (a folder that must not be written, a disk without locks), go on without one. A folder
+    into which nothing is written is not made.
+    """
+    made = not folder.exists()
+    with ExitStack() as stack:
+        with suppress(OSError):
+            stack.enter_context(locked(folder / lock, waiting))
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                if made and [path.name for path in folder.iterdir()] == [lock]:
+                    (folder / lock).unlink()
+                    folder.rmdir()
 
 
 def content_hash(*parts: bytes | str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,14 @@ from tqdm.auto import tqdm
 
 from shapeloss.dataset import read_sides, working_grid, write_labels_as
 from shapeloss.experiment import Data, Network, Postprocessing, Training
-from shapeloss.files import explain
+from shapeloss.files import alone, content_hash, explain, sweep, write_json
 from shapeloss.preprocessing import normalise
 from shapeloss.vnet import VNet
 from shapeloss.volumes import VolumeError, find_volumes, image_fault, one_line, read_volume, volume_name
+
+RECORD = "predict.json"
+"""Beside label maps: which run made each of them, and for which side."""
+LOCK = ".predict.lock"
 
 
 def resolve_precision(precision: str) -> Any:
@@ -98,6 +103,16 @@ class TrainedRun:
     training: Training
     postprocessing: Postprocessing
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all of it: equal for equal networks, wherever they lie."""
+        weights = sorted(self.network.state_dict().items())
+        sections = [section.model_dump(mode="json") for section in (self.data, self.training, self.postprocessing)]
+        return content_hash(
+            json.dumps([self.classes, *sections], sort_keys=True),
+            *[part for name, values in weights for part in (name, values.cpu().numpy().tobytes())],
+        )
+
 
 def load_run(folder: str | Path) -> TrainedRun:
     """Read `run.json` and `weights.safetensors` of a training; neither can execute anything.
@@ -140,8 +155,11 @@ def predict_files(
     overwrite: bool = False,
     side: str = "",
     progress: bool = True,
+    notes: list[str] | None = None,
 ) -> tuple[list[Path], list[str]]:
     """Segment images; each label map lies on its image's own grid, with the image's affine.
+
+    `predict.json` beside them says which run made each, and for which side, so that maps of two are never mixed.
 
     Args:
         run: from :func:`load_run`.
@@ -152,13 +170,15 @@ def predict_files(
         side: left or right, of all these images, where the run mirrors knees to one side; where it is empty, the
             `import.json` of their data set is asked.
         progress: show a bar with the time left.
+        notes: takes lines about label maps that are kept.
 
     Returns:
         The label maps written, and what was wrong with the images that gave none.
 
     Raises:
         FileNotFoundError: no such image or folder.
-        ValueError: a folder without images.
+        ValueError: a folder without images; an image that its label map would replace; an output folder with label maps
+            of another run or side, which would be kept.
     """
     source, target = Path(images), Path(output)
     if source.is_dir():
@@ -172,7 +192,24 @@ def predict_files(
         problems.append(f"{second}: is a second image of case {volume_name(first)}, beside {first.name}; remove one")
     if not found and not problems:
         raise ValueError(f"{source}: holds no image that can be read; give NIfTI, NRRD or MetaImage files")
+    for case, path in ((name.removesuffix("_0000"), path) for name, path in found.items()):
+        if (target / f"{case}.nii.gz").resolve() == path.resolve():
+            raise ValueError(one_line(f"{path}: is an image that its label map would replace; choose another folder"))
+    with alone(target, LOCK, f"another prediction writes into {target}; waiting until it ends"):
+        return _predict(run, source, found, problems, target, device, overwrite, side, progress, notes)
+
+
+def _predict(
+    run: TrainedRun, source: Path, found: Mapping[str, Path], problems: list[str], target: Path, device: str,
+    overwrite: bool, side: str, progress: bool, notes: list[str] | None,
+) -> tuple[list[Path], list[str]]:  # fmt: skip
     sides = read_sides((source if source.is_dir() else source.parent).absolute().parent) if run.data.mirror_to else {}
+    cases, fingerprint = [name.removesuffix("_0000") for name in found], run.fingerprint
+    side_of = {case: (side or sides.get(case, "")) if run.data.mirror_to else "" for case in cases}
+    sweep(target)
+    record = _read_record(target, fingerprint, side_of, overwrite)
+    if notes is not None and not overwrite:
+        notes += _kept(target, cases, record)
     precision = resolve_precision(run.training.precision)
     fabric = Fabric(accelerator=device, devices=1, precision=precision)  # as in training, so that numbers are equal
     model = fabric.setup(run.network.to(memory_format=torch.channels_last_3d))  # type: ignore[call-overload]
@@ -182,7 +219,7 @@ def predict_files(
         place = target / f"{case}.nii.gz"
         if place.exists() and not overwrite:
             continue
-        its_side = side or sides.get(case, "")
+        its_side = side_of[case]
         if run.data.mirror_to and not its_side:
             problems.append(f"{path}: left or right knee? The run mirrors knees to one side; say it by --side")
             continue
@@ -197,8 +234,12 @@ def predict_files(
             image = torch.from_numpy(normalise(grid.image_to_working(ras.array), run.data.intensity))
             labels = predict_labels(model, fabric.to_device(image[None, None]), run.training.patch_size)
             labels = postprocess(labels, run.postprocessing)
+            if record.pop(case, None):  # killed before the new entry, its maker is unknown rather than wrong
+                write_json(target / RECORD, {"maps": record})
             write_labels_as(place, labels, scan, run.data.spacing, run.data.size, mirrored)
             written.append(place)
+            record[case] = {"run": fingerprint, "side": its_side}
+            write_json(target / RECORD, {"maps": dict(sorted(record.items()))})
         except VolumeError as error:
             problems.append(one_line(str(error)))
         except OSError as error:
@@ -208,3 +249,45 @@ def predict_files(
                 f"{path}: there is not enough memory on {device}; train with training.patch_size, or use cpu"
             )
     return written, problems
+
+
+def _read_record(folder: Path, run: str, side_of: Mapping[str, str], overwrite: bool) -> dict[str, dict[str, str]]:
+    """Case → which run made its label map and for which side, of those that are there.
+
+    Raises:
+        ValueError: a label map would be kept that is of another run, or of another side than it is asked for; or the
+            record is none.
+    """
+    place = folder / RECORD
+    try:
+        maps = json.loads(place.read_text(encoding="utf-8"))["maps"]
+        record = {case: {"run": str(made["run"]), "side": str(made["side"])} for case, made in maps.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{place}: is no record of predictions; remove it, or choose another folder") from error
+    record = {case: made for case, made in record.items() if (folder / f"{case}.nii.gz").exists()}
+    others = [
+        case
+        for case, made in record.items()
+        if made["run"] != run or side_of.get(case, "") not in ("", made["side"])
+        if not (overwrite and case in side_of)
+    ]
+    if others:
+        shown = ", ".join(f"{case}.nii.gz" for case in others[:3]) + ", …" * (len(others) > 3)
+        again = "make them again with --overwrite, or " if set(others) <= set(side_of) else ""
+        raise ValueError(
+            one_line(f"{folder}: holds label maps of another run or --side ({shown}); {again}choose another folder")
+        )
+    return record
+
+
+def _kept(folder: Path, cases: Iterable[str], record: Mapping[str, Any]) -> list[str]:
+    """What is to be said of the label maps that are there."""
+    kept = [case for case in cases if (folder / f"{case}.nii.gz").exists()]
+    unknown = [case for case in kept if case not in record]
+    lines = [f"{len(kept)} kept, which were there; make them again with --overwrite"] * bool(kept)
+    if unknown:
+        shown = ", ".join(f"{case}.nii.gz" for case in unknown[:3]) + ", …" * (len(unknown) > 3)
+        lines.append(one_line(f"{len(unknown)} of them are not in {RECORD}, so their run is not known: {shown}"))
+    return lines

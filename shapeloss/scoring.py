@@ -138,7 +138,7 @@ def _labels_of(
         for files in pairs.values():
             try:
                 values = np.unique(read_labels(files[side]).array).tolist()
-            except ValueError:
+            except (ValueError, OSError, MemoryError):
                 continue  # named when the case is scored
             found |= {merges[side].get(int(value), int(value)) for value in values}
         if found - {0}:

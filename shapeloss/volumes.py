@@ -23,12 +23,15 @@ import SimpleITK
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
+from shapeloss.files import explain
 from shapeloss.headers import VolumeError, check_data, check_expanded, check_length, data_name, itk_format, read_header
 
 FORMATS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 """Endings that can be read."""
 GRID_TOLERANCE_MM = 1e-3
 """How far two grids may lie apart, at their corners, and still count as one."""
+ANGLE_TOLERANCE = 1e-3
+"""How large the cosine between two axes may be that count as at right angles: float32 headers have 1e-7."""
 MAX_VOXELS = 2**31
 """A header that declares more is taken for a broken one: a DESS knee has 2.4e7."""
 _NO_LETTERS = ("Cc", "Cs", "Zl", "Zp")  # Unicode's controls, halves of letters (bytes that are no UTF-8), line breaks
@@ -163,16 +166,20 @@ def read_volume(path: str | Path) -> Volume:
     """
     path = Path(path)
     ending = volume_ending(path)
-    if not path.is_file():
-        raise VolumeError(f"{path}: there is no such file; check the name")
-    if not ending:
-        raise VolumeError(f"{path}: is in no format that can be read; convert it to one of {', '.join(FORMATS)}")
     try:
+        if not path.is_file():
+            raise VolumeError(f"{path}: there is no such file; check the name")
+        if not ending:
+            raise VolumeError(f"{path}: is in no format that can be read; convert it to one of {', '.join(FORMATS)}")
         if path.stat().st_size == 0:
             raise VolumeError(f"{path}: is empty (0 bytes); copy or download it again")
         volume = _read_nifti(path) if ending.startswith(".nii") else _read_itk(path)
     except PermissionError as error:
         raise VolumeError(f"{path}: must not be read ({error.strerror}); change its permissions") from error
+    except OSError as error:
+        raise VolumeError(explain(error, path)) from error
+    except MemoryError as error:
+        raise VolumeError(f"{path}: there is not enough memory to read it; close other programs") from error
     array, affine = volume.array, volume.affine
     if array.ndim > 3 and set(array.shape[3:]) == {1}:
         array = array.reshape(array.shape[:3])
@@ -184,6 +191,9 @@ def read_volume(path: str | Path) -> Volume:
     if not np.isfinite(affine).all() or spacing.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3:
         shown = " × ".join(f"{value:g}" for value in spacing)
         raise VolumeError(f"{path}: voxel size {shown} mm or directions make no grid; correct the header")
+    products = (affine[:3, :3] / spacing).T @ (affine[:3, :3] / spacing)
+    if np.abs(products - np.eye(3)).max() > ANGLE_TOLERANCE:
+        raise VolumeError(f"{path}: has axes that are not at right angles (sheared); resample it onto a straight grid")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int((~np.isfinite(array)).sum())
         raise VolumeError(f"{path}: {bad} of {array.size} voxels are NaN or infinite; replace them, or the file")
@@ -298,7 +308,11 @@ def _read_nifti(path: Path) -> Volume:
         raise
     except ImageFileError as error:
         raise VolumeError(f"{path}: does not start as NIfTI does; check how it was made") from error
-    except (EOFError, zlib.error, OSError, ValueError, TypeError, OverflowError, MemoryError) as error:
+    except MemoryError:
+        raise
+    except (EOFError, zlib.error, OSError, ValueError, TypeError, OverflowError) as error:
+        if _of_the_system(error):
+            raise
         raise VolumeError(f"{path}: is no sound NIfTI file ({_reason(error)}); copy or download it again") from error
     except Exception as error:  # nibabel's header checks raise classes of their own
         raise VolumeError(f"{path}: has a broken NIfTI header ({_reason(error)}); copy or download it again") from error
@@ -321,7 +335,11 @@ def _read_itk(path: Path) -> Volume:
         image = reader.Execute()
     except VolumeError:
         raise
-    except (RuntimeError, MemoryError, OSError, ValueError, EOFError, zlib.error) as error:
+    except (RuntimeError, OSError, ValueError, EOFError, zlib.error) as error:
+        if _of_the_system(error):
+            raise
+        if re.search("bad_alloc|allocate memory", str(error)):  # ITK's own lack of memory
+            raise MemoryError from error
         raise VolumeError(f"{path}: is no sound {kind} file ({_reason(error)}); copy or download it again") from error
     return Volume(SimpleITK.GetArrayFromImage(image).transpose(), itk_affine(image))
 
@@ -355,6 +373,11 @@ def _check_voxel_size(path: Path, header_class: Any, start: bytes, axes: int) ->
     if int(header["sform_code"]) == 0 and not (np.isfinite(sizes) & (sizes > 0)).all():
         shown = " × ".join(f"{value:g}" for value in sizes)
         raise VolumeError(f"{path}: voxel size {shown} mm or directions make no grid; correct the header")
+
+
+def _of_the_system(error: BaseException) -> bool:
+    """Is it the system that could not read? What the readers find wrong with a file has no error number."""
+    return isinstance(error, OSError) and error.errno is not None
 
 
 def _reason(error: BaseException) -> str:

@@ -76,8 +76,10 @@ def pair(folder, name, image=None, mask=None, affine=AFFINE):
     nifti(folder / "labels" / f"{name}.nii.gz", mask_array() if mask is None else mask, affine)
 
 
-def import_pairs(folder, output):
+def import_pairs(folder, output, *names):
+    """All cases, or those of these names."""
     entries, problems = pair_entries(folder / "images", folder / "labels")
+    entries = {name: entries[name] for name in names or entries}
     return write_cases(output, entries, LABELS, folder_source(folder), problems, progress=False)
 
 
@@ -101,6 +103,24 @@ def fault(name):
 
 
 IMAGE, MASK = "images/bad.nii.gz", "labels/bad.nii.gz"
+
+
+@fault("axes that are not at right angles")
+def _(folder):
+    sheared = AFFINE.copy()
+    sheared[0, 2] = 0.365
+    nifti(folder / IMAGE, image_array(), sheared)
+
+
+@fault("axes that are not at right angles, NRRD")
+def _(folder):
+    (folder / IMAGE).unlink()
+    header = (
+        "NRRD0004\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 4 6 5\n"
+        "space directions: (0.7,0,0) (0,0.365,0) (0.365,0,0.365)\nendian: little\nencoding: raw\n"
+        "space origin: (0,0,0)\n\n"
+    )
+    (folder / "images/bad.nrrd").write_bytes(header.encode() + image_array().tobytes(order="F"))
 
 
 @fault("a file of 0 bytes")
@@ -355,6 +375,17 @@ def _(folder):
     itk(folder / "images/bad.nrrd", image_array())
 
 
+@fault("a second image of a pair")
+def _(folder):
+    nifti(folder / "images/bad_0000.nii.gz", image_array(1))
+
+
+@fault("a second channel of a pair")
+def _(folder):
+    (folder / IMAGE).rename(folder / "images/bad_0000.nii.gz")
+    nifti(folder / "images/bad_0001.nii.gz", image_array(1))
+
+
 @fault("a link to itself")
 def _(folder):
     (folder / IMAGE).unlink()
@@ -441,6 +472,12 @@ def _(path):
     entry = data.rindex(b"PK\1\2")  # of oaizib_002, in the list at the end
     data[entry + 24 : entry + 28] = struct.pack("<I", LARGEST + 1)
     path.write_bytes(data)
+
+
+@archive_fault("two files of a case in an archive")
+def _(path):
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("old/oaizib_002_0000.nii.gz", archive.read("imagesTr/oaizib_001_0000.nii.gz"))
 
 
 @archive_fault("an archive without the case")
@@ -631,7 +668,7 @@ def test_all_faults_come_at_once(tmp_path):
 def test_a_bad_archive_is_named(name, tmp_path):
     make_archives(tmp_path)
     ARCHIVES[name](tmp_path / "imagesTr.zip")
-    found, problems = find_entries([1, 2], tmp_path)
+    found, problems = find_entries([1, 2], tmp_path / "out", tmp_path)
     with pytest.raises(ImportProblems) as caught:
         write_cases(tmp_path / "out", found, LABELS, SOURCE, problems, progress=False)
     assert_promised(caught.value.problems, name, "imagesTr.zip")
@@ -639,18 +676,47 @@ def test_a_bad_archive_is_named(name, tmp_path):
         "a damaged archive entry",
         "an archive entry of an implausible size",
         "an archive without the case",
+        "two files of a case in an archive",
     )
     assert imported(tmp_path / "out") == ["oaizib_001"] if single else not (tmp_path / "out").exists()
     assert_nothing_half_written(tmp_path)
     assert not list(tmp_path.parent.rglob("outside*"))
 
 
-def test_a_full_disk_is_named_and_the_import_goes_on_later(tmp_path, monkeypatch):
-    for name in ("a", "b", "c"):
+def test_faults_of_several_archives_come_at_once(tmp_path):
+    """And a path that occurs twice in one: which of the two is meant is not known."""
+    make_archives(tmp_path)
+    with zipfile.ZipFile(tmp_path / "labelsTr.zip", "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("labelsTr/oaizib_001.nii.gz", b"another")
+    found, (line,) = find_entries([1, 2], tmp_path / "out", tmp_path)
+    assert list(found) == ["oaizib_002"]
+    assert "labelsTr.zip holds 2 files oaizib_001.nii.gz (labelsTr/oaizib_001.nii.gz and labelsTr/oaizib_001" in line
+    (tmp_path / "imagesTr.zip").unlink()
+    (tmp_path / "labelsTr.zip").write_bytes(b"<html>404</html>")
+    found, problems = find_entries([1, 405], tmp_path / "out", tmp_path)
+    assert not found
+    expected = ("imagesTr.zip: there is no", "labelsTr.zip: is no sound", "imagesTs.zip: there", "labelsTs.zip: there")
+    assert len(problems) == 4
+    assert all(text in line for text, line in zip(expected, problems, strict=True))
+
+
+def test_cases_named_like_channels_are_cases(tmp_path):
+    """With label maps of their own; and an image without one is no channel where no image is numbered 0000."""
+    for name in ("a", "a_0000", "a_0001", "b", "c_0001"):
         pair(tmp_path, name)
+    nifti(tmp_path / "images/b_0001.nii.gz", image_array())
+    with pytest.raises(ImportProblems, match=r"b_0001.nii.gz: has no label map in") as caught:
+        import_pairs(tmp_path, tmp_path / "out")
+    assert len(caught.value.problems) == 1
+    assert imported(tmp_path / "out") == ["a", "a_0000", "a_0001", "b", "c_0001"]
+
+
+def test_a_full_disk_is_named_and_the_import_goes_on_later(tmp_path, monkeypatch):
+    for number, name in enumerate("abc"):
+        pair(tmp_path, name, image_array(number))
 
     def full(path, array, affine, write=files.write_nifti):
-        if path.name == "b.nii.gz":
+        if np.array_equal(array, image_array(1)):
             with files.atomic(path) as temporary:
                 temporary.write_bytes(b"half")
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -687,16 +753,106 @@ def test_the_second_file_of_a_case_that_fails_takes_the_first_with_it(tmp_path, 
     assert sorted(import_pairs(tmp_path, tmp_path / "out")["cases"]) == ["a"]
 
 
+def test_a_case_that_cannot_be_written_anew_stays_as_it_was(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        pair(tmp_path, name)
+    import_pairs(tmp_path, tmp_path / "out")
+    before = everything(tmp_path / "out")[1:]
+    pair(tmp_path, "b", image_array(1))
+
+    def full(path, array, affine, write=files.write_nifti):
+        if path.parent.name == "labelsTr":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, array, affine)
+
+    monkeypatch.setattr("shapeloss.sources.layout.write_nifti", full)
+    with pytest.raises(ImportProblems, match="2 sound case") as caught:
+        import_pairs(tmp_path, tmp_path / "out")
+    assert_promised(caught.value.problems, "a full disk", "out/labelsTr/b.nii.gz")
+    after = everything(tmp_path / "out")[1:]
+    assert [seen for seen in after if seen[0].is_file()] == [seen for seen in before if seen[0].is_file()]
+    (tmp_path / "out/imagesTr/b.nii.gz").write_bytes(b"spoiled")  # it is not what was imported: nothing is kept
+    with pytest.raises(ImportProblems, match="1 sound case"):
+        import_pairs(tmp_path, tmp_path / "out")
+    assert imported(tmp_path / "out") == ["a"]
+    monkeypatch.undo()
+    import_pairs(tmp_path, tmp_path / "out")
+    assert np.array_equal(read_volume(tmp_path / "out/imagesTr/b.nii.gz").array, image_array(1))
+
+
+def test_a_file_that_cannot_be_replaced_takes_the_other_with_it(tmp_path):
+    for name in ("a", "b"):
+        pair(tmp_path, name)
+    import_pairs(tmp_path, tmp_path / "out", "a")
+    (tmp_path / "out/labelsTr/b.nii.gz").mkdir()
+    with pytest.raises(ImportProblems, match=r"out/labelsTr/b.nii.gz: Is a directory; correct that"):
+        import_pairs(tmp_path, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out/imagesTr").iterdir()] == ["a.nii.gz"]
+    assert imported(tmp_path / "out") == ["a"]
+    assert_nothing_half_written(tmp_path)
+
+
+def test_no_kill_leaves_a_case_of_two_imports(tmp_path, monkeypatch):
+    """Before and after each file that takes its place, the lists name no case with an old and a new file."""
+    output, seen = tmp_path / "out", []
+    for name in ("a", "b"):
+        pair(tmp_path, name)
+    import_pairs(tmp_path, output)
+
+    def contents(name="b"):
+        return tuple((output / kind / f"{name}.nii.gz").read_bytes() for kind in ("imagesTr", "labelsTr"))
+
+    def look():
+        record = imported(output)
+        listing = output / "dataset.json"
+        described = listing.read_text(encoding="utf-8") if listing.exists() else ""
+        seen.append(("b" in record, "labelsTr/b.nii.gz" in described, contents()))
+
+    def replace(source, target, move=os.replace):
+        look()
+        move(source, target)
+        look()
+
+    before = contents()
+    pair(tmp_path, "b", image_array(1), np.roll(mask_array(), 1, 0))
+    monkeypatch.setattr(os, "replace", replace)
+    import_pairs(tmp_path, output)
+    mixed = [lists for *lists, files in seen if files not in (before, contents())]
+    assert mixed
+    assert not any(any(lists) for lists in mixed)
+    assert all(files[0] == contents()[0] for in_record, _, files in seen[-2:] if in_record)
+    assert seen[-1][:2] == (True, True)
+
+
+def test_another_folder_of_the_same_name_is_refused(tmp_path):
+    """Its cases would stand among those of the first; label maps of another folder are another source too."""
+    for place in ("1", "2"):
+        pair(tmp_path / place / "knees", "a", image_array(int(place)))
+    import_pairs(tmp_path / "1/knees", tmp_path / "out")
+    before = everything(tmp_path / "out")
+    with pytest.raises(ValueError, match="holds an import of another folder named knees") as caught:
+        import_pairs(tmp_path / "2/knees", tmp_path / "out")
+    assert_promised([str(caught.value)], "another folder of the same name", "out")
+    assert everything(tmp_path / "out") == before
+    record = json.loads((tmp_path / "out/import.json").read_text(encoding="utf-8"))
+    assert str(tmp_path) not in json.dumps(record)
+    del record["place"]  # as earlier versions wrote it: what is not known is no fault
+    (tmp_path / "out/import.json").write_text(json.dumps(record))
+    assert "place" in import_pairs(tmp_path / "1/knees", tmp_path / "out")
+    images = tmp_path / "1/knees/images"
+    places = {folder_source(images, "", images.parent / masks).place for masks in ("labels", "others")}
+    assert len(places) == 2
+
+
 def test_two_imports_into_one_folder_come_one_after_the_other(tmp_path, monkeypatch, capsys):
     """The second would sweep away what the first is writing, and each would write a record without the other's case."""
-    first, second = tmp_path / "1/knees", tmp_path / "2/knees"
-    pair(first, "a")
-    pair(second, "b")
-    other = threading.Thread(target=import_pairs, args=(second, tmp_path / "out"))
+    pair(tmp_path, "a")
+    pair(tmp_path, "b")
+    other = threading.Thread(target=import_pairs, args=(tmp_path, tmp_path / "out", "b"))
     came = threading.Event()
 
     def slow(path, array, affine, write=files.write_nifti):
-        if path.name == "b.nii.gz":
+        if threading.current_thread() is other:
             came.set()
         with files.atomic(path) as temporary:
             write(temporary, array, affine)
@@ -705,7 +861,7 @@ def test_two_imports_into_one_folder_come_one_after_the_other(tmp_path, monkeypa
                 assert not came.wait(0.5)
 
     monkeypatch.setattr("shapeloss.sources.layout.write_nifti", slow)
-    import_pairs(first, tmp_path / "out")
+    import_pairs(tmp_path, tmp_path / "out", "a")
     other.join()
     assert imported(tmp_path / "out") == ["a", "b"]
     assert f"another import writes into {tmp_path / 'out'}; waiting until it ends" in capsys.readouterr().out
@@ -856,7 +1012,7 @@ def test_no_zip_is_answered_by_anything_but_a_message(flips, keep, noise):
     content = content[: None if keep is None else int(keep * len(content))]
     with tempfile.TemporaryDirectory() as place:
         try:
-            for number, member in enumerate(read_zip(io.BytesIO(content), "a.zip").values()):
+            for number, member in enumerate(read_zip(io.BytesIO(content), "a.zip")):
                 member.extract(Path(place) / str(number))
         except VolumeError as error:
             assert str(error).startswith("a.zip: ")  # noqa: PT017 - a message is one of two sound outcomes
@@ -952,7 +1108,7 @@ def test_what_is_no_fault(name, tmp_path):
 
 def test_the_page_lists_these_faults_and_no_others():
     rows = page_rows("Volumes", "Masks", "Folders", "Archives")
-    assert set(rows) == {*FAULTS, *FOLDERS, *NO_LAYOUT, *ARCHIVES, "a full disk"}
+    assert set(rows) == {*FAULTS, *FOLDERS, *NO_LAYOUT, *ARCHIVES, "a full disk", "another folder of the same name"}
     section = PAGE.read_text(encoding="utf-8").partition("\n## No faults\n")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| ([^|]+) \| [^|]+ \|$", section, re.MULTILINE)) - {"Found", "---"} == {*NO_FAULTS}
 

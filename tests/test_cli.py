@@ -1,6 +1,8 @@
 """The commands, as a user types them."""
 
+import errno
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import yaml
 
 from shapeloss.audit import audit_summary
 from shapeloss.cli import main
+from shapeloss.files import atomic
+from shapeloss.training import train
 
 PAPER = Path(__file__).resolve().parents[1] / "reproduce" / "paper.yaml"
 
@@ -153,3 +157,65 @@ def test_the_readme_quotes_the_audit():
     readme = " ".join((PAPER.parents[1] / "README.md").read_text(encoding="utf-8").replace("\n> ", " ").split())
     text = audit_summary("0.96", "0.12", 10, 0, 1, examples=0).to_text().split("\nMildest")[0]
     assert " ".join(text.split()) in readme
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EACCES, "{}: may not be written or read (Permission denied); change its permissions"),
+        (errno.EROFS, "{}: cannot be written (Read-only file system); choose a folder on another disk"),
+        (errno.ENOSPC, "the disk is full at {}; free space and run the same command again"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_named_with_a_remedy(
+    monkeypatch, tmp_path, profile, pair, tiny_manifest, number, remedy
+):
+    """The superuser may write whatever its permissions are, so the system's answer is made here."""
+
+    def refuse(dir, **_):
+        raise OSError(number, os.strerror(number), f"{dir}/.partial-x86yrhdl.json")
+
+    monkeypatch.setattr("shapeloss.files.tempfile.mkstemp", refuse)
+    place = tmp_path / "out" / "cases.json"
+    message = call(monkeypatch, "check", tiny_manifest.folder, "--profile", profile, "--output", place)
+    assert message == "error: " + remedy.format(place)
+    options = ["--metric", "dice", "--jobs", 1, "--output", tmp_path / "scores"]
+    message = call(monkeypatch, "evaluate", *pair, *options)
+    assert message == "error: " + remedy.format(tmp_path / "scores" / "per_case.csv")
+
+
+def test_an_output_below_a_file(monkeypatch, tmp_path, profile, tiny_manifest):
+    (tmp_path / "file").write_text("mine")
+    place = tmp_path / "file" / "cases.json"
+    message = call(monkeypatch, "check", tiny_manifest.folder, "--profile", profile, "--output", place)
+    assert message.startswith(f"error: {tmp_path / 'file'}: ")
+    assert message.endswith("; correct that and run the same command again")
+
+
+def test_errors_of_a_write_name_the_target(tmp_path):
+    (tmp_path / "there.csv").mkdir()
+    with pytest.raises(IsADirectoryError) as caught, atomic(tmp_path / "there.csv") as temporary:
+        temporary.write_text("x")
+    assert caught.value.filename == str(tmp_path / "there.csv")
+    with pytest.raises(FileNotFoundError) as other, atomic(tmp_path / "new.csv"):
+        (tmp_path / "input.csv").read_text()
+    assert other.value.filename == str(tmp_path / "input.csv")  # which is not the target's fault
+    assert [path.name for path in tmp_path.iterdir()] == ["there.csv"]
+
+
+def test_predict_says_what_was_kept(monkeypatch, capsys, tmp_path, tiny_experiment, tiny_manifest):
+    train(tiny_experiment, tiny_manifest, "ce", 0, tmp_path / "run", tmp_path / "maps")
+    name = tiny_manifest.names("test")[0]
+    arguments = ("predict", tmp_path / "run", tiny_manifest.folder / f"imagesTr/{name}.nii.gz", tmp_path / "out")
+    assert not call(monkeypatch, *arguments)
+    written = f"label maps written in {tmp_path / 'out'}: 1 femur, 2 tibia, 3 patella\n"
+    assert capsys.readouterr().out.endswith("1 " + written)
+    assert not call(monkeypatch, *arguments)
+    kept = "1 kept, which were there; make them again with --overwrite\n"
+    assert capsys.readouterr().out.endswith("0 " + written + kept)
+    assert not call(monkeypatch, *arguments, "--overwrite")
+    assert capsys.readouterr().out.endswith("1 " + written)
+    train(tiny_experiment, tiny_manifest, "ce", 1, tmp_path / "other", tmp_path / "maps")
+    message = call(monkeypatch, "predict", tmp_path / "other", *arguments[2:])
+    assert message.startswith(f"error: {tmp_path / 'out'}: holds label maps of another run or --side ({name}.nii.gz)")
+    assert "\n" not in message

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import shutil
+import threading
 
 import nibabel
 import numpy as np
@@ -15,6 +16,7 @@ from torch import nn
 
 from shapeloss.dataset import prepare, write_labels_as
 from shapeloss.experiment import Postprocessing
+from shapeloss.files import locked
 from shapeloss.inference import load_run, postprocess, predict_files, predict_labels
 from shapeloss.sources.folders import folder_source, pair_entries
 from shapeloss.sources.layout import Labels, write_cases
@@ -133,11 +135,141 @@ def test_label_maps_that_are_there_are_kept(run_folder, tmp_path):
     image = manifest.folder / f"imagesTr/{manifest.names('test')[0]}.nii.gz"
     place = tmp_path / f"{manifest.names('test')[0]}.nii.gz"
     place.write_text("mine")
-    assert predict_files(load_run(folder), image, tmp_path, progress=False) == ([], [])
+    notes = []
+    assert predict_files(load_run(folder), image, tmp_path, progress=False, notes=notes) == ([], [])
     assert place.read_text(encoding="utf-8") == "mine"
+    assert notes == [
+        "1 kept, which were there; make them again with --overwrite",
+        f"1 of them are not in predict.json, so their run is not known: {place.name}",
+    ]
     written, _ = predict_files(load_run(folder), image, tmp_path, overwrite=True, progress=False)
     assert written == [place]
     assert read_labels(place).array.shape == read_volume(image).array.shape
+    notes.clear()
+    assert predict_files(load_run(folder), image, tmp_path, progress=False, notes=notes) == ([], [])
+    assert notes == ["1 kept, which were there; make them again with --overwrite"]
+
+
+def test_label_maps_of_two_runs_are_not_mixed(run_folder, tmp_path):
+    folder, manifest = run_folder
+    original = manifest.folder / f"imagesTr/{manifest.names('test')[0]}.nii.gz"
+    for name in ("in/a", "in/b", "alone/a"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(original, tmp_path / f"{name}.nii.gz")
+    run, out = load_run(folder), tmp_path / "out"
+    predict_files(run, tmp_path / "in", out, progress=False)
+    made = json.loads((out / "predict.json").read_text(encoding="utf-8"))["maps"]
+    assert made == {name: {"run": run.fingerprint, "side": ""} for name in ("a", "b")}
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    assert predict_files(load_run(tmp_path / "elsewhere"), tmp_path / "in", out, progress=False) == ([], [])
+
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    post = Postprocessing(closing_voxels=0, largest_component=False)
+    other = dataclasses.replace(load_run(folder), postprocessing=post)
+    retrained = load_run(folder)
+    with torch.no_grad():
+        next(retrained.network.parameters()).add_(0.5)
+    for foreign in (other, retrained):
+        with pytest.raises(ValueError, match="label maps of another run") as caught:
+            predict_files(foreign, tmp_path / "in", out, progress=False)
+        assert str(caught.value) == (
+            f"{out}: holds label maps of another run or --side (a.nii.gz, b.nii.gz); make them again with --overwrite, "
+            "or choose another folder"
+        )
+    with pytest.raises(ValueError, match=r"--side \(b.nii.gz\); choose another folder"):  # b would stay
+        predict_files(other, tmp_path / "alone", out, overwrite=True, progress=False)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    written, problems = predict_files(other, tmp_path / "in", out, overwrite=True, progress=False)
+    assert (len(written), problems) == (2, [])
+    made = json.loads((out / "predict.json").read_text(encoding="utf-8"))["maps"]
+    assert {entry["run"] for entry in made.values()} == {other.fingerprint}
+    for name in before:
+        if name.endswith(".nii.gz"):
+            (out / name).unlink()  # what the record says of maps that are gone no longer matters
+    assert len(predict_files(run, tmp_path / "in", out, progress=False)[0]) == 2
+
+
+def test_label_maps_of_another_side_are_not_kept(run_folder, tmp_path):
+    folder, manifest = run_folder
+    original = manifest.folder / f"imagesTr/{manifest.names('test')[0]}.nii.gz"
+    run = load_run(folder)
+    run = dataclasses.replace(run, data=run.data.model_copy(update={"mirror_to": "right"}))
+    for name in ("a", "b"):
+        shutil.copy(original, tmp_path / f"{name}.nii.gz")
+    out = tmp_path / "out"
+    predict_files(run, tmp_path / "a.nii.gz", out, side="left", progress=False)
+    with pytest.raises(ValueError, match=r"of another run or --side \(a.nii.gz\); make them again with --overwrite"):
+        predict_files(run, tmp_path / "a.nii.gz", out, side="right", progress=False)
+    assert predict_files(run, tmp_path / "a.nii.gz", out, progress=False) == ([], [])  # kept, whichever it is
+    written, _ = predict_files(run, tmp_path / "b.nii.gz", out, side="right", progress=False)  # knees of both sides
+    assert [path.name for path in written] == ["b.nii.gz"]
+    predict_files(run, tmp_path / "a.nii.gz", out, side="right", overwrite=True, progress=False)
+    made = json.loads((out / "predict.json").read_text(encoding="utf-8"))["maps"]
+    assert {name: entry["side"] for name, entry in made.items()} == {"a": "right", "b": "right"}
+
+
+def test_a_prediction_that_fails_leaves_no_record_of_itself(run_folder, tmp_path, monkeypatch):
+    folder, manifest = run_folder
+    image = manifest.folder / f"imagesTr/{manifest.names('test')[0]}.nii.gz"
+    (place,), _ = predict_files(load_run(folder), image, tmp_path / "out", progress=False)
+    before = place.read_bytes()
+    other = dataclasses.replace(load_run(folder), postprocessing=Postprocessing(closing_voxels=0))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shapeloss.inference.write_labels_as", killed)
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(other, image, tmp_path / "out", overwrite=True, progress=False)
+    assert place.read_bytes() == before
+    assert json.loads((tmp_path / "out/predict.json").read_text(encoding="utf-8")) == {"maps": {}}
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(other, image, tmp_path / "new", progress=False)
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_a_killed_prediction_left_is_swept(run_folder, tmp_path):
+    folder, manifest = run_folder
+    image = manifest.folder / f"imagesTr/{manifest.names('test')[0]}.nii.gz"
+    (tmp_path / ".partial-x.nii.gz").write_bytes(b"half")
+    predict_files(load_run(folder), image, tmp_path, progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".predict.lock", image.name, "predict.json"]
+
+
+def test_a_prediction_waits_for_another_into_the_same_folder(run_folder, tmp_path, capsys):
+    folder, manifest = run_folder
+    image = manifest.folder / f"imagesTr/{manifest.names('test')[0]}.nii.gz"
+    with locked(tmp_path / ".predict.lock"):
+        (tmp_path / ".partial-x.nii.gz").write_bytes(b"being written")
+        run = load_run(folder)
+        other = threading.Thread(target=predict_files, args=(run, image, tmp_path), kwargs={"progress": False})
+        other.start()
+        other.join(0.5)
+        assert (tmp_path / ".partial-x.nii.gz").exists()
+        assert other.is_alive()
+    other.join()
+    assert f"another prediction writes into {tmp_path}; waiting until it ends" in capsys.readouterr().out
+    assert (tmp_path / image.name).exists()
+
+
+def test_a_record_that_is_none_is_refused(run_folder, tmp_path):
+    folder, manifest = run_folder
+    image = manifest.folder / f"imagesTr/{manifest.names('test')[0]}.nii.gz"
+    for text in ("{", "[]", '{"maps": [1]}', '{"maps": {"a": 1}}', '{"maps": {"a": {}}}'):
+        (tmp_path / "predict.json").write_text(text)
+        with pytest.raises(ValueError, match=r"predict.json: is no record of predictions; remove it, or choose"):
+            predict_files(load_run(folder), image, tmp_path, progress=False)
+
+
+def test_no_image_is_replaced_by_its_label_map(run_folder, tmp_path):
+    folder, manifest = run_folder
+    for name in ("a", "b_0000"):
+        shutil.copy(manifest.folder / f"imagesTr/{manifest.names('test')[0]}.nii.gz", tmp_path / f"{name}.nii.gz")
+    before = (tmp_path / "a.nii.gz").read_bytes()
+    with pytest.raises(ValueError, match=r"a.nii.gz: is an image that its label map would replace; choose another"):
+        predict_files(load_run(folder), tmp_path, tmp_path, overwrite=True, progress=False)
+    assert (tmp_path / "a.nii.gz").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_window_larger_than_the_image(run_folder, tmp_path):

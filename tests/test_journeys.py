@@ -390,7 +390,7 @@ def test_from_files_to_scores(title, tmp_path, monkeypatch):
     run, found = tmp_path / "runs/dpce/seed0", tmp_path / "found"
     train(experiment, manifest, "dpce", 0, run, tmp_path / "maps")
     on_working_grid = predict(monkeypatch, run, images, found)
-    assert sorted(path.name for path in found.iterdir()) == [f"{name}.nii.gz" for name in source.cases]
+    assert sorted(path.name for path in found.glob("*.nii.gz")) == [f"{name}.nii.gz" for name in source.cases]
     for name in source.cases:
         for folder in (images, labels):
             assert_in_place(found / f"{name}.nii.gz", own_file(folder, name))

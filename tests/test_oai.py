@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 import struct
 import sys
@@ -308,11 +309,52 @@ def test_pairs_by_participant_side_and_visit(tmp_path):
         find_entries(tmp_path / "oai", visit="7m", progress=False)
 
 
-def test_participants_from_a_file(tmp_path):
-    (tmp_path / "list.txt").write_text("id\n9000099\n9000296, left\n")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id\n9000099\n9000296, left\n",
+        "\ufeffV00ID;side\r\n\r\n9000099;1\r\n9000296;2\r\n",
+        "# of 2024-05-01, 2 knees\nM\u00e4rz\n9000099 9000296",
+    ],
+)
+def test_participants_from_a_file(tmp_path, text):
+    (tmp_path / "list.txt").write_bytes(text.encode())
     assert read_participants(tmp_path / "list.txt") == ["9000099", "9000296"]
     (tmp_path / "list.txt").write_text("none")
     with pytest.raises(ValueError, match=r"list.txt: has no participant"):
+        read_participants(tmp_path / "list.txt")
+
+
+LISTS = {
+    "a file of participants that is missing": (None, [""]),
+    "a file of participants in UTF-16": ("9000099\n9000296\n".encode("utf-16"), ["line 1 "]),
+    "a mistyped participant": (
+        b"id\n9000099\n90000O2\n\n900002\n9000296 90002l6\n9000297\n90000991\n",
+        ["line 3 ", "line 5 ", "line 6 ", "line 8 "],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_bad_file_of_participants_is_named_with_all_its_bad_lines(name, tmp_path):
+    path = tmp_path / "list.txt"
+    content, places = LISTS[name]
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"list\.txt") as caught:
+        read_participants(path)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(places), lines
+    for line, place in zip(lines, places, strict=True):
+        assert line.startswith(f"{path}: {place}")
+        for text in page_rows("DICOM")[name]:
+            assert re.search(".*".join(map(re.escape, text.split("…"))), line), line
+
+
+@pytest.mark.parametrize("content", ["9000099\n".encode("utf-16-le"), "9000099\nM\u00e4rz\n".encode("latin-1")])
+def test_a_file_of_participants_in_another_coding_is_told_as_such(tmp_path, content):
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"list.txt: line {2 if b'M' in content else 1} is no text in UTF-8; save"):
         read_participants(tmp_path / "list.txt")
 
 
@@ -472,6 +514,19 @@ def _(series, masks):
     (series / "007").write_bytes(data[:middle] + bytes(len(data) - middle - 8) + data[-8:])
 
 
+def damage_jpeg(path):
+    """Overwrite 100 bytes amid the packed pixels, as a bad disk does."""
+    data = path.read_bytes()
+    start = data.rindex(b"\xff\xd8") + 120
+    path.write_bytes(data[:start] + b"\x55" * 100 + data[start + 100 :])
+
+
+@fault("damaged pixels in JPEG")
+def _(series, masks):
+    spoil(series, "007", **{"compressor": "JPEG"})
+    damage_jpeg(series / "007")
+
+
 @fault("one slice alone")
 def _(series, masks):
     for path in sorted(series.iterdir())[1:]:
@@ -481,6 +536,31 @@ def _(series, masks):
 @fault("a knee without side")
 def _(series, masks):
     write_series(series, **{"0010|0020": "9000296", "0008|103e": "SAG_3D_DESS"})
+
+
+@fault("headers of both sides")
+def _(series, masks):
+    write_series(series, **{"0010|0020": "9000296", "0020|0060": "R"})
+
+
+@fault("a folder that must not be read")
+def _(series, masks):
+    return {"shut": series.parent}
+
+
+@fault("a folder that is a link out")
+def _(series, masks):
+    participant = series.parents[1]
+    participant.rename(masks.parent / "elsewhere")
+    participant.symlink_to(masks.parent / "elsewhere")
+
+
+@fault("a folder of label maps that is a link out")
+def _(series, masks):
+    (masks.parent / "elsewhere").mkdir()
+    (masks / "9000296_LEFT.nii.gz").rename(masks.parent / "elsewhere/9000296_LEFT.nii.gz")
+    (masks / "9000296").symlink_to(masks.parent / "elsewhere")
+    return {"participants": [PARTICIPANT, "9000296"]}
 
 
 @fault("a second DESS of a knee")
@@ -530,11 +610,25 @@ def _(series, masks):
     nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), affine), masks / "9000296_LEFT.nii.gz")
 
 
+def shut_folder(monkeypatch, folder):
+    """As if it must not be read: tests may run as root, who may read all."""
+    judge = os.stat
+
+    def refuse(path, *arguments, **options):
+        if str(path) == f"{folder}{os.sep}.":
+            raise PermissionError(13, "Permission denied", str(path))
+        return judge(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+
+
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_bad_series_is_named_and_the_sound_case_is_not_lost(name, tree, tmp_path):
+def test_a_bad_series_is_named_and_the_sound_case_is_not_lost(name, tree, tmp_path, monkeypatch):
     series = write_series(series_folder(tree / "oai", "9000296"), **{"0010|0020": "9000296"})
     write_mask(tree / "masks/9000296_LEFT.nii.gz", series)
     options = FAULTS[name](series, tree / "masks") or {}
+    if folder := options.pop("shut", None):
+        shut_folder(monkeypatch, folder)
     with pytest.raises(ImportProblems) as caught:
         import_oai(tree / "oai", tmp_path / "out", tree / "masks", **options)
     assert len(caught.value.problems) == 1, caught.value.problems
@@ -548,7 +642,7 @@ def test_a_bad_series_is_named_and_the_sound_case_is_not_lost(name, tree, tmp_pa
 
 
 def test_the_page_lists_these_faults_and_no_others():
-    assert set(page_rows("DICOM")) == set(FAULTS)
+    assert set(page_rows("DICOM")) == {*FAULTS, *LISTS}
 
 
 def test_a_folder_without_series(tmp_path):
@@ -732,7 +826,7 @@ def test_files_that_are_no_slices_stay_unread(tmp_path):
         (series / name).write_bytes(b"")
     (series / "dicomdir").write_bytes((series / "001").read_bytes()[:300])  # DICOM, but no slice
     (series / "notes.txt").write_text("no slice")
-    (series / "here").symlink_to(tmp_path.parent)
+    (series / "here").symlink_to(tmp_path)
     assert problems_of(tmp_path) == []
     for name, content in (("011", b"noise"), ("export.DCM", b"noise"), ("x.ima", b"")):
         (series / name).write_bytes(content)
@@ -765,6 +859,119 @@ def test_a_slice_that_must_not_be_read_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("shapeloss.sources.oai.is_dicom", refuse)
     (line,) = problems_of(tmp_path)
     assert line == f"{series / '004'}: must not be read (Permission denied); change its permissions"
+
+
+def test_a_folder_that_must_not_be_read_ends_no_import(tmp_path, monkeypatch):
+    """Whose slices are in it is not known: nobody is said to lack theirs. Other folders' faults are told as well."""
+    write_series(series_folder(tmp_path / "oai"))
+    (series_folder(tmp_path / "oai", visit="12m") / "001").parent.mkdir(parents=True)
+    shut_folder(monkeypatch, tmp_path / "oai/12m")
+    bad = write_series(series_folder(tmp_path / "oai", "9000296"), **{"0010|0020": "9000296"})
+    (bad / "004").unlink()
+    entries, problems = find_entries(tmp_path / "oai", participants=[PARTICIPANT, "9000296", "9111111"], progress=False)
+    assert list(entries) == ["9000099_00m_LEFT"]
+    missing, shut = problems
+    assert "1 slice is missing" in missing
+    assert shut == f"{tmp_path / 'oai/12m'}: must not be read (Permission denied); change its permissions"
+    assert problems_of(tmp_path / "oai", visit="00m") == [missing]  # it is of another visit
+    assert len(problems_of(tmp_path / "oai", visit="00m", participants=["9111111"])) == 1
+
+
+def test_a_folder_of_label_maps_that_must_not_be_read(tmp_path, monkeypatch):
+    folder = write_series(series_folder(tmp_path / "oai"))
+    write_mask(tmp_path / "masks/9000099.nrrd", folder)
+    for name in ("more", "9000296"):
+        (tmp_path / "masks" / name).mkdir()
+    shut_folder(monkeypatch, tmp_path / "masks/9000296")
+    asked = [PARTICIPANT, "9000296", "9111111"]
+    shut, missing = problems_of(tmp_path / "oai", tmp_path / "masks", participants=asked)
+    assert shut == f"{tmp_path / 'masks/9000296'}: must not be read (Permission denied); change its permissions"
+    assert "no label map of 9111111" in missing
+    assert problems_of(tmp_path / "oai", tmp_path / "masks", participants=[PARTICIPANT]) == []
+    monkeypatch.undo()
+    shut_folder(monkeypatch, tmp_path / "masks/more")
+    (shut,) = problems_of(tmp_path / "oai", tmp_path / "masks", participants=asked)
+    assert "/more: must not be read" in shut
+
+
+def test_a_link_to_a_folder_inside_is_no_fault(tmp_path):
+    folder = write_series(series_folder(tmp_path / "oai"))
+    write_mask(tmp_path / "masks/a/9000099.nrrd", folder)
+    (tmp_path / "oai/again").symlink_to(folder.parent)
+    (tmp_path / "masks/again").symlink_to(tmp_path / "masks/a")
+    entries, problems = find_entries(tmp_path / "oai", tmp_path / "masks", progress=False)
+    assert not problems
+    assert list(entries) == ["9000099_00m_LEFT"]
+
+
+@pytest.mark.parametrize("field", ["0008|103e", "0020|0060"])
+def test_slices_that_name_both_sides_are_no_knee(tmp_path, field):
+    """Every other slice says that it is of the other knee; of a foreign slice, its side does not matter."""
+    series = series_folder(tmp_path)
+    for k, place in enumerate(positions()):
+        other = "SAG_3D_DESS_RIGHT" if field == "0008|103e" else "R"
+        tags = {field: other} if k % 2 else {}
+        write_slice(series / f"{k:03d}", knee_image()[:, :, k], place, **tags)
+    (line,) = problems_of(tmp_path)
+    assert line.startswith(f"{series}: its headers say both LEFT and RIGHT; correct SeriesDescription or Laterality")
+    write_series(series)
+    for path in series.glob("00?"):
+        path.unlink(missing_ok=True)
+    write_series(series)
+    write_slice(series / "foreign", knee_image()[:, :, 0], [50, 0, 0], **{"0020|000e": "1.9", field: other})
+    (line,) = problems_of(tmp_path)
+    assert "is a foreign slice" in line
+
+
+def test_a_broken_knee_hides_no_fault_of_another(tmp_path):
+    """The participant's other visit and other side have label maps without slices; that of the broken knee has some."""
+    series = write_series(series_folder(tmp_path / "oai"))
+    for name in ("V00_LEFT", "V01_LEFT", "V00_RIGHT"):
+        write_mask(tmp_path / f"masks/9000099_{name}.nrrd", series)
+    (series / "004").unlink()
+    problems = problems_of(tmp_path / "oai", tmp_path / "masks")
+    assert len(problems) == 3
+    assert "1 slice is missing" in problems[0]
+    for line, name in zip(problems[1:], ("00m_RIGHT", "12m_LEFT"), strict=True):
+        assert f"no DESS of 9000099_{name} was found (of this participant: 9000099_00m_LEFT)" in line
+    # a folder with slices of both knees is the one or the other's
+    for k in range(3):
+        tags = {"0020|000e": "1.9", "0008|103e": "SAG_3D_DESS_RIGHT"}
+        write_slice(series / f"other{k}", knee_image()[:, :, k], positions()[k], **tags)
+    problems = problems_of(tmp_path / "oai", tmp_path / "masks")
+    assert ["holds 2 series" in problems[0], "9000099_12m_LEFT" in problems[1]] == [True, True]
+    assert len(problems) == 2
+
+
+def test_what_is_printed_while_pixels_are_read_is_not_lost(tmp_path, monkeypatch, capfd):
+    """All but that a JPEG is damaged, which is an error; also if reading fails in another way."""
+    write_slice(tmp_path / "slice", knee_image()[:, :, 0], [0, 0, 0])
+    item, execute = read_slice(tmp_path / "slice"), SimpleITK.ImageFileReader.Execute
+    texts = [b"WARNING: something\n"]
+
+    def say(reader):
+        os.write(2, texts[0])
+        if b"fails" in texts[0]:
+            raise MemoryError
+        return execute(reader)
+
+    monkeypatch.setattr(SimpleITK.ImageFileReader, "Execute", say)
+    before = os.listdir("/proc/self/fd") if Path("/proc/self/fd").is_dir() else []
+    with np.errstate(all="ignore"):
+        read_stack([item])
+    assert "WARNING: something\n" in capfd.readouterr().err
+    texts[0] = b"it fails\n"
+    with pytest.raises(MemoryError):
+        read_stack([item])
+    os.write(2, b"still there\n")
+    assert capfd.readouterr().err == "it fails\nstill there\n"
+    for text in (b"Corrupt JPEG data: bad Huffman code\n", b"Premature end of JPEG file\n"):
+        texts[0] = b"before\n" + text + b"after\n"
+        with pytest.raises(VolumeError, match=r"slice: its pixels cannot be read; copy"):
+            read_stack([item])
+        assert capfd.readouterr().err == "before\nafter\n"
+    if before:
+        assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 def test_a_folder_with_the_slices_of_another_participant_is_one_fault(tmp_path):

@@ -163,6 +163,31 @@ def test_a_download_that_was_killed_goes_on_where_it_was(hub, tmp_path):
     assert_sound(tmp_path / "out", ["oaizib_001"], f"SHA-256 ({file_hash(hub.folder / 'imagesTr.zip')}|.*), as .*")
 
 
+def test_what_a_killed_import_of_archives_left_is_swept(archives, tmp_path, monkeypatch):
+    """Scan and label map were extracted: they must not stay in a temporary folder that nobody empties."""
+    code = (
+        "import os, signal; from shapeloss import cli; from shapeloss.sources import archives\n"
+        "archives.read_labels = lambda path: os.kill(os.getpid(), signal.SIGKILL)\ncli.main()"
+    )
+    out, scratch = tmp_path / "out", tmp_path / "scratch"
+    scratch.mkdir()
+    arguments = ["oaizib", out, "--archives", archives, "--cases", "1", "--accept-licence"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(scratch)}
+    killed = subprocess.run([sys.executable, "-c", code, "import", *map(str, arguments)], env=environment)
+    assert killed.returncode == -9
+    assert not list(scratch.rglob("*.nii*"))
+    assert len([path for path in out.iterdir() if path.name.startswith(".partial-")]) == 2
+    assert not call(monkeypatch, *arguments)
+    assert {path.name for path in out.iterdir()} == {
+        ".import.lock",
+        "dataset.json",
+        "import.json",
+        "imagesTr",
+        "labelsTr",
+    }
+    assert_sound(out, ["oaizib_001"])
+
+
 def test_from_archives_that_are_there(archives, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     assert not call(monkeypatch, "oaizib", out, "--archives", archives, "--cases", "2,404-405", "--accept-licence")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import struct
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from shapeloss.files import atomic, file_hash
+from shapeloss.files import PARTIAL, atomic, file_hash
 from shapeloss.sources.layout import Entry, RawCase
-from shapeloss.volumes import VolumeError, read_labels, read_volume
+from shapeloss.volumes import VolumeError, read_labels, read_volume, volume_ending
 
 LARGEST = 2**31
 """Bytes that one file of an archive may have: a whole DESS knee has 5e7."""
@@ -56,8 +56,8 @@ class Member:
             ) from error
 
 
-def read_zip(file: Path | IO[bytes], name: str) -> dict[str, Member]:
-    """The files of a zip, by their path in it.
+def read_zip(file: Path | IO[bytes], name: str) -> list[Member]:
+    """The files of a zip; a path may occur twice in it.
 
     Raises:
         VolumeError: it is no zip, or has an entry that leads out of its folder, or a link.
@@ -71,7 +71,7 @@ def read_zip(file: Path | IO[bytes], name: str) -> dict[str, Member]:
         if error.errno != errno.EINVAL:
             raise
         raise VolumeError(f"{name}: is no sound zip archive ({error.strerror}); download it again") from error
-    members = {}
+    members = []
     for info in infos:
         _refuse_escape(name, info.filename, link=(info.external_attr >> 16) & 0o170000 == 0o120000)
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -80,13 +80,8 @@ def read_zip(file: Path | IO[bytes], name: str) -> dict[str, Member]:
             raise VolumeError(f"{name}: has an entry without a name; download it again")
         if not info.is_dir():
             key = f"{info.filename} {info.CRC:08x} {info.file_size}"
-            members[info.filename] = Member(
-                name,
-                info.filename,
-                info.file_size,
-                key,
-                lambda info=info: archive.open(info),  # type: ignore[misc]
-            )
+            opened: Callable[[], IO[bytes]] = lambda info=info: archive.open(info)  # type: ignore[misc]  # noqa: E731
+            members.append(Member(name, info.filename, info.file_size, key, opened))
     return members
 
 
@@ -120,20 +115,30 @@ def read_tar(path: Path, digest: str) -> dict[str, Member]:
     return members
 
 
-def archive_entry(image: Member, label: Member) -> Entry:
-    """A case whose image and labels lie in archives."""
+def archive_entry(image: Member, label: Member, output: Path) -> Entry:
+    """A case whose image and labels lie in archives.
+
+    They are extracted right into the output folder, by names that the next import sweeps away: what a kill leaves in
+    a temporary folder would stay.
+    """
 
     def read() -> RawCase:
-        with tempfile.TemporaryDirectory(prefix="shapeloss-") as folder:
-            paths = [Path(folder) / kind / PurePosixPath(m.name).name for kind, m in (("i", image), ("l", label))]
-            for member, path in zip((image, label), paths, strict=True):
+        members = {"image": image, "labels": label}
+        paths = [
+            output / f"{PARTIAL}{os.getpid()}-{kind}{volume_ending(m.name) or PurePosixPath(m.name).suffix}"
+            for kind, m in members.items()
+        ]
+        try:
+            for member, path in zip(members.values(), paths, strict=True):
                 member.extract(path)
-            inputs = {member.name: file_hash(path) for member, path in zip((image, label), paths, strict=True)}
-            try:
-                return RawCase(read_volume(paths[0]), read_labels(paths[1]), inputs)
-            except VolumeError as error:
-                text = str(error).replace(str(paths[0]), f"{image.archive}, {image.name}")
-                raise VolumeError(text.replace(str(paths[1]), f"{label.archive}, {label.name}")) from error
+            inputs = {member.name: file_hash(path) for member, path in zip(members.values(), paths, strict=True)}
+            return RawCase(read_volume(paths[0]), read_labels(paths[1]), inputs)
+        except VolumeError as error:
+            text = str(error).replace(str(paths[0]), f"{image.archive}, {image.name}")
+            raise VolumeError(text.replace(str(paths[1]), f"{label.archive}, {label.name}")) from error
+        finally:
+            for path in paths:
+                path.unlink(missing_ok=True)
 
     return Entry(f"{image.key} {label.key}", read)
 

@@ -40,7 +40,7 @@ def oaizib(
     text = cases or (section.cases if section else "")
     numbers = oaizib_cm.parse_cases(text) if text else oaizib_cm.default_cases()
     accept_licence(output, oaizib_cm.SOURCE, chosen, accept)
-    finish(output, *oaizib_cm.find_entries(numbers, archives, download), chosen, oaizib_cm.SOURCE)
+    finish(output, *oaizib_cm.find_entries(numbers, output, archives, download), chosen, oaizib_cm.SOURCE)
 
 
 @app.command()
@@ -76,7 +76,7 @@ def decathlon(
     from shapeloss.sources.decathlon import task_entries
 
     section = profile_source(profile, "decathlon")
-    entries, own, source, problems = task_entries(task, output.absolute().parent, archive)
+    entries, own, source, problems = task_entries(task, output.absolute().parent, output, archive)
     finish(output, entries, problems, choose_labels(labels, remap, section, own), source)
 
 
@@ -112,7 +112,7 @@ def pairs(
 
     section = profile_source(profile, "pairs")
     chosen = choose_labels(labels, remap, section, None)
-    finish(output, *pair_entries(images, masks), chosen, folder_source(images, licence))
+    finish(output, *pair_entries(images, masks), chosen, folder_source(images, licence, masks))
 
 
 def profile_source(profile: Path | None, kind: str) -> DataSource | None:

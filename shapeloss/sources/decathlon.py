@@ -18,13 +18,14 @@ LICENCE = "CC BY-SA 4.0"
 
 
 def task_entries(
-    task: str, folder: Path, archive: Path | None = None, progress: bool = True
+    task: str, folder: Path, output: Path, archive: Path | None = None, progress: bool = True
 ) -> tuple[dict[str, Entry], Labels, Source, list[str]]:
     """The training cases of a task, its structures, where they come from, and what is wrong.
 
     Args:
         task: such as Task04_Hippocampus.
         folder: where a downloaded tar is kept; one that is there is not fetched again.
+        output: folder of the import, where files are extracted.
         archive: the task's tar, if it lies elsewhere.
         progress: show a bar.
 
@@ -62,5 +63,5 @@ def task_entries(
         missing = [path for path in pair if path not in members]
         problems += [f"{tar}: holds no {path}, which its dataset.json lists; get another copy" for path in missing]
         if not missing:
-            entries[name] = archive_entry(members[pair[0]], members[pair[1]])
+            entries[name] = archive_entry(members[pair[0]], members[pair[1]], output)
     return entries, Labels(classes, complete=True), Source(task, f"MD5 {digest}", LICENCE, url, own.modality), problems

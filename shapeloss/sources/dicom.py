@@ -7,9 +7,12 @@ of the stack leaves no trace in the others' geometry, only in how many the heade
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +34,7 @@ _LITTLE_ENDIAN = re.compile(re.escape(_IMPLICIT) + rb"(\.1|\.4\.\d+|\.5)?")
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # kinds whose length has 32 bits
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())  # 16 bits
 _UNDEFINED = 0xFFFFFFFF
+_JPEG_DAMAGE = re.compile(rb"corrupt jpeg data|premature end", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -214,7 +218,7 @@ def check_slices(slices: Sequence[Slice], unread: int = 0) -> list[str]:
             f"{folder}: holds {1 + len(several)} series ({', '.join(f'{n} slices' for n in counts.values())}); "
             "put each into a folder of its own"
         ]
-    usual = _usual(slices)
+    usual = usual_slice(slices)
     problems, stack = [], []
     for item in slices:
         if other := usual.difference(item):
@@ -226,7 +230,7 @@ def check_slices(slices: Sequence[Slice], unread: int = 0) -> list[str]:
     return problems + _check_stack(stack, unread)
 
 
-def _usual(slices: Sequence[Slice]) -> Slice:
+def usual_slice(slices: Sequence[Slice]) -> Slice:
     """One of the slices that agree with most others."""
 
     def key(item: Slice) -> tuple[object, ...]:
@@ -308,13 +312,46 @@ def read_stack(slices: Sequence[Slice]) -> Volume:
     planes = []
     for item in slices:
         try:
-            plane = SimpleITK.GetArrayFromImage(_reader(item.path).Execute())
+            plane = _read_pixels(_reader(item.path))
         except RuntimeError as error:
             raise VolumeError(
                 f"{item.path}: its pixels cannot be read; copy or download it again, or decompress it"
             ) from error
         planes.append(plane.reshape(item.shape[::-1]).T)
     return Volume(np.stack(planes, axis=-1), slices_affine(slices))
+
+
+def _read_pixels(reader: SimpleITK.ImageFileReader) -> np.ndarray:
+    """The pixels of a slice.
+
+    GDCM's libjpeg only prints that they are damaged, to file descriptor 2, and goes on. So what is printed meanwhile
+    is read; all else of it is printed afterwards.
+
+    Raises:
+        RuntimeError: they cannot be read, or are damaged.
+    """
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    kept, (end, start) = os.dup(2), os.pipe()
+    os.set_blocking(end, False)
+    os.set_blocking(start, False)  # what is beyond its 64 KiB is lost, rather than waited for
+    try:
+        os.dup2(start, 2)
+        image = reader.Execute()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(start)
+        lines: list[bytes] = []
+        with suppress(OSError):
+            lines = os.read(end, 1 << 20).splitlines(keepends=True)
+        os.close(end)
+        damage = [line for line in lines if _JPEG_DAMAGE.search(line)]
+        with suppress(OSError):
+            os.write(2, b"".join(line for line in lines if line not in damage))
+    if damage:
+        raise RuntimeError(damage[0].decode(errors="replace").strip())
+    return np.asarray(SimpleITK.GetArrayFromImage(image))
 
 
 def _reader(path: Path) -> SimpleITK.ImageFileReader:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from shapeloss.files import content_hash
 from shapeloss.listing import find_cases
 from shapeloss.sources.layout import Entry, Labels, Source, pair_entry
 from shapeloss.volumes import find_volumes, link_fault, one_line, volume_ending, volume_name
@@ -55,26 +58,40 @@ def pair_entries(images: Path, labels: Path) -> tuple[dict[str, Entry], list[str
     # the bare name first: cases may themselves be numbered case_0000, case_0001
     partner = {name: name if name in pictures else f"{name}_0000" for name in masks}
     used = set(partner.values())
-    problems += [
-        f"{path}: has no label map in {labels} by the name {volume_name(path)}; add it"
-        for name, path in pictures.items()
-        if name not in used and not {name, name.removesuffix("_0000")} & there[1]
-    ]
+    doubtful = set()
+    for name, path in pictures.items():
+        case = re.sub(r"_\d{4}$", "", name)
+        if name in used or name in there[1]:
+            continue
+        first = pictures.get(partner.get(case, ""))
+        if first and name == f"{case}_0000":
+            problems.append(f"{path}: is a second image of case {case}, beside {first.name}; remove one")
+            doubtful.add(case)
+        elif first and name != case == volume_name(first).removesuffix("_0000") != volume_name(first):
+            problems.append(f"{path}: is a second channel of case {case}; one image a case was expected, so choose one")
+            doubtful.add(case)
+        elif name.removesuffix("_0000") not in there[1]:
+            problems.append(f"{path}: has no label map in {labels} by the name {name}; add it")
     problems += [
         f"{path}: has no image in {images} by the name {name}; add it"
         for name, path in masks.items()
         if partner[name] not in pictures and not {name, f"{name}_0000"} & there[0]
     ]
     entries = {
-        name: pair_entry(pictures[partner[name]], path) for name, path in masks.items() if partner[name] in pictures
+        name: pair_entry(pictures[partner[name]], path)
+        for name, path in masks.items()
+        if partner[name] in pictures and name not in doubtful
     }
     if not entries and not problems:
         problems.append(f"{images}: holds no image that can be read; give NIfTI, NRRD or MetaImage files")
     return entries, problems
 
 
-def folder_source(folder: Path, licence: str = "") -> Source:
-    """What is known of a data set that lies on disk: its folder's name, not its path, and what `dataset.json` says."""
+def folder_source(folder: Path, licence: str = "", masks: Path | None = None) -> Source:
+    """What is known of a data set that lies on disk: its folder's name, not its path, and what `dataset.json` says.
+
+    Of the path, and of that of a folder of label maps, a hash is kept.
+    """
     try:
         values = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -88,6 +105,7 @@ def folder_source(folder: Path, licence: str = "") -> Source:
         licence or _text(values, "licence") or _text(values, "license") or UNKNOWN,
         _text(values, "reference"),
         one_line(str(modality or UNKNOWN)),
+        content_hash(*(os.fsencode(path.resolve()) for path in (folder, masks) if path)),
     )
 
 

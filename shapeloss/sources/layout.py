@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ import nibabel
 import numpy as np
 from tqdm.auto import tqdm
 
+from shapeloss import files
 from shapeloss.dataset import IMPORT_RECORD as RECORD
-from shapeloss.files import FULL, content_hash, explain, file_hash, locked, sweep, write_nifti, write_text
+from shapeloss.files import FULL, PARTIAL, content_hash, explain, file_hash, sweep, write_nifti, write_text
 from shapeloss.volumes import (
     Volume,
     VolumeError,
@@ -57,6 +58,8 @@ class Source:
     licence: str
     url: str
     modality: str = "MRI"
+    place: str = ""
+    """A hash of where it lies, if on disk: two folders of one name are two sources."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,8 @@ def open_record(output: Path, source: Source, labels: Labels) -> dict[str, Any]:
     """
     fresh = {
         "format": FORMAT,
-        "source": asdict(source),
+        "source": {key: value for key, value in asdict(source).items() if key != "place"},
+        **({"place": source.place} if source.place else {}),
         "labels": {str(number): name for number, name in enumerate(labels.names.values(), start=1)},
         "options": content_hash(json.dumps([list(labels.names.items()), sorted(labels.merge.items())])),
         "cases": {},
@@ -171,6 +175,7 @@ def open_record(output: Path, source: Source, labels: Labels) -> dict[str, Any]:
             if any(name_fault(case[kind]) for kind in kinds):
                 raise ValueError("no file can have this name")
         same = record["source"]["name"] == source.name and record["options"] == fresh["options"]
+        moved = source.place != record.get("place", source.place)
         empty = not record["cases"].items()
         structures = ", ".join(record["labels"].values())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -179,6 +184,11 @@ def open_record(output: Path, source: Source, labels: Labels) -> dict[str, Any]:
         raise ValueError(
             f"{output} holds an import of {record['source']['name']} with the structures {structures} "
             "(or other merged labels); import into a new folder"
+        )
+    if moved and not empty:  # cases of one source would stay among those of another
+        raise ValueError(
+            f"{output} holds an import of another folder named {source.name} (or with other label maps); "
+            "import into a new folder"
         )
     if record.get("format") != FORMAT:  # 1, without a number, kept names of OAI files, which may hold dates
         for case in record["cases"].values():
@@ -189,22 +199,9 @@ def open_record(output: Path, source: Source, labels: Labels) -> dict[str, Any]:
 
 @contextmanager
 def alone(output: Path) -> Iterator[None]:
-    """Wait until no other import writes into the folder: each would sweep away what the other is writing.
-
-    Where no lock can be had (a folder that must not be written, a disk without locks), go on without one.
-    """
-    made = not output.exists()
-    with ExitStack() as stack:
-        with suppress(OSError):
-            waiting = f"another import writes into {output}; waiting until it ends"
-            stack.enter_context(locked(output / LOCK, waiting))
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                if made and [path.name for path in output.iterdir()] == [LOCK]:  # nothing was imported
-                    (output / LOCK).unlink()
-                    output.rmdir()
+    """Wait until no other import writes into the folder."""
+    with files.alone(output, LOCK, f"another import writes into {output}; waiting until it ends"):
+        yield
 
 
 def write_cases(
@@ -247,18 +244,18 @@ def _write_cases(
     for name, entry in tqdm(entries.items(), desc="import", unit="case", disable=not progress):
         if _is_there(output, record["cases"].get(name), entry.key):
             continue
-        record["cases"].pop(name, None)  # its files are not those of the record: it is imported anew, or not listed
         try:
-            raw = entry.read()
-            mask = labels.apply(raw.labels.array) if raw.labels else None
-            if problem := _fault(name, raw, mask, labels):
-                found.append(problem)
-                continue
-            if not (output / RECORD).is_file():  # first of all, or what a crash leaves would be a foreign folder
+            with _replacing(output, record, name):
+                raw = entry.read()
+                mask = labels.apply(raw.labels.array) if raw.labels else None
+                if problem := _fault(name, raw, mask, labels):
+                    found.append(problem)
+                    continue
+                if not (output / RECORD).is_file():  # first of all, or what a crash leaves would be a foreign folder
+                    _keep_json(output / RECORD, record)
+                record["cases"][name] = {"key": entry.key} | _write(output, name, raw, mask, labels, record)
+                record["cases"] = dict(sorted(record["cases"].items()))
                 _keep_json(output / RECORD, record)
-            record["cases"][name] = {"key": entry.key} | _write(output, name, raw, mask, labels)
-            record["cases"] = dict(sorted(record["cases"].items()))
-            _keep_json(output / RECORD, record)
         except VolumeError as error:
             found.append(str(error))
         except MemoryError:
@@ -282,6 +279,23 @@ def _write_cases(
     if found:
         raise ImportProblems(output, list(dict.fromkeys(found)), len(record["cases"]))
     return record
+
+
+@contextmanager
+def _replacing(output: Path, record: dict[str, Any], name: str) -> Iterator[None]:
+    """Take a case out of the record, to be imported anew.
+
+    Where that fails, though not by a fault of its source, the case of the earlier import stays if its files do.
+    """
+    old = record["cases"].pop(name, None)
+    try:
+        yield
+    except VolumeError:
+        raise
+    except Exception:
+        if old and _is_there(output, old, old["key"]):
+            record["cases"] = dict(sorted({**record["cases"], name: old}.items()))
+        raise
 
 
 def _keep_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -326,22 +340,16 @@ def _fault(name: str, raw: RawCase, mask: np.ndarray | None, labels: Labels) -> 
     return ""
 
 
-def _write(output: Path, name: str, raw: RawCase, mask: np.ndarray | None, labels: Labels) -> dict[str, Any]:
+def _write(
+    output: Path, name: str, raw: RawCase, mask: np.ndarray | None, labels: Labels, record: Mapping[str, Any]
+) -> dict[str, Any]:
     image = raw.image.array
     if image.dtype.kind not in "iu" or image.dtype.itemsize > 4:
         image = image.astype(np.float32)
     part = "Ts" if mask is None else "Tr"
     arrays = {"image": image} if mask is None else {"image": image, "label": mask}
     paths = {kind: f"{kind}s{part}/{name}.nii.gz" for kind in arrays}
-    try:
-        for kind, path in paths.items():
-            with _naming(output / path):
-                write_nifti(output / path, arrays[kind], raw.image.affine)
-    except BaseException:  # an image without its labels is half a case
-        for path in paths.values():
-            with suppress(OSError):
-                (output / path).unlink()
-        raise
+    _write_together({output / path: arrays[kind] for kind, path in paths.items()}, raw.image.affine, output, record)
     facts: dict[str, Any] = {
         **paths,
         **{f"{kind}_sha256": file_hash(output / path) for kind, path in paths.items()},
@@ -353,6 +361,30 @@ def _write(output: Path, name: str, raw: RawCase, mask: np.ndarray | None, label
         counts = np.bincount(mask.ravel(), minlength=len(labels.names) + 1)[1:].tolist()
         facts["label_counts"] = dict(zip(labels.names.values(), counts, strict=True))
     return facts | {"imported_from": dict(raw.inputs), **raw.facts}
+
+
+def _write_together(
+    arrays: Mapping[Path, np.ndarray], affine: np.ndarray, output: Path, record: Mapping[str, Any]
+) -> None:
+    """Write the files of a case, all or none; before they change, no list names the case: `record` does not have it."""
+    written = {path: path.with_name(f"{PARTIAL}{os.getpid()}.nii.gz") for path in arrays}
+    placed = []
+    try:
+        for path, array in arrays.items():
+            with _naming(path):
+                write_nifti(written[path], array, affine)
+        if any(path.exists() for path in arrays):
+            _keep_json(output / RECORD, record)
+            (output / "dataset.json").unlink(missing_ok=True)  # it is written at the end
+        for path, temporary in written.items():
+            with _naming(path):
+                temporary.replace(path)
+            placed.append(path)
+    except BaseException:  # an image without its labels is half a case
+        for path in [*written.values(), *placed]:
+            with suppress(OSError):
+                path.unlink()
+        raise
 
 
 def _description(record: Mapping[str, Any]) -> dict[str, Any]:

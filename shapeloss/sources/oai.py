@@ -8,6 +8,7 @@ label map; of all personal fields none is kept, no date either.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -18,7 +19,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from shapeloss.files import file_hash
-from shapeloss.sources.dicom import Kind, Slice, check_slices, is_dicom, read_kind, read_slice, read_stack
+from shapeloss.sources.dicom import Kind, Slice, check_slices, is_dicom, read_kind, read_slice, read_stack, usual_slice
 from shapeloss.sources.layout import Entry, Labels, RawCase, Source, file_key
 from shapeloss.volumes import (
     Volume,
@@ -43,7 +44,7 @@ _SIDES = {"L": "LEFT", "LEFT": "LEFT", "R": "RIGHT", "RIGHT": "RIGHT"}
 class Knee:
     """What tells one DESS from another; an empty field is not known."""
 
-    participant: str
+    participant: str = ""
     """Seven digits, the study's pseudonym."""
     visit: str = ""
     """A value of :data:`VISITS`."""
@@ -58,7 +59,7 @@ class Knee:
     def fits(self, other: Knee) -> bool:
         """Whether both may be the same knee at the same visit."""
         pairs = ((self.visit, other.visit), (self.side, other.side))
-        return self.participant == other.participant and all(not a or not b or a == b for a, b in pairs)
+        return all(not a or not b or a == b for a, b in ((self.participant, other.participant), *pairs))
 
 
 def parse_knee(text: str) -> Knee:
@@ -119,14 +120,14 @@ def find_entries(
     only = set(participants) or {knee.participant for knee in labels.values()}
     series: dict[Knee, list[Slice]] = {}
     seen: dict[Knee, Path] = {}
-    broken: set[str] = set()
+    broken: set[Knee] = set()
     for folder, slices, faults in _find_series(tree, only, progress):
         knee, other = _knee(folder, slices, tree), _usual_participant(slices)
         if (visit and knee.visit not in ("", visit)) or (only and knee.participant and knee.participant not in only):
             continue
         if slices and not knee.side:
-            faults.append(f"{folder}: its headers say neither LEFT nor RIGHT; correct SeriesDescription or Laterality")
-        if not knee.participant:
+            faults.append(f"{folder}: {_side_fault(slices)}")
+        if slices and not knee.participant:
             faults.append(f"{folder}: neither folders nor headers have a participant of the OAI; leave it out")
         elif other not in ("", knee.participant):
             faults.append(f"{folder}: its headers say participant {other}; put it into the folder of that participant")
@@ -137,12 +138,13 @@ def find_entries(
             seen[knee] = folder
         if faults:
             problems += faults
-            broken |= {knee.participant, other}
+            broken |= _spoiled(knee, other, slices)
         else:
             series[knee] = slices
     if masks:
         return _pair(series, labels, broken, problems)
-    missing = sorted(only - {knee.participant for knee in series} - broken)
+    known = {knee.participant for knee in [*series, *broken]}
+    missing = [] if "" in known else sorted(only - known)
     problems += [f"{tree}: has no DESS of participant {participant}; add it" for participant in missing]
     if not series and not problems:
         problems.append(f"{tree}: holds no DESS; give the folder above <visit>/<site>/<participant>")
@@ -153,18 +155,43 @@ def _by_name(item: tuple[Knee, Any]) -> str:
     return item[0].name
 
 
+def _find_folders(tree: Path) -> Iterator[tuple[Path, str]]:
+    """Each folder of a tree, by name, and why its files cannot be found; empty if they can.
+
+    Links are not followed: one that stays inside of the tree leads to a folder that is found anyway.
+    """
+    waiting = [tree]
+    while waiting:
+        folder = waiting.pop()
+        if folder != tree and folder.is_symlink():
+            if fault := link_fault(folder, tree):
+                yield folder, fault
+            continue
+        try:
+            os.stat(os.path.join(folder, os.curdir))  # the dot asks for more, and a path drops it
+            inside = sorted(path for path in folder.iterdir() if os.path.isdir(path))
+        except OSError as error:
+            yield folder, f"must not be read ({error.strerror}); change its permissions"
+            continue
+        yield folder, ""
+        waiting += reversed(inside)
+
+
 def _find_series(
     tree: Path, participants: Collection[str], progress: bool
 ) -> Iterator[tuple[Path, list[Slice], list[str]]]:
     """Folders with a DESS, its slices, and what is wrong with it; only of these participants, if there are any."""
-    folders = [tree, *sorted(path for path in tree.rglob("*") if path.is_dir() and not path.is_symlink())]
-    for folder in tqdm(folders, desc="read headers", unit="folder", disable=not progress):
+    folders = list(_find_folders(tree))
+    for folder, shut in tqdm(folders, desc="read headers", unit="folder", disable=not progress):
         named = _PARTICIPANT.search(str(folder.relative_to(tree)))
         if named and participants and named[0] not in participants:
             continue
+        if shut:
+            yield folder, [], [f"{folder}: {shut}"]
+            continue
         files, doubtful = [], {}
         for path in sorted(folder.iterdir()):
-            if path.name.startswith(".") or path.is_dir() or path.stem.upper() == "DICOMDIR":
+            if path.name.startswith(".") or os.path.isdir(path) or path.stem.upper() == "DICOMDIR":
                 continue
             if fault := _file_fault(path, tree):
                 doubtful[path] = fault
@@ -219,9 +246,40 @@ def _any_dess(files: Sequence[Path], whole: bool = False) -> bool:
 def _knee(folder: Path, slices: Sequence[Slice], tree: Path) -> Knee:
     """Which knee slices show: their folders name the participant and the visit, the headers the side."""
     place = parse_knee(str(folder.absolute().relative_to(tree.absolute().parent)))
-    found = [item for item in slices if is_dess(item)]
-    side = (parse_knee(found[0].description).side or _SIDES.get(found[0].side.upper(), "")) if found else ""
+    sides = _sides(slices, usual=True)
+    side = next(iter(sides)) if len(sides) == 1 else ""
     return Knee(place.participant or _usual_participant(slices), place.visit, side)
+
+
+def _sides(slices: Sequence[Slice], usual: bool = False) -> set[str]:
+    """Sides that the headers of a DESS name, all of them or only those of its usual slices, if these are a DESS."""
+    found = [item for item in slices if is_dess(item)]
+    if usual and found:
+        like = usual_slice(slices)
+        found = [item for item in found if not like.difference(item)] or found
+    named = {parse_knee(item.description).side for item in found}
+    return (named | {_SIDES.get(item.side.upper(), "") for item in found}) - {""}
+
+
+def _side_fault(slices: Sequence[Slice]) -> str:
+    if _sides(slices, usual=True):
+        return (
+            "its headers say both LEFT and RIGHT; correct SeriesDescription or Laterality, or put each knee into a "
+            "folder of its own"
+        )
+    return "its headers say neither LEFT nor RIGHT; correct SeriesDescription or Laterality"
+
+
+def _spoiled(knee: Knee, other: str, slices: Sequence[Slice]) -> set[Knee]:
+    """Knees that a faulty folder may hold, so that they are not said to be missing; as far as they are known.
+
+    Args:
+        other: whom the headers name.
+    """
+    side = knee.side if len(_sides(slices)) == 1 else ""
+    if other not in ("", knee.participant):
+        return {Knee(knee.participant, knee.visit), Knee(other, side=side)}
+    return {Knee(knee.participant, knee.visit, side)} if knee.participant or not slices else set()
 
 
 def _usual_participant(slices: Sequence[Slice]) -> str:
@@ -233,18 +291,22 @@ def _usual_participant(slices: Sequence[Slice]) -> str:
 def _find_masks(folder: Path, visit: str, participants: Collection[str]) -> tuple[dict[Path, Knee], list[str]]:
     """Label maps of the wanted visit and participants, with the knees that their paths name."""
     found, problems, lacking = {}, [], set(participants)
-    for path in sorted(folder.rglob("*")):
-        if path.name.startswith(".") or not volume_ending(path) or path.is_dir():
-            continue
-        knee = parse_knee(str(path.relative_to(folder)))
-        asked = knee.fits(Knee(knee.participant, visit)) and (not participants or knee.participant in participants)
-        if fault := link_fault(path, folder):
-            problems.append(f"{path}: {fault}")
-        elif not knee.participant:
-            problems.append(f"{path}: its name has no participant of the OAI, seven digits; rename it")
-        elif asked:
-            found[path] = knee
-        if asked:
+    wanted = {"", *participants}
+    for place, shut in _find_folders(folder):
+        for path in [place] if shut else sorted(place.iterdir()):
+            if not shut and (path.name.startswith(".") or not volume_ending(path) or os.path.isdir(path)):
+                continue
+            knee = parse_knee(str(path.relative_to(folder)))
+            if not knee.fits(Knee(visit=visit)) or (participants and knee.participant not in wanted):
+                continue
+            if fault := shut or link_fault(path, folder):
+                problems.append(f"{path}: {fault}")
+            elif not knee.participant:
+                problems.append(f"{path}: its name has no participant of the OAI, seven digits; rename it")
+            else:
+                found[path] = knee
+            if shut and not knee.participant:
+                lacking.clear()  # they may all be there
             lacking.discard(knee.participant)
     names = sorted(Knee(participant, visit).name for participant in lacking)
     problems += [f"{folder}: has no label map of {name}, which is asked for; add it" for name in names]
@@ -254,7 +316,7 @@ def _find_masks(folder: Path, visit: str, participants: Collection[str]) -> tupl
 
 
 def _pair(
-    series: dict[Knee, list[Slice]], labels: dict[Path, Knee], broken: set[str], problems: list[str]
+    series: dict[Knee, list[Slice]], labels: dict[Path, Knee], broken: set[Knee], problems: list[str]
 ) -> tuple[dict[str, Entry], list[str]]:
     """Series with their label maps; each mask must fit one series, each series at most one mask."""
     masks_of: dict[Knee, list[Path]] = {}
@@ -265,8 +327,9 @@ def _pair(
         elif fitting:
             names = ", ".join(sorted(candidate.name for candidate in fitting))
             problems.append(f"{path}: fits {names}; name the visit and the side, such as {fitting[0].name}")
-        elif knee.participant not in broken:
-            others = ", ".join(sorted(c.name for c in series if c.participant == knee.participant)) or "none"
+        elif not any(candidate.fits(knee) for candidate in broken):
+            own = {c.name for c in [*series, *broken] if c.participant == knee.participant}
+            others = ", ".join(sorted(own)) or "none"
             problems.append(f"{path}: no DESS of {knee.name} was found (of this participant: {others}); add its slices")
     entries = {}
     for knee, slices in sorted(series.items(), key=_by_name):
@@ -308,10 +371,36 @@ def _on_grid(labels: Volume, image: Volume) -> Volume:
 def read_participants(path: Path) -> list[str]:
     """The seven-digit numbers in a text file.
 
+    Lines that hold neither such a number nor a word that begins with a digit are headings.
+
     Raises:
-        ValueError: it has none.
+        ValueError: the file cannot be read, has none, or has lines with something else; all of these are named.
     """
-    found = _PARTICIPANT.findall(path.read_text(encoding="utf-8"))
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"{path}: the file of participants cannot be read ({error.strerror}); check its name and permissions"
+        ) from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}: line {line} is no text in UTF-8; save the file as UTF-8") from error
+    if "\0" in text:
+        raise ValueError(f"{path}: line 1 is no text in UTF-8; save the file as UTF-8")
+    wrong = [number for number, line in enumerate(text.splitlines(), 1) if _mistyped(line)]
+    if wrong:
+        fault = "has no participant of the OAI, seven digits beginning with 9; correct or remove it"
+        raise ValueError("\n".join(f"{path}: line {number} {fault}" for number in wrong))
+    found = _PARTICIPANT.findall(text)
     if not found:
         raise ValueError(f"{path}: has no participant of the OAI, seven digits beginning with 9; one a line")
     return found
+
+
+def _mistyped(line: str) -> bool:
+    """Whether a line has a word that should be a participant, such as 90000O2 for 9000002."""
+    digits = re.search(r"(?<!\w)\d", line) and not line.lstrip().startswith("#")
+    letters = re.search(r"(?<!\w)9(?=\d*[OoIl])[\dOoIl]{6}(?!\w)", line)  # beside a sound one
+    return bool(letters or (digits and not _PARTICIPANT.search(line)))

@@ -68,12 +68,13 @@ def parse_cases(text: str) -> list[int]:
 
 
 def find_entries(
-    cases: Sequence[int], archives: Path | None = None, download: bool = False
+    cases: Sequence[int], output: Path, archives: Path | None = None, download: bool = False
 ) -> tuple[dict[str, Entry], list[str]]:
     """The cases with their files, and what is wrong with the archives.
 
     Args:
         cases: numbers, 1 to 507.
+        output: folder of the import, where files are extracted.
         archives: folder with the zip files; None reads them on the Hub, member by member.
         download: fetch the archives that are missing there, and compare the SHA-256 of each with the Hub's.
     """
@@ -85,23 +86,36 @@ def find_entries(
         numbers = [number for number in cases if (number > TRAINING_CASES) is test]
         if not numbers:
             continue
-        try:
-            names = f"images{part}.zip", f"labels{part}.zip"
-            (images, how), (labels, how_labels) = (_members(name, archives, download) for name in names)
-            checks = dict(zip(names, (how, how_labels), strict=True))
-        except (VolumeError, OSError) as error:
-            problems.append(str(error))
+        opened: dict[str, dict[str, list[Member]]] = {}
+        checks: dict[str, str] = {}
+        for archive in (f"images{part}.zip", f"labels{part}.zip"):
+            try:
+                opened[archive], checks[archive] = _members(archive, archives, download)
+            except (VolumeError, OSError) as error:
+                problems.append(str(error))
+                if isinstance(error, ConnectionError):  # which the other would meet too
+                    break
+        if len(opened) < 2:
             continue
         for number in numbers:
             name = f"oaizib_{number:03d}"
-            pair = images.get(f"{name}_0000.nii.gz"), labels.get(f"{name}.nii.gz")
-            if pair[0] is None or pair[1] is None:
-                missing = f"imagesTr/{name}_0000.nii.gz" if pair[0] is None else f"labelsTr/{name}.nii.gz"
-                missing = missing.replace("Tr/", f"{part}.zip holds no ")
-                problems.append(f"case {name}: {missing}; is it the archive of another version?")
-                continue
-            entry = archive_entry(pair[0], pair[1])
-            found[name] = Entry(entry.key, _reader(entry, checks, on_hub=archives is None))
+            pair, faults = [], []
+            for (archive, members), file in zip(opened.items(), (f"{name}_0000.nii.gz", f"{name}.nii.gz"), strict=True):
+                first, *more = members.get(file, [None])
+                if first is None:
+                    faults.append(f"case {name}: {archive} holds no {file}; is it the archive of another version?")
+                elif more:
+                    places = " and ".join(member.name for member in (first, *more))
+                    faults.append(
+                        f"case {name}: {first.archive} holds {len(more) + 1} files {file} ({places}); "
+                        "take out all but the right one, or get another copy"
+                    )
+                else:
+                    pair.append(first)
+            problems += faults
+            if not faults:
+                entry = archive_entry(pair[0], pair[1], output)
+                found[name] = Entry(entry.key, _reader(entry, checks, on_hub=archives is None))
     return found, problems
 
 
@@ -114,7 +128,7 @@ def knee_side(labels: Volume) -> str:
     return "right" if medial.mean() < lateral.mean() else "left"
 
 
-def _members(archive: str, archives: Path | None, download: bool) -> tuple[dict[str, Member], str]:
+def _members(archive: str, archives: Path | None, download: bool) -> tuple[dict[str, list[Member]], str]:
     """The files of an archive, and how it was checked; by bare name: copies differ in the folder that they pack."""
     how = "CRC-32 of each file"
     if archives is None:
@@ -129,7 +143,11 @@ def _members(archive: str, archives: Path | None, download: bool) -> tuple[dict[
         if not path.is_file():
             raise VolumeError(f"{path}: there is no such archive; download it from {SOURCE.url}, or add --download")
         members = read_zip(path, str(path))
-    return {PurePosixPath(name).name: member for name, member in members.items() if "__MACOSX" not in name}, how
+    by_name: dict[str, list[Member]] = {}
+    for member in members:
+        if "__MACOSX" not in member.name:
+            by_name.setdefault(PurePosixPath(member.name).name, []).append(member)
+    return by_name, how
 
 
 def _download(path: Path) -> str:
