@@ -875,7 +875,7 @@ def test_a_folder_where_no_lock_can_be_had_is_verified_all_the_same(tmp_path, mo
     def refuse(path, waiting):
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
-    monkeypatch.setattr("shapeloss.sources.layout.locked", refuse)
+    monkeypatch.setattr("shapeloss.files.locked", refuse)
     assert list(import_pairs(tmp_path, tmp_path / "out")["cases"]) == ["a"]
 
 
