@@ -369,6 +369,22 @@ def test_focal_alpha():
         FocalLoss(alpha=[0.5, 0.5])(logits, target)
 
 
+@pytest.mark.parametrize("include_background", [False, True])
+def test_boundary_is_monais_with_monais_maps(include_background):
+    """MONAI has no region loss and no schedule; its maps are in voxels, and one less inside."""
+    torch.manual_seed(0)
+    labels = np.zeros((7, 8, 9), np.uint8)
+    labels[1:4, 2:7, 1:5], labels[4:6, 2:5, 5:8] = 1, 2
+    target, logits = torch.from_numpy(labels).long()[None], torch.randn(1, 3, 7, 8, 9)
+    theirs = monai.losses.BoundaryLoss(include_background=include_background, to_onehot_y=True, softmax=True)
+    one_hot = torch.nn.functional.one_hot(target, 3).movedim(-1, 1)
+    maps = theirs.compute_distance_map(one_hot)
+    loss = BoundaryLoss(3, include_background=include_background, region=None)
+    assert loss(logits, target, maps) == pytest.approx(float(theirs(logits, target[:, None])), rel=1e-5)
+    ours = loss.compute_map(labels, (1, 1, 1))
+    np.testing.assert_allclose(ours + one_hot[0].numpy(), maps[0].numpy(), rtol=1e-6)
+
+
 def test_boundary_schedules():
     logits, target, spacing = case(3, (1, 4, 5))
     alone = BoundaryLoss(3, spacing, region=None)(logits, target)
