@@ -1,29 +1,49 @@
-"""Fill the generated parts of README.md: the results tables and the metrics' contract table (`make readme`)."""
+"""Fill the generated parts of README.md and docs/deviations.md: tables and captions (`make readme`)."""
 
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
+import pandas as pd
+
+from shapeloss.budget import budget_note, read_longer
+from shapeloss.experiment import load_experiment
 from shapeloss.files import write_text
 from shapeloss.metrics import contract_table
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def filled(text: str) -> str:
-    """README.md with each block between `<!-- name:begin -->` and `<!-- name:end -->` made anew."""
+def blocks() -> dict[str, str]:
+    """Name of each generated part and its text."""
     tables = {"table": "table1.md", "seeds": "phantom-seeds/table1.md"}
-    blocks = {name: (ROOT / "figures" / path).read_text(encoding="utf-8") for name, path in tables.items()}
-    blocks["contract"] = contract_table()
-    for name, block in blocks.items():
-        pattern = rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)"
-        text, count = re.subn(pattern, lambda match, b=block: f"{match[1]}{b.strip()}\n{match[2]}", text, flags=re.S)
-        if count != 1:
-            raise ValueError(f"README.md must have the markers <!-- {name}:begin --> and <!-- {name}:end --> once")
-    return text
+    texts = {name: (ROOT / "figures" / path).read_text(encoding="utf-8") for name, path in tables.items()}
+    profile = ROOT / "reproduce" / "profiles" / "phantom.yaml"
+    scores = pd.read_csv(ROOT / "figures" / "per_case.csv")
+    budget = budget_note(load_experiment(profile), scores, read_longer(profile))
+    return texts | {"contract": contract_table(), "budget": budget}
+
+
+def filled(text: str) -> str:
+    """A page with each part between `<!-- name:begin -->` and `<!-- name:end -->` made anew.
+
+    Raises:
+        ValueError: a marker of no known name.
+    """
+    texts = blocks()
+
+    def fill(match: re.Match[str]) -> str:
+        if match["name"] not in texts:
+            raise ValueError(f"<!-- {match['name']}:begin --> names no generated part; known are {', '.join(texts)}")
+        part = textwrap.indent(texts[match["name"]].strip(), match["indent"])
+        return f"{match['begin']}{part}\n{match['end']}"
+
+    pattern = r"(?P<begin>(?P<indent> *)<!-- (?P<name>\w+):begin -->\n).*?(?P<end> *<!-- (?P=name):end -->)"
+    return re.sub(pattern, fill, text, flags=re.S)
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    write_text(readme, filled(readme.read_text(encoding="utf-8")))
+    for page in (ROOT / "README.md", ROOT / "docs" / "deviations.md"):
+        write_text(page, filled(page.read_text(encoding="utf-8")))

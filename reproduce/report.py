@@ -36,7 +36,8 @@ FIGURES = {
     "spread of the dots.",
     "claims": "The paper's claims, one panel each: the effect of each comparison with the interval that inverts its "
     "test. Right of the line favours the claim; grey is the margin.",
-    "training": "The learning curves: were the losses compared at convergence?",
+    "training": "The learning curves. They are flat at their end because the learning rate has fallen to zero; the "
+    "caption of the results table says what more steps give.",
     "predictions": "The central slice of the same volume: the truth in white, each prediction in its loss's colour.",
     "readings": "Readings of φ that the paper's text allows, and how much weight each puts near the boundary.",
     "audit_samples": "Samples that would give the reported mean and standard deviation.",

@@ -146,6 +146,9 @@ class Experiment(_Section):
     """Name of the profile, and of its folder below `results/`."""
     description: str
     """One line for captions: which data, how many cases."""
+    longer: str = ""
+    """A profile beside this one with the same data and more steps: its committed scores show how far this is from
+    convergence."""
     data: Data = Data()
     losses: dict[str, dict[str, Any]] = Field(min_length=1)
     """Rows of the table, with the options of each row's loss; the first is the reference. A row's name is a loss's key
