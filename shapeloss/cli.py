@@ -120,9 +120,10 @@ def compare(
 ) -> None:
     """Test the differences between methods on the same cases: paired tests, intervals, pictures."""
     from shapeloss.comparison import compare_scores, read_scores
+    from shapeloss.terminal import show_markdown
 
     scores = read_scores(tables, metric or (), structure or None, case_column)
-    print(compare_scores(scores, output, reference or None, margin))
+    show_markdown(compare_scores(scores, output, reference or None, margin))
     print(f"Written: {output}")
     if scores.problems:
         raise ValueError(f"{len(scores.problems)} problem(s), listed above; the other cases were compared")
