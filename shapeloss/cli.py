@@ -117,12 +117,15 @@ def compare(
     structure: Annotated[str, typer.Option(help="Which rows of a column `structure`. Default: mean.")] = "",
     case_column: Annotated[str, typer.Option(help="Name of the column of cases.")] = "case",
     margin: Annotated[float | None, typer.Option(help="Smallest difference that matters: tests equivalence.")] = None,
+    keep_summaries: Annotated[
+        bool, typer.Option("--keep-summaries", help="Rows named mean, std, … are cases.")
+    ] = False,
 ) -> None:
     """Test the differences between methods on the same cases: paired tests, intervals, pictures."""
     from shapeloss.comparison import compare_scores, read_scores
     from shapeloss.terminal import show_markdown
 
-    scores = read_scores(tables, metric or (), structure or None, case_column)
+    scores = read_scores(tables, metric or (), structure or None, case_column, keep_summaries)
     show_markdown(compare_scores(scores, output, reference or None, margin))
     print(f"Written: {output}")
     if scores.problems:

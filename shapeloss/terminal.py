@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from itertools import zip_longest
+from typing import ClassVar
 
 from markdown_it import MarkdownIt
 from rich import box
@@ -41,7 +42,7 @@ class _FittingTable(TableElement):
 
 
 class _Markdown(Markdown):
-    elements = {**Markdown.elements, "table_open": _FittingTable}
+    elements: ClassVar = {**Markdown.elements, "table_open": _FittingTable}
 
 
 def show_markdown(text: str) -> None:
