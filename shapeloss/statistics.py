@@ -33,6 +33,7 @@ from shapeloss.paired import (
     sign_flip_test,
     signed_rank_test,
 )
+from shapeloss.tables import few
 
 __all__ = [
     "METRICS", "Interval", "MarginTest", "PairedTest", "bootstrap_mean", "case_means", "compare_losses",
@@ -133,7 +134,7 @@ def compare_losses(
             d = differences(a, b)
             n, sd = len(d), float(d.std(ddof=1)) if len(d) > 1 else np.nan
             boot, shift = bootstrap_mean(d, confidence, seed=seed), hodges_lehmann(d, confidence)
-            notes = [f"without {', '.join(left_out)}"] if len(left_out) else []
+            notes = [f"without {few(left_out)}"] if len(left_out) else []
             if n < 2:
                 notes.append(f"no test: {n} paired case{'s' if n != 1 else ''}, at least 2 needed")
             elif 2.0 ** (1 - n) > alpha:
