@@ -44,7 +44,7 @@ def compare_scores(
     if margin is not None and not (np.isfinite(margin) and margin > 0):
         raise ValueError(f"margin must be positive, in the unit of the metric; got {margin}")
     table, folder = scores.table, Path(output)
-    methods = list(dict.fromkeys(table["loss"]))
+    methods = table["loss"].unique().tolist()
     reference = methods[0] if reference is None else reference
     if reference not in methods:
         raise ValueError(f"no method {reference!r}; there are {', '.join(methods)}")
@@ -55,7 +55,8 @@ def compare_scores(
     if not tests["n"].any():
         raise ValueError(f"no case has a score of {reference} and of another method" + listed(scores.problems))
     note = f"Tables: {len(methods)} methods, {table['case'].nunique()} cases."
-    write_table(summary_table(table, reference=reference, metrics=scores.metrics), folder / "table", note, headings)
+    summary = summary_table(table, reference=reference, metrics=scores.metrics, tests=tests)
+    write_table(summary, folder / "table", note, headings)
     with atomic(folder / "tests.csv") as temporary:
         tests.to_csv(temporary, index=False)
     save_figure(figure_scores(table, headings), folder / "scores")

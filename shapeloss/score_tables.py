@@ -96,8 +96,9 @@ def read_scores(
         f"{loss}: {case} occurs more than once; it is left out, so remove the wrong rows"
         for loss, case in doubled.to_numpy().tolist()
     )
-    twice = pd.MultiIndex.from_frame(table[["loss", "case"]]).isin(pd.MultiIndex.from_frame(doubled))
-    table = table[~twice]
+    if len(doubled):
+        twice = pd.MultiIndex.from_frame(table[["loss", "case"]]).isin(pd.MultiIndex.from_frame(doubled))
+        table = table[~twice]
     for metric in chosen:
         table = table.assign(**{metric: _numbers(table, metric, problems)})
     percent = _percent(table, chosen)
@@ -179,7 +180,7 @@ def _read(
         )
         table = table[~summaries]
     if "structure" in table.columns:
-        present = list(dict.fromkeys(table["structure"]))
+        present = table["structure"].unique().tolist()
         wanted = structure or ("mean" if "mean" in present else present[0] if len(present) == 1 else "")
         if wanted not in present:
             raise ValueError(f"{path}: has no structure {wanted!r}; choose one of {few(present)} with --structure")

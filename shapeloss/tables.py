@@ -111,6 +111,8 @@ def _decimal_commas(path: Path, table: pd.DataFrame, names: Sequence[str], separ
         if column.lower() in names or not column:
             continue
         cells = table[column]
+        if not any("," in cell for cell in cells.tolist()):
+            continue
         commas = cells.map(lambda cell: bool(_COMMA.fullmatch(cell)))
         if not commas.any() or (
             separator == "," and cells[commas].map(lambda cell: bool(_THOUSAND.fullmatch(cell))).all()
