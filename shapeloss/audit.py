@@ -285,7 +285,7 @@ def audit_table(
         `text`; and `problem` for a row that cannot be read, which stops no other row.
     """
     if missing := {"mean", "sd", "n"} - set(table.columns):
-        raise ValueError(f"lacks the columns {few(sorted(missing))}; it has {few(table.columns, 12)}")
+        raise ValueError(f"the table lacks the columns {few(sorted(missing))}; it has {few(table.columns, 12)}")
     if unknown := set(defaults) - set(_OPTIONAL):
         raise ValueError(f"no such columns: {sorted(unknown)}; defaults may be {sorted(_OPTIONAL)}")
     while taken := [column for column in (*_ANSWERS, "problem") if column in table.columns]:
@@ -324,8 +324,8 @@ def audit_csv(
 ) -> pd.DataFrame:
     """`audit_table` of a CSV file, whose numbers keep the decimals that they are printed with.
 
-    `examples` is 2 by default, and 0 for more than 1000 rows; `notes` takes a line for that, and for each thing that was
-    guessed in reading the file (see :func:`shapeloss.tables.read_table`).
+    `examples` is 2 by default, and 0 for more than 1000 rows; `notes` takes a line for that, and for each thing that
+    was guessed in reading the file (see :func:`shapeloss.tables.read_table`).
 
     Raises:
         ValueError: not such a table.
@@ -340,7 +340,7 @@ def audit_csv(
     if table.empty:
         raise ValueError(f"{path}: has no rows; give one row per result: mean, sd, n, …")
     try:
-        return audit_table(table, examples, defaults)
+        return audit_table(table.reset_index(drop=True), examples, defaults)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

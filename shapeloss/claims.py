@@ -174,7 +174,7 @@ def _evaluate(claim: Claim, scores: pd.DataFrame, reported: dict[str, tuple[floa
         n, sd = len(d), float(d.std(ddof=1))
         claimed = np.nan
         if claim.reference in reported and loss in reported:
-            claimed = sign * (reported[claim.reference][0] - reported[loss][0])
+            claimed = reported[claim.reference][0] - reported[loss][0]
         smallest = (2.0 if claim.test == "superiority" else 1.0) * 0.5**n * family
         if smallest > claim.alpha:
             notes[loss] = "; ".join(filter(None, [notes[loss], f"{n} cases are too few for any verdict at this level"]))

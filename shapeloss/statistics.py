@@ -118,7 +118,7 @@ def compare_losses(
         metrics: score columns; Holm's family is the set of comparisons of one metric.
         alpha: level of the smallest detectable effect, divided by the size of the family (Holm's strictest step).
         confidence: level of the intervals.
-        seed: of the bootstrap, and of the permutation test beyond 14 cases.
+        seed: of the bootstrap, and of the permutation test beyond 16 cases.
 
     Returns:
         `difference` is reference − loss, the mean over `n` cases; `excluded` counts cases that one of the two lacks or
