@@ -15,12 +15,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from pandas.errors import EmptyDataError, ParserError
+from tqdm import tqdm
 
 from shapeloss import granular, moments
 from shapeloss.granular import find_sample, grim, grimmer, sprite, targets
 from shapeloss.moments import TOLERANCE, Printed, Rounding, largest_sd, read_printed, tail
 from shapeloss.reported_pairs import RequiredCorrelation, compare_sources, required_correlation
+from shapeloss.tables import few, read_table
 
 __all__ = [
     "Audit", "Printed", "RequiredCorrelation", "audit_summary", "audit_table", "compare_sources", "grim", "grimmer",
@@ -183,14 +184,14 @@ def audit_summary(
             return Audit(possible=reason in (_UNDECIDED, _UNSEARCHED), reason=reason, **common)
         common["examples"] = (sample,)
     elif count <= granular.MOST_VALUES:
-        found = [_search(m, s, count, low, high, ddof, rng) for _ in range(examples)]
-        common["examples"] = tuple(dict.fromkeys(sample for sample in found if sample))
+        common["examples"] = _search(m, s, count, low, high, ddof, rng, examples)
     implied = _extreme(m, s, count, low, high, ddof)
     if step is not None or count > granular.MOST_VALUES:
         implied.pop("mildest", None)  # its values need not lie on the grid, though the limits hold; or nobody reads it
     return Audit(possible=True, reason="", **common, **implied)
 
 
+_MOST_SEARCHED = 1000  # rows, for each of which samples are searched for unasked
 _MOST = 10**12  # values: beyond these, whole numbers and floating-point ones part
 _UNSEARCHED = "GRIM passes; whether a sample exists was not searched for, since there are too many values."
 _UNDECIDED = "No sample was found, and none was ruled out: GRIM and GRIMMER pass, the exact search would take too long."
@@ -244,16 +245,20 @@ def _on_grid(
 
 
 def _search(
-    m: Printed, s: Printed, n: int, low: float, high: float, ddof: int, rng: np.random.Generator
-) -> tuple[float, ...] | None:
-    """A sample with one decimal more than was printed; None where the random search finds none."""
+    m: Printed, s: Printed, n: int, low: float, high: float, ddof: int, rng: np.random.Generator, examples: int
+) -> tuple[tuple[float, ...], ...]:
+    """Samples with one decimal more than was printed, as many as so many random searches find."""
+    if examples < 1:
+        return ()
     step = 10.0 ** -(max(m.decimals, s.decimals) + 1)
     offset, least, most = _grid(m, s, n, low, high, step)
     wanted = targets((m.low, m.high), (s.low, s.high), n, step, offset, ddof)
     means = np.array([t.total for t in wanted]) / n
     wide = largest_sd(means, means, n, least, most, ddof) * step >= s.low
-    sample = sprite([t for t, fits in zip(wanted, wide, strict=True) if fits], n, least, most, rng)
-    return None if sample is None else tuple(float(f"{x:.12g}") for x in offset + step * sample)
+    wanted = [t for t, fits in zip(wanted, wide, strict=True) if fits]
+    found = [sprite(wanted, n, least, most, rng) for _ in range(examples)]
+    samples = [tuple(float(f"{x:.12g}") for x in offset + step * x) for x in found if x is not None]
+    return tuple(dict.fromkeys(samples))
 
 
 _OPTIONAL: dict[str, Callable[[Any], Any]] = {
@@ -280,13 +285,13 @@ def audit_table(
         `text`; and `problem` for a row that cannot be read, which stops no other row.
     """
     if missing := {"mean", "sd", "n"} - set(table.columns):
-        raise ValueError(f"the table lacks the columns {sorted(missing)}; it has {list(table.columns)}")
+        raise ValueError(f"the table lacks the columns {few(sorted(missing))}; it has {few(table.columns, 12)}")
     if unknown := set(defaults) - set(_OPTIONAL):
         raise ValueError(f"no such columns: {sorted(unknown)}; defaults may be {sorted(_OPTIONAL)}")
     while taken := [column for column in (*_ANSWERS, "problem") if column in table.columns]:
         table = table.rename(columns={c: f"{c}_given" for c in table.columns if str(c).removesuffix("_given") in taken})
     rows: list[dict[str, Any]] = []
-    for row in table.to_dict("records"):
+    for row in tqdm(table.to_dict("records"), desc="audit", unit="row", delay=2, leave=False, disable=None):
         try:
             given = dict(defaults) | {k: v for k, v in row.items() if k in _OPTIONAL and not _blank(v)}
             given = {k: _OPTIONAL[k](v) for k, v in given.items()}
@@ -307,25 +312,35 @@ def audit_table(
 
 
 def _blank(cell: Any) -> bool:
-    return cell is None or cell == "" or (isinstance(cell, float) and np.isnan(cell))
+    """No cell, or a word that programs write for none."""
+    return cell is None or str(cell).strip().lower() in ("", "na", "n/a", "nan", "null", "none", "<na>")
 
 
-def audit_csv(path: str | Path, examples: int = 0, defaults: Mapping[str, Any] = MappingProxyType({})) -> pd.DataFrame:
+def audit_csv(
+    path: str | Path,
+    examples: int | None = None,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+    notes: list[str] | None = None,
+) -> pd.DataFrame:
     """`audit_table` of a CSV file, whose numbers keep the decimals that they are printed with.
+
+    `examples` is 2 by default, and 0 for more than 1000 rows; `notes` takes a line for that, and for each thing that
+    was guessed in reading the file (see :func:`shapeloss.tables.read_table`).
 
     Raises:
         ValueError: not such a table.
     """
+    table, read_notes = read_table(path, ("unit", "sd_kind", "rounding"))
+    if examples is None:
+        examples = 2 if len(table) <= _MOST_SEARCHED else 0
+        if not examples:
+            read_notes.append(f"{path}: {len(table)} rows: samples are not searched for; --examples 2 does so")
+    if notes is not None:
+        notes += read_notes
+    if table.empty:
+        raise ValueError(f"{path}: has no rows; give one row per result: mean, sd, n, …")
     try:
-        table = pd.read_csv(path, dtype=str)
-    except (EmptyDataError, ParserError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is no CSV table ({error}); give one row per result: mean, sd, n, …") from error
-    if len(table.columns) == 1 and ";" in str(table.columns[0]):
-        raise ValueError(
-            f"{path}: the separator must be a comma, and the decimal sign a point; the header has semicolons"
-        )
-    try:
-        return audit_table(table, examples, defaults)
+        return audit_table(table.reset_index(drop=True), examples, defaults)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -15,6 +15,9 @@ from shapeloss.paper import Paper
 from shapeloss.statistics import METRICS, bootstrap_mean, case_means
 from shapeloss.style import GREY, INK, PALE, canvas, loss_color, loss_name, styled
 
+_MOST_DRAWN = 500
+"""Cases of which each is drawn."""
+
 
 @styled
 def figure_training(history: pd.DataFrame) -> Figure:
@@ -73,7 +76,8 @@ def figure_scores(per_case: pd.DataFrame, metrics: Mapping[str, str] = METRICS) 
 
     Args:
         per_case: columns case, loss, seed (where there are several) and those of `metrics`, one row each; a case is
-            the mean of its seeds. A score that is not finite is left out, and the number of cases left is shown.
+            the mean of its seeds. A score that is not finite is left out, and the number of cases left is shown. Of
+            more than 500 cases, 500 drawn at random are shown; means and intervals are of all.
         metrics: column → heading, one panel each.
 
     Raises:
@@ -87,10 +91,12 @@ def figure_scores(per_case: pd.DataFrame, metrics: Mapping[str, str] = METRICS) 
     halo = [withStroke(linewidth=3, foreground="white")]
     for axes, (metric, heading) in zip(grid, metrics.items(), strict=True):
         wide = means[metric].unstack("loss")[losses]
-        axes.plot(range(len(losses)), wide.T.to_numpy(), color=PALE, linewidth=1, zorder=1)
+        drawn = wide.sample(_MOST_DRAWN, random_state=0) if len(wide) > _MOST_DRAWN else wide
+        axes.plot(range(len(losses)), drawn.T.to_numpy(), color=PALE, linewidth=1, zorder=1)
         for x, loss in enumerate(losses):
             scores, color = wide[loss].dropna().to_numpy(), loss_color(loss)
-            axes.plot(np.full(len(scores), x), scores, "o", color=color, markersize=5, alpha=0.55, markeredgewidth=0)
+            dots = drawn[loss].dropna().to_numpy()
+            axes.plot(np.full(len(dots), x), dots, "o", color=color, markersize=5, alpha=0.55, markeredgewidth=0)
             if len(scores):
                 mean, low, high = bootstrap_mean(scores)
                 axes.plot([x + 0.22] * 2, [low, high], color=color, linewidth=3, solid_capstyle="butt")
@@ -105,8 +111,10 @@ def figure_scores(per_case: pd.DataFrame, metrics: Mapping[str, str] = METRICS) 
         axes.tick_params(axis="x", length=0)
         axes.set_xlim(-0.4, len(losses) - 0.3)
         axes.grid(axis="y", color=PALE, linewidth=0.6)
-    text = f"Dots: {per_case['case'].nunique()} test cases, joined across losses. "
-    text += "Diamond and bar: their mean and its 95 % bootstrap interval."
+    cases = per_case["case"].nunique()
+    shown = f"{_MOST_DRAWN} of {cases} test cases, drawn at random" if cases > _MOST_DRAWN else f"{cases} test cases"
+    whose = "the mean of all" if cases > _MOST_DRAWN else "their mean"
+    text = f"Dots: {shown}, joined across losses. Diamond and bar: {whose} and its 95 % bootstrap interval."
     figure.supxlabel(text, fontsize=10, color=GREY)
     return figure
 

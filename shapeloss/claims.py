@@ -1,7 +1,9 @@
 """A verdict for each claim of a paper, from per-case scores.
 
 A claim's statistic, comparison, test and margin are data (`shapeloss.paper`), fixed before a run. Every comparison is
-between per-case means over seeds (see `shapeloss.statistics`) and is Holm-corrected within its claim. Verdicts:
+between per-case means over seeds (see `shapeloss.statistics`) and is Holm-corrected over all comparisons of its claim,
+also those that could not be made: the family was fixed before the run, and a run of fewer losses, which may have been
+chosen after a look at the results, must not make a verdict easier. Verdicts:
 *confirmed*, when the claimed direction, equivalence or non-inferiority is shown; *contradicted*, when its opposite is;
 *inconclusive* otherwise, with the smallest effect that so many cases could have shown; *not tested* where the scores
 are absent. Directions are tested two-sided: a one-sided test could confirm a claim but never contradict it.
@@ -32,6 +34,7 @@ from shapeloss.paired import (
 )
 from shapeloss.paper import Claim, Paper, read_paper
 from shapeloss.statistics import case_means, format_p, paired_scores
+from shapeloss.tables import few
 
 __all__ = [
     "Finding", "Verdict", "claims_markdown", "evaluate_claims", "findings_table", "overall", "read_paper",
@@ -104,8 +107,9 @@ def _judge(claim: Claim, samples: dict[str, np.ndarray]) -> dict[str, tuple[floa
             test = noninferiority if claim.test == "noninferiority" else equivalence
             outcome = test(d, claim.margin or 0.0, claim.alpha, test="wilcoxon")
             outcomes[loss] = (outcome.p, outcome.p_contrary, outcome.interval)
-    for_claim = holm([p for p, _, _ in outcomes.values()])
-    against = holm([contrary for _, contrary, _ in outcomes.values()])
+    family = len(claim.against)
+    for_claim = holm([p for p, _, _ in outcomes.values()], family)
+    against = holm([contrary for _, contrary, _ in outcomes.values()], family)
     judged: dict[str, tuple[float, float, Interval, Verdict]] = {}
     for (loss, (p, _, effect)), yes, no in zip(outcomes.items(), for_claim, against, strict=True):
         d = samples[loss]
@@ -158,8 +162,8 @@ def _evaluate(claim: Claim, scores: pd.DataFrame, reported: dict[str, tuple[floa
             notes[loss] = f"{len(pairs)} paired cases, at least 2 needed"
             continue
         samples[loss] = sign * differences(pairs["reference"], pairs["other"])
-        notes[loss] = f"without {', '.join(left_out)}" if left_out else ""
-    judged = _judge(claim, samples)
+        notes[loss] = f"without {few(left_out)}" if left_out else ""
+    judged, family = _judge(claim, samples), len(claim.against)
     findings = []
     for loss in claim.against:
         if loss not in judged:
@@ -170,8 +174,8 @@ def _evaluate(claim: Claim, scores: pd.DataFrame, reported: dict[str, tuple[floa
         n, sd = len(d), float(d.std(ddof=1))
         claimed = np.nan
         if claim.reference in reported and loss in reported:
-            claimed = sign * (reported[claim.reference][0] - reported[loss][0])
-        smallest = (2.0 if claim.test == "superiority" else 1.0) * 0.5**n * len(judged)
+            claimed = reported[claim.reference][0] - reported[loss][0]
+        smallest = (2.0 if claim.test == "superiority" else 1.0) * 0.5**n * family
         if smallest > claim.alpha:
             notes[loss] = "; ".join(filter(None, [notes[loss], f"{n} cases are too few for any verdict at this level"]))
         trained = [
@@ -181,13 +185,13 @@ def _evaluate(claim: Claim, scores: pd.DataFrame, reported: dict[str, tuple[floa
         if trained[0] != trained[1]:
             unequal = f"trainings: {claim.reference} {trained[0]}, {loss} {trained[1]}"
             notes[loss] = "; ".join(filter(None, [notes[loss], unequal]))
-        level = (1.0 if claim.test == "superiority" else 2.0) * claim.alpha / len(judged)
+        level = (1.0 if claim.test == "superiority" else 2.0) * claim.alpha / family
         # equivalence has to pass two one-sided tests: 0.9 each, which leaves 0.8 for both
         power = 0.9 if claim.test == "equivalence" else 0.8
         findings.append(Finding(
             claim.id, loss, verdict, notes[loss], n, min(trained), effect.value, effect.low, effect.high,
             float(d.mean()), sd, p, p_holm, detectable_effect(sd, n, level, power),
-            _power(claim, sd, n, len(judged), claimed),
+            _power(claim, sd, n, family, claimed),
         ))  # fmt: skip
     return findings
 
@@ -285,9 +289,11 @@ def _claim_section(claim: Claim, findings: Sequence[Finding]) -> list[str]:
     margin = f", margin {claim.margin:g}" if claim.margin else ""
     unit = " in mm" if claim.statistic == "surface_error" else ""
     where = f" at {', '.join(f'`{x}`' for x in claim.landmarks)}" if claim.landmarks else ""
+    tested = sum(f.verdict != "not tested" for f in findings)
+    family = f"{len(findings)}" + (f" ({tested} tested)" if tested < len(findings) else "")
     lines = [
         f"## {claim.title}", "", f"> {claim.text} (source {claim.source})", "",
-        f"Test: {claim.test}{margin}, level {claim.alpha:g}, Holm over {len(findings)}; exact Wilcoxon signed-rank; "
+        f"Test: {claim.test}{margin}, level {claim.alpha:g}, Holm over {family}; exact Wilcoxon signed-rank; "
         f"`{claim.statistic}`{unit}{where}, {claim.better} is better. {claim.reason.strip()}", "",
         f"| {claim.reference} against | Verdict | Effect | Interval | p | p (Holm) | n | Seeds "
         "| Smallest detectable | Power | Note |",

@@ -117,12 +117,16 @@ def compare(
     structure: Annotated[str, typer.Option(help="Which rows of a column `structure`. Default: mean.")] = "",
     case_column: Annotated[str, typer.Option(help="Name of the column of cases.")] = "case",
     margin: Annotated[float | None, typer.Option(help="Smallest difference that matters: tests equivalence.")] = None,
+    keep_summaries: Annotated[
+        bool, typer.Option("--keep-summaries", help="Rows named mean, std, … are cases.")
+    ] = False,
 ) -> None:
     """Test the differences between methods on the same cases: paired tests, intervals, pictures."""
     from shapeloss.comparison import compare_scores, read_scores
+    from shapeloss.terminal import show_markdown
 
-    scores = read_scores(tables, metric or (), structure or None, case_column)
-    print(compare_scores(scores, output, reference or None, margin))
+    scores = read_scores(tables, metric or (), structure or None, case_column, keep_summaries)
+    show_markdown(compare_scores(scores, output, reference or None, margin))
     print(f"Written: {output}")
     if scores.problems:
         raise ValueError(f"{len(scores.problems)} problem(s), listed above; the other cases were compared")
@@ -143,7 +147,9 @@ def audit(
     sd_kind: Annotated[str | None, typer.Option(help="sample (n − 1, the default) or population (n).")] = None,
     rounding: Annotated[str | None, typer.Option(help="nearest (the default) or truncated.")] = None,
     unit: Annotated[str | None, typer.Option(help="What one value belongs to. Default: volume.")] = None,
-    examples: Annotated[int | None, typer.Option(help="Samples to search for. Default: 2.")] = None,
+    examples: Annotated[
+        int | None, typer.Option(help="Samples to search for. Default: 2; for a CSV of more than 1000 rows, 0.")
+    ] = None,
     versus: Annotated[str, typer.Option(help="MEAN SD of a second group: the correlation that p < 0.05 needs.")] = "",
     p: Annotated[float | None, typer.Option(help="The p-value claimed for --versus. Default: 0.05.")] = None,
     relation: Annotated[Path | None, typer.Option(help="Measured Dice and boundary Dice (CSV), for a paper.")] = None,
@@ -159,6 +165,7 @@ def audit(
     from shapeloss.paper import read_paper
     from shapeloss.paper_audit import audit_markdown, audit_paper
     from shapeloss.relation import read_relation
+    from shapeloss.terminal import show_markdown
 
     options: dict[str, Any] = {
         "low": low, "high": high, "step": step, "values_per_case": values_per_case, "sd_kind": sd_kind,
@@ -180,7 +187,10 @@ def audit(
     kind = Path(values[0]).suffix.lower() if len(values) == 1 else ""
     if kind == ".csv":
         refuse({"versus", "p", "relation"}, "is no option for a CSV of many rows")
-        table = questions.audit_csv(values[0], 2 if examples is None else examples, options)
+        notes: list[str] = []
+        table = questions.audit_csv(values[0], examples, options, notes)
+        for note in notes:
+            print(note, file=sys.stderr)
         text = table.to_csv(index=False) if output and output.suffix == ".csv" else questions.table_text(table)
         problems = [problem for problem in table["problem"] if problem]
     elif kind in (".yaml", ".yml"):
@@ -218,7 +228,7 @@ def audit(
     else:
         raise ValueError(f"give MEAN SD N, or one file, a .csv or a .yaml; got {' '.join(values)}")
     if output is None:
-        print(text)
+        (show_markdown if kind in (".yaml", ".yml") else print)(text)
     else:
         write_text(output, text.rstrip("\n") + "\n")
         print(f"Written: {output}")

@@ -3,166 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pandas.errors import EmptyDataError, ParserError
 
 from shapeloss.charts import figure_intervals, figure_scores
 from shapeloss.files import atomic, write_text
 from shapeloss.metrics import METRICS
 from shapeloss.paired import equivalence, holm
+from shapeloss.score_tables import ScoreTable, listed, read_scores
 from shapeloss.statistics import METRICS as HEADINGS
 from shapeloss.statistics import case_means, compare_losses, format_p, paired_scores, summary_table, write_table
 from shapeloss.style import save_figure
 
-FINITE = {"volume_error_percent": "volume_error_mm3"}
-"""Metrics that are infinite for an invented structure: those that are not."""
-METHOD_COLUMNS = ("loss", "method", "model")
-"""Columns that may tell methods apart within one file."""
-
-
-@dataclass(frozen=True)
-class ScoreTable:
-    """Scores of several methods on the same cases."""
-
-    table: pd.DataFrame
-    """Columns `loss` (the method), `case`, `seed` if there are several, and the metrics; one row each."""
-    metrics: tuple[str, ...]
-    problems: tuple[str, ...]
-    """Cases and files that are missing, duplicated or unreadable, a line each."""
-
-
-def read_scores(
-    paths: Sequence[str | Path], metrics: Sequence[str] = (), structure: str | None = None, case_column: str = "case"
-) -> ScoreTable:
-    """Read score tables: one row per case, or per case, method, seed and structure.
-
-    Args:
-        paths: CSV files; `name=file.csv` names the file's method. A file with a column `loss`, `method` or `model`
-            holds several.
-        metrics: score columns. Default: boundary Dice and Dice if all files have them, otherwise the first number
-            column that they share.
-        structure: which rows of a column `structure` to compare; default "mean", or the only one there is.
-        case_column: name of the column of cases.
-
-    Returns:
-        The scores; a case that occurs twice for one method is left out of that method and named among the problems.
-
-    Raises:
-        ValueError: no two methods with scores are left; the problems are listed.
-    """
-    problems: list[str] = []
-    tables: list[pd.DataFrame] = []
-    for name, path in _named(paths):
-        try:
-            tables.append(_read(name if len(paths) > 1 else "", path, structure, case_column, problems))
-        except (OSError, ValueError) as error:
-            problems.append(" ".join(str(error).split()))
-    if not tables:
-        raise ValueError("no table could be read" + "".join(f"\n  - {problem}" for problem in problems))
-    chosen = _metrics(tables, metrics)
-    table = pd.concat(tables, ignore_index=True)
-    keys = ["loss", "case"] + (["seed"] if "seed" in table.columns else [])
-    table = table[[*keys, *chosen]]
-    if "seed" in keys:
-        table = table.assign(seed=table["seed"].fillna(0))  # a file without seeds beside one with them: one training
-    twice = table.duplicated(keys, keep=False)
-    for loss, case in table.loc[twice, ["loss", "case"]].drop_duplicates().to_numpy().tolist():
-        problems.append(f"{loss}: {case} occurs more than once; it is left out, so remove the wrong rows")
-    doubled = set(map(tuple, table.loc[twice, ["loss", "case"]].to_numpy().tolist()))
-    table = table[[(loss, case) not in doubled for loss, case in zip(table["loss"], table["case"], strict=True)]]
-    for metric in chosen:
-        read = pd.to_numeric(table[metric], errors="coerce")
-        numbers = read.where(np.isfinite(read))
-        for row, infinite in zip(table[numbers.isna()].to_dict("records"), np.isinf(read[numbers.isna()]), strict=True):
-            shown = "nothing" if pd.isna(row[metric]) else repr(row[metric])
-            invented = f" (an invented structure; {FINITE[metric]} has it)" if infinite and metric in FINITE else ""
-            problems.append(
-                f"{row['loss']}: {row['case']} has {shown} for {metric}, not a finite number{invented}; it is left out"
-            )
-        table = table.assign(**{metric: numbers})
-    everywhere = set(table["case"])
-    for loss in dict.fromkeys(table["loss"]):
-        if missing := sorted(everywhere - set(table.loc[table["loss"] == loss, "case"])):
-            shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
-            problems.append(f"{loss}: lacks {shown}, which another method has; a pair needs both")
-    if table["loss"].nunique() < 2:
-        found = ", ".join(table["loss"].astype(str).unique().tolist()) or "none"
-        shown = "".join(f"\n  - {problem}" for problem in problems)
-        raise ValueError(f"a comparison needs the scores of two methods; found {found}{shown}")
-    return ScoreTable(table.reset_index(drop=True), chosen, tuple(problems))
-
-
-def _named(paths: Sequence[str | Path]) -> list[tuple[str, Path]]:
-    """(name of the method, path): from `name=path`, else the file's name, with as many folders as tell it apart."""
-    given = []
-    for text in map(str, paths):
-        name, equals, rest = text.partition("=")
-        given.append((name, Path(rest)) if equals and not Path(text).exists() else ("", Path(text)))
-    names = []
-    for name, path in given:
-        parts = path.resolve().with_suffix("").parts
-        depth = 1
-        others = [p.resolve().with_suffix("").parts for n, p in given if not n and p is not path]
-        while depth < len(parts) - 1 and any(other[-depth:] == parts[-depth:] for other in others):
-            depth += 1
-        names.append(name or "/".join(parts[-depth:]))
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"two tables are called {', '.join(twice)}; name them apart: first=a.csv second=b.csv")
-    return [(name, path) for name, (_, path) in zip(names, given, strict=True)]
-
-
-def _read(name: str, path: Path, structure: str | None, case_column: str, problems: list[str]) -> pd.DataFrame:
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file; check the name")
-    try:
-        table = pd.read_csv(path)
-        if case_column in table.columns:  # apart, since a case may be called NA
-            cases = pd.read_csv(path, usecols=[case_column], dtype=str, keep_default_na=False)
-            table[case_column] = cases[case_column].str.strip()
-    except (EmptyDataError, ParserError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is no CSV table ({error}); give one row per case") from error
-    if case_column not in table.columns:
-        columns = ", ".join(map(str, table.columns[:12]))
-        raise ValueError(f"{path}: has no column {case_column!r}; it has {columns}; name it with --case-column")
-    table = table.rename(columns={case_column: "case"})
-    if nameless := int((table["case"] == "").sum()):
-        problems.append(f"{path}: {nameless} row(s) have no case; they are left out, so name the case")
-        table = table[table["case"] != ""]
-    if table.empty:
-        raise ValueError(f"{path}: has no rows; give one row per case")
-    if "structure" in table.columns:
-        present = list(dict.fromkeys(table["structure"].astype(str)))
-        wanted = structure or ("mean" if "mean" in present else present[0] if len(present) == 1 else "")
-        if wanted not in present:
-            raise ValueError(
-                f"{path}: has no structure {wanted!r}; choose one of {', '.join(present)} with --structure"
-            )
-        table = table[table["structure"].astype(str) == wanted]
-    column = next((c for c in METHOD_COLUMNS if c in table.columns), None)
-    if column is None:
-        return table.assign(loss=name or path.stem)
-    methods = table[column].astype(str)
-    if not name:
-        return table.assign(loss=methods)
-    return table.assign(loss=name if methods.nunique() == 1 else f"{name}:" + methods)
-
-
-def _metrics(tables: Sequence[pd.DataFrame], wanted: Sequence[str]) -> tuple[str, ...]:
-    shared = [c for c in tables[0].columns if all(c in table.columns for table in tables)]
-    if missing := [metric for metric in wanted if metric not in shared]:
-        raise ValueError(f"not every table has the column {', '.join(missing)}; they share {', '.join(shared)}")
-    chosen = tuple(wanted) or tuple(metric for metric in HEADINGS if metric in shared)
-    keys = {"loss", "case", "seed", "structure", "fold", "missed", "invented", "absent"}
-    numbers = [c for c in shared if c not in keys and all(table[c].dtype.kind in "fiu" for table in tables)]
-    if not chosen and not numbers:
-        raise ValueError(f"the tables share no column of numbers; they share {', '.join(shared)}")
-    return chosen or (numbers[0],)
+__all__ = ["ScoreTable", "compare_scores", "read_scores"]
 
 
 def compare_scores(
@@ -183,12 +39,12 @@ def compare_scores(
         `comparison.md`.
 
     Raises:
-        ValueError: no such reference, or a margin that is not positive.
+        ValueError: no such reference, no case with two scores, or a margin that is not positive.
     """
     if margin is not None and not (np.isfinite(margin) and margin > 0):
         raise ValueError(f"margin must be positive, in the unit of the metric; got {margin}")
     table, folder = scores.table, Path(output)
-    methods = list(dict.fromkeys(table["loss"]))
+    methods = table["loss"].unique().tolist()
     reference = methods[0] if reference is None else reference
     if reference not in methods:
         raise ValueError(f"no method {reference!r}; there are {', '.join(methods)}")
@@ -196,8 +52,11 @@ def compare_scores(
     tests = compare_losses(table, reference, scores.metrics)
     if margin is not None:
         tests = tests.assign(margin=margin, p_equivalence=_equivalence(table, tests, margin))
+    if not tests["n"].any():
+        raise ValueError(f"no case has a score of {reference} and of another method" + listed(scores.problems))
     note = f"Tables: {len(methods)} methods, {table['case'].nunique()} cases."
-    write_table(summary_table(table, reference=reference, metrics=scores.metrics), folder / "table", note, headings)
+    summary = summary_table(table, reference=reference, metrics=scores.metrics, tests=tests)
+    write_table(summary, folder / "table", note, headings)
     with atomic(folder / "tests.csv") as temporary:
         tests.to_csv(temporary, index=False)
     save_figure(figure_scores(table, headings), folder / "scores")
@@ -239,6 +98,10 @@ def _unit(metric: str) -> str:
     return "" if unit == "1" else f" ({unit})"
 
 
+def _signed(value: float, sign: str = "+") -> str:
+    return "–" if np.isnan(value) else f"{value:{sign}.4g}"
+
+
 def _page(
     scores: ScoreTable,
     tests: pd.DataFrame,
@@ -255,10 +118,10 @@ def _page(
         header = ["against", "difference", "95 % interval", "p", "p (Holm)", *extra, "n", "smallest detectable", "note"]
         lines += [f"## {heading}{_unit(metric)}{better}", "", f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
         for row in tests[tests["metric"] == metric].to_dict("records"):
-            interval = f"{row['hl_low']:+.4g} to {row['hl_high']:+.4g}"
-            cells = [row["loss"], f"{row['hodges_lehmann']:+.4g}", interval, format_p(row["p_wilcoxon"])]
+            interval = f"{row['hl_low']:+.4g} to {row['hl_high']:+.4g}" if row["n"] else "–"
+            cells = [row["loss"], _signed(row["hodges_lehmann"]), interval, format_p(row["p_wilcoxon"])]
             cells += [format_p(row["p_holm"])] + ([format_p(row["p_equivalence"])] if extra else [])
-            cells += [str(row["n"]), f"{row['detectable']:.4g}", row["note"]]
+            cells += [str(row["n"]), _signed(row["detectable"], ""), row["note"]]
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     lines += [
@@ -270,6 +133,8 @@ def _page(
     ]  # fmt: skip
     if margin is not None:
         lines[-1] += f" Equivalence: two one-sided Wilcoxon tests with margin {margin:g}."
+    if scores.notes:
+        lines += ["", "## How the tables were read", "", *[f"- {note}" for note in scores.notes]]
     if scores.problems:
         lines += ["", f"## {len(scores.problems)} problem(s)", "", *[f"- {problem}" for problem in scores.problems]]
     return "\n".join(lines) + "\n"

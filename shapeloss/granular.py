@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -82,6 +82,12 @@ def grimmer(mean: Range, sd: Range, n: int, step: float = 1.0, offset: float = 0
     return too_many or any(_sums_of_squares(target, n) for target in targets(mean, sd, n, step, offset, ddof))
 
 
+def _as_integers(rows: NDArray[np.int64]) -> Iterator[list[int]]:
+    """The rows as Python's integers, made as they are wanted: single numbers of arrays are slow."""
+    for start in range(0, len(rows), 64):
+        yield from rows[start : start + 64].tolist()
+
+
 def sprite(
     wanted: Sequence[Target], n: int, low: int, high: int, rng: np.random.Generator, restarts: int = 20
 ) -> NDArray[np.int64] | None:
@@ -94,15 +100,15 @@ def sprite(
     moves = 3000
     for _ in range(restarts if possible else 0):
         target = possible[rng.integers(len(possible))]
-        values = np.full(n, target.total // n)
-        values[: target.total % n] += 1
-        squares = float(((values - target.total / n) ** 2).sum())
+        short = target.total % n
+        values = [target.total // n + 1] * short + [target.total // n] * (n - short)
+        squares = float(((np.array(values) - target.total / n) ** 2).sum())
         aim = rng.uniform(target.low, target.high)
         pairs = rng.integers(n, size=(moves, 2))
         reach = rng.integers(1, 2 + int(np.sqrt(target.high / n) / 2), size=moves)  # up to half an SD
-        for (i, j), size in zip(pairs, reach, strict=True):
+        for i, j, size in _as_integers(np.column_stack([pairs, reach])):
             if target.low - _SLACK <= squares <= target.high + _SLACK:
-                return np.sort(values)
+                return np.sort(np.array(values, dtype=np.int64))
             if i == j or values[i] + size > high or values[j] - size < low:
                 continue
             change = 2 * size * (values[i] - values[j] + size)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from shapeloss.files import atomic, write_text
 from shapeloss.paired import (
@@ -33,6 +34,7 @@ from shapeloss.paired import (
     sign_flip_test,
     signed_rank_test,
 )
+from shapeloss.tables import few
 
 __all__ = [
     "METRICS", "Interval", "MarginTest", "PairedTest", "bootstrap_mean", "case_means", "compare_losses",
@@ -98,7 +100,7 @@ def _n_seeds(per_case: pd.DataFrame, loss: str) -> int:
 
 
 def _order(per_case: pd.DataFrame, reference: str) -> list[str]:
-    losses = list(dict.fromkeys(per_case["loss"]))
+    losses = per_case["loss"].unique().tolist()
     if reference not in losses:
         raise ValueError(f"reference {reference!r} is not among the losses of per_case: {losses}")
     return [reference] + [loss for loss in losses if loss != reference]
@@ -116,7 +118,7 @@ def compare_losses(
         metrics: score columns; Holm's family is the set of comparisons of one metric.
         alpha: level of the smallest detectable effect, divided by the size of the family (Holm's strictest step).
         confidence: level of the intervals.
-        seed: of the bootstrap, and of the permutation test beyond 14 cases.
+        seed: of the bootstrap, and of the permutation test beyond 16 cases.
 
     Returns:
         `difference` is reference − loss, the mean over `n` cases; `excluded` counts cases that one of the two lacks or
@@ -125,15 +127,16 @@ def compare_losses(
     metrics = list(metrics)
     means = case_means(per_case, metrics)
     rows = []
+    first, *others = _order(per_case, reference)
+    bar = tqdm(total=len(metrics) * len(others), desc="compare", delay=2, leave=False, disable=None)
     for metric in metrics:
-        first, *others = _order(per_case, reference)
         for loss in others:
             pair, left_out = paired_scores(means[metric], first, loss)
             a, b = pair["reference"].to_numpy(), pair["other"].to_numpy()
             d = differences(a, b)
             n, sd = len(d), float(d.std(ddof=1)) if len(d) > 1 else np.nan
             boot, shift = bootstrap_mean(d, confidence, seed=seed), hodges_lehmann(d, confidence)
-            notes = [f"without {', '.join(left_out)}"] if len(left_out) else []
+            notes = [f"without {few(left_out)}"] if len(left_out) else []
             if n < 2:
                 notes.append(f"no test: {n} paired case{'s' if n != 1 else ''}, at least 2 needed")
             elif 2.0 ** (1 - n) > alpha:
@@ -152,6 +155,8 @@ def compare_losses(
                 "seed_sd_loss": _seed_sd(per_case, loss, metric),
                 "note": "; ".join(notes),
             })  # fmt: skip
+            bar.update()
+    bar.close()
     table = pd.DataFrame(rows)
     if len(table):
         adjusted = table.groupby("metric", sort=False)["p_wilcoxon"].transform(lambda p: holm(p.to_numpy()))
@@ -161,7 +166,7 @@ def compare_losses(
 
 def summary_table(
     per_case: pd.DataFrame, paper: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
-    reference: str = "dpce", metrics: Iterable[str] = tuple(METRICS), seed: int = 0,
+    reference: str = "dpce", metrics: Iterable[str] = tuple(METRICS), seed: int = 0, tests: pd.DataFrame | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """The results table: one row per loss, the reference first, all numbers at full precision.
 
@@ -171,6 +176,7 @@ def summary_table(
         reference: key of the loss that the others are tested against.
         metrics: score columns.
         seed: of the bootstrap.
+        tests: what `compare_losses` returned for the same arguments, if that was called before.
 
     Returns:
         `loss`, `n` (cases), `seeds`, `note`, and for each metric `<metric>_mean` and `_sd` (sample SD over cases of the
@@ -179,8 +185,8 @@ def summary_table(
     """
     metrics = list(metrics)
     means = case_means(per_case, metrics)
-    tests = compare_losses(per_case, reference, metrics, seed=seed).to_dict("records")  # none for one loss alone
-    by_loss = {(test["loss"], test["metric"]): test for test in tests}
+    tests = compare_losses(per_case, reference, metrics, seed=seed) if tests is None else tests
+    by_loss = {(test["loss"], test["metric"]): test for test in tests.to_dict("records")}  # none for one loss alone
     rows = []
     for loss in _order(per_case, reference):
         scores = means.loc[loss]

@@ -15,6 +15,7 @@ from scipy import stats
 
 from shapeloss import granular
 from shapeloss.audit import (
+    audit_csv,
     audit_summary,
     audit_table,
     compare_sources,
@@ -428,7 +429,7 @@ def test_table_from_csv_with_faults(tmp_path: Path) -> None:
     assert "n must be a whole number" in audited["problem"][3]
     assert audited["largest_sd"][0] == pytest.approx(0.1739, abs=5e-5)  # of 0.10, not of 0.1
     assert audited["share_of_largest"][0] == pytest.approx(0.095 / 0.1739, abs=1e-3)
-    with pytest.raises(ValueError, match=r"lacks the columns \['n'\]"):
+    with pytest.raises(ValueError, match=r"lacks the columns n; it has"):
         audit_table(audited.drop(columns="n"))
 
 
@@ -587,3 +588,59 @@ def test_dice_and_boundary_dice_together(relation: pd.DataFrame) -> None:
         check_relation(audit_summary("0.96", "0.15", 10, 0, 1), low, relation)
     with pytest.raises(ValueError, match="relation lacks"):
         check_relation(wide, low, relation.drop(columns="structure"))
+
+
+def test_the_extreme_value_lies_away_from_the_bound_near_the_mean() -> None:
+    high, low = (audit_summary(mean, "0.12", 10, 0, 1, examples=0) for mean in ("0.96", "0.04"))
+    assert (high.side, low.side) == ("low", "high")
+    assert high.extreme_near < 0.7 < high.others
+    assert low.others < 0.3 < low.extreme_near
+    assert "one volume is at most 0.64" in high.implication
+    assert "one volume is at least 0.36" in low.implication
+    assert "values at least 2, sample SD" in audit_summary("5.0", "1.0", 4, low=2, examples=0).to_text()
+    assert "values at most 9, sample SD" in audit_summary("5.0", "1.0", 4, high=9, examples=0).to_text()
+
+
+def test_the_largest_sd_is_that_of_the_multiple_in_the_middle() -> None:
+    # four values in [0, 1] with a mean of 0.1 to 0.9: two at each bound, SD √(4 · 0.25 / 3); with one at a bound 0.5
+    assert float(largest_sd(0.1, 0.9, 4, 0, 1)) == pytest.approx(np.sqrt(1 / 3))
+    assert float(largest_sd(0.1, 0.4, 4, 0, 1)) == pytest.approx(0.5)  # 0, 0, 0, 1
+
+
+def test_no_distance_exceeds_their_total() -> None:
+    limits = tail(1.0, 1.0, 0.5, 100.0, 3, np.inf)
+    assert limits is not None
+    assert limits.farthest_at_most == pytest.approx(1.0)
+
+
+def test_the_population_sd_on_a_grid() -> None:
+    # 0 and 1: population SD 0.5, sample SD 0.71
+    options = {"low": 0, "high": 1, "step": 1}
+    for sd, kind, possible in (
+        ("0.50", "population", True),
+        ("0.71", "population", False),
+        ("0.71", "sample", True),
+        ("0.50", "sample", False),
+    ):
+        assert audit_summary("0.5", sd, 2, sd_kind=kind, **options).possible is possible
+    # larger bounds, so that the grid decides and not the largest SD
+    wide = audit_summary("0.5", "0.50", 2, -5, 5, step=1, sd_kind="population")
+    assert wide.examples == ((0.0, 1.0),)
+    assert not audit_summary("0.5", "0.50", 2, -5, 5, step=1).possible
+
+
+def test_the_grid_starts_at_the_lower_bound() -> None:
+    found = audit_summary("1.0", "0.71", 2, 0.5, 3, step=1)  # 0.5 and 1.5; of whole numbers 1, 1 and 0, 2 only
+    assert found.possible
+    assert found.examples == ((0.5, 1.5),)
+
+
+def test_large_tables_are_audited_without_examples_unless_asked(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("mean,sd,n\n" + "0.5,0.1,5\n" * 1001)
+    notes: list[str] = []
+    assert "For example" not in audit_csv(tmp_path / "t.csv", notes=notes)["text"][0]
+    assert notes == [f"{tmp_path / 't.csv'}: 1001 rows: samples are not searched for; --examples 2 does so"]
+    (tmp_path / "t.csv").write_text("mean,sd,n\n0.5,0.1,5\n")
+    assert "For example" in audit_csv(tmp_path / "t.csv")["text"].iloc[0]
+    (tmp_path / "t.csv").write_text("mean,sd,n,low\n0.5,0.1,5,NA\n")
+    assert audit_csv(tmp_path / "t.csv")["problem"].tolist() == [""]

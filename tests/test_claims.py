@@ -267,3 +267,62 @@ def test_losses_trained_unequally_often_are_named(paper: Paper) -> None:
     found = {f.loss: f for f in evaluate_claims(paper, pd.concat([table, again])) if f.claim == "boundary"}
     assert found["dice"].seeds == 1
     assert "trainings: dpce 2, dice 1" in found["dice"].note
+
+
+def signed(wrong: dict[str, list[int]], n: int = 10) -> pd.DataFrame:
+    """Differences of 0.001 to 0.001 n in favour of dpce, but for the ranks that are named for a loss."""
+    table = per_case(n=n, **dict.fromkeys(wrong, 0.0))
+    for loss, ranks in wrong.items():
+        signs = np.array([-1 if i + 1 in ranks else 1 for i in range(n)])
+        rows = table["loss"] == loss
+        table.loc[rows, "boundary_dice_in_plane"] = 0.3 + 0.01 * np.arange(n) - 0.001 * signs * np.arange(1, n + 1)
+    return table
+
+
+def test_contradictions_are_corrected_too(paper: Paper) -> None:
+    # all ranks but 2 and 4 against the claim: p = 2 · 14 / 1024 = 0.027, and 0.082 for the smallest of three
+    against = [1, 3, 5, 6, 7, 8, 9, 10]
+    found = [f for f in evaluate_claims(paper, signed(dict.fromkeys(("dice", "pcol", "focal"), against)))
+             if f.claim == "boundary"]  # fmt: skip
+    assert {f.p * 1024 for f in found} == {28}
+    assert {f.verdict for f in found} == {"inconclusive"}
+    margin = per_case(dice=0.0, pcol=0.0, focal=0.0)
+    for loss in ("dice", "pcol", "focal"):  # worse by more than the margin of 0.01, but for ranks 1 and 2
+        signs = np.array([1, 1, *[-1] * 8])
+        margin.loc[margin["loss"] == loss, "dice"] = 0.95 + 0.01 - 0.001 * signs * np.arange(1, 11)
+    found = [f for f in evaluate_claims(paper, margin) if f.claim == "global"]
+    assert {f.verdict for f in found} == {"contradicted"}  # 3 · 5 / 1024 < 0.025
+    margin["dice"] = np.where(margin["loss"] == "dpce", 0.95, margin["dice"])
+    for loss in ("dice", "pcol", "focal"):  # ranks 1, 2 and 4: 10 / 1024 < 0.025 < 3 · 10 / 1024
+        signs = np.array([1, 1, -1, 1, *[-1] * 6])
+        margin.loc[margin["loss"] == loss, "dice"] = 0.95 + 0.01 - 0.001 * signs * np.arange(1, 11)
+    found = [f for f in evaluate_claims(paper, margin) if f.claim == "global"]
+    assert {f.verdict for f in found} == {"inconclusive"}
+
+
+def test_the_family_is_the_claims_whatever_was_trained(paper: Paper) -> None:
+    # six cases on one side: p = 2 / 64 = 0.031 < 0.05 < 3 · 0.031, though one of three losses was trained
+    everything = list(range(1, 7))
+    findings = evaluate_claims(paper, signed({"dice": everything}, n=6))
+    found = next(f for f in findings if (f.claim, f.loss) == ("boundary", "dice"))
+    assert (found.p, found.p_holm) == (2 / 64, 6 / 64)
+    assert found.verdict == "inconclusive"
+    assert found.note == "6 cases are too few for any verdict at this level"
+    assert found.detectable == pytest.approx(detectable_effect(found.sd_difference, 6, 0.05 / 3))
+    page = claims_markdown(paper, findings, "the phantom", "")
+    assert "level 0.05, Holm over 3 (1 tested);" in page
+    ten = next(f for f in evaluate_claims(paper, per_case(dice=-0.02)) if f.claim == "boundary")
+    assert (ten.p_holm, ten.verdict) == (6 / 1024, "confirmed")
+    assert ten.power == pytest.approx(power_of(0.02, ten.sd_difference, 10, 0.05 / 3))
+
+
+def test_the_power_of_a_margin_test_is_one_sided(paper: Paper) -> None:
+    noisy = per_case(dice=0.0, pcol=0.0, focal=0.0)
+    noisy.loc[noisy["loss"] != "dpce", "dice"] = 0.95 + np.tile(np.linspace(-0.015, 0.015, 10), 3)
+    found = next(f for f in evaluate_claims(paper, noisy) if f.claim == "global")
+    # level 0.025 / 3 on one side: the noncentral t beyond the one-sided critical value
+    t = stats.nct.sf(stats.t.isf(0.025 / 3, 9), 9, np.sqrt(10) * 0.01 / found.sd_difference)
+    assert found.power == pytest.approx(t, abs=1e-4)
+    equal = next(f for f in evaluate_claims(paper, noisy) if f.claim == "global_equal")
+    both = stats.nct.sf(stats.t.isf(0.05, 9), 9, np.sqrt(10) * 0.01 / equal.sd_difference)
+    assert equal.power == pytest.approx(2 * both - 1, abs=2e-3)

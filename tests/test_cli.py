@@ -98,6 +98,20 @@ def test_compare(monkeypatch, capsys, tmp_path):
     assert "| new | -0.02 |" in capsys.readouterr().out
     assert (tmp_path / "out" / "differences.png").is_file()
     assert "needs the scores of two methods" in call(monkeypatch, "compare", files[0])
+    write_csv(tmp_path / "third.csv", "case,dice\na,x\nb,\n")
+    message = call(monkeypatch, "compare", files[0], tmp_path / "third.csv", "--output", tmp_path / "none")
+    assert message.startswith(
+        "error: no case has a score of first and of another method\n  - third: a has 'x' for dice"
+    )
+    assert not (tmp_path / "none").exists()
+    write_csv(tmp_path / "named.csv", "case,dice\n" + "".join(f"{c},0.{k}\n" for k, c in enumerate("abcdefghn", 1)))
+    assert not call(monkeypatch, "compare", files[0], tmp_path / "named.csv", "--output", tmp_path / "out")
+    assert "1 row(s) that summarise the cases are left out: n; if they are cases" in capsys.readouterr().out
+    arguments = (files[0], tmp_path / "named.csv", "--keep-summaries", "--output", tmp_path / "out")
+    assert (
+        call(monkeypatch, "compare", *arguments) == "error: 1 problem(s), listed above; the other cases were compared"
+    )
+    assert "first: lacks n, which another method has" in capsys.readouterr().out
 
 
 def test_audit(monkeypatch, capsys, tmp_path):
@@ -131,7 +145,14 @@ def test_audit_options_fill_blank_cells(monkeypatch, capsys, tmp_path):
     message = call(monkeypatch, "audit", PAPER, "--high", 1, "--sd-kind", "population")
     assert message.startswith("error: --high, --sd-kind: is no option for a paper")
     semicolons = write_csv(tmp_path / "s.csv", "mean;sd;n\n0,96;0,1;10\n")
-    assert "the separator must be a comma" in call(monkeypatch, "audit", semicolons)
+    capsys.readouterr()
+    assert not call(monkeypatch, "audit", semicolons)
+    shown = capsys.readouterr()
+    assert shown.out.startswith("Row 1\n0.96 ± 0.1, n = 10")
+    assert shown.err == f"{semicolons}: was read with semicolons and decimal commas\n"
+    workbook = tmp_path / "book.csv"
+    workbook.write_bytes(b"PK\x03\x04" + bytes(40))
+    assert "is a spreadsheet or another zip archive" in call(monkeypatch, "audit", workbook)
 
 
 def test_audit_takes_numbers_as_printed(monkeypatch, capsys):

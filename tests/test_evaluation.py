@@ -1,10 +1,11 @@
 """Surface errors of a run's predictions at landmarks, where the phantom knows the answer."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from shapeloss.dataset import prepare
-from shapeloss.evaluation import landmark_errors, read_landmarks
+from shapeloss.evaluation import landmark_errors, read_landmarks, representative_case
 from shapeloss.experiment import Experiment
 from shapeloss.files import write_nifti
 from shapeloss.phantom import PhantomOptions, write_dataset
@@ -48,3 +49,11 @@ def test_errors_are_those_of_the_bone_that_the_landmark_lies_on(results):
 def test_without_landmarks_there_is_no_table(results, tmp_path):
     experiment, manifest, folder, _, _ = results
     assert landmark_errors(experiment, manifest, folder, ["*meniscus*"], 10.0) is None
+
+
+def test_the_representative_case_is_the_lower_of_two_medians():
+    scores = pd.DataFrame({"loss": "dpce", "structure": "mean", "case": list("abcd"), "dice": [0.4, 0.1, 0.3, 0.2]})
+    others = scores.assign(loss="ce", dice=[0.1, 0.2, 0.9, 0.8])
+    table = pd.concat([scores, others, scores.assign(structure="femur", dice=0.5)])
+    assert representative_case(table, "dpce", "dice") == "d"
+    assert representative_case(table[table["case"] != "b"], "dpce", "dice") == "c"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_paired
 
+from shapeloss import paired
 from shapeloss.statistics import (
     bootstrap_mean,
     case_means,
@@ -384,3 +386,71 @@ def test_one_loss_alone_has_a_row_and_no_test() -> None:
     assert len(row) == 1
     assert row[0]["dice_mean"] == pytest.approx(0.85)
     assert np.isnan(row[0]["dice_p_holm"])
+
+
+def test_the_bootstrap_interval_is_corrected_for_skewness() -> None:
+    d = np.random.default_rng(0).exponential(size=25) ** 2
+    options = {"n_resamples": 9999, "rng": np.random.default_rng(0)}
+    expected = stats.bootstrap((d,), np.mean, method="BCa", **options).confidence_interval
+    assert bootstrap_mean(d)[1:] == (expected.low, expected.high)
+    options["rng"] = np.random.default_rng(0)
+    plain = stats.bootstrap((d,), np.mean, method="percentile", **options).confidence_interval
+    assert bootstrap_mean(d).high > 1.05 * plain.high
+
+
+def test_sign_flips_of_fourteen_pairs_are_enumerated() -> None:
+    for n in (14, 16):
+        assert sign_flip_test(np.arange(n) + 1).p == 2 / 2**n
+    assert sign_flip_test(np.arange(1, 21)).p == 2e-5  # twice the least share of 99,999 drawn patterns, not 2 / 2^20
+
+
+def all_pairwise_means(d: np.ndarray) -> np.ndarray:
+    i, j = np.triu_indices(len(d))
+    return np.sort((d[i] + d[j]) / 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.floats(-1e3, 1e3) | st.integers(-3, 3).map(float), min_size=1, max_size=25), st.sampled_from([1, 10**6])
+)
+def test_pairwise_means_are_selected_exactly(values: list[float], sorted_at_a_time: int) -> None:
+    means = all_pairwise_means(np.array(values))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paired, "_SORTED", sorted_at_a_time)
+        found = paired._pairwise_means(np.array(values), range(1, len(means) + 1))
+        assert found == means.tolist()
+        assert hodges_lehmann(values).value == np.median(means)
+
+
+@pytest.mark.parametrize("digits", [15, 3])
+def test_hodges_lehmann_of_many_differences_is_a_pairwise_mean(digits: int) -> None:
+    d = np.random.default_rng(0).normal(0.1, 1, 3000).round(digits)
+    means = all_pairwise_means(d)
+    value, low, high = hodges_lehmann(d)
+    assert value == np.median(means)
+    # the interval inverts the normal approximation: p is 0.05 at its ends
+    for end, inside in ((low, 0.001), (high, -0.001)):
+        assert signed_rank_test(d - end - inside).p > 0.05 > signed_rank_test(d - end + inside).p
+
+
+def test_many_cases_by_the_normal_approximation(monkeypatch: pytest.MonkeyPatch) -> None:
+    d = np.random.default_rng(0).exponential(size=100) - 0.9
+    drawn = [sign_flip_test(d, alternative).p for alternative in ("two-sided", "less", "greater")]
+    monkeypatch.setattr(paired, "_EXACT_LIMIT", 99)
+    normal = [sign_flip_test(d, alternative).p for alternative in ("two-sided", "less", "greater")]
+    assert normal == pytest.approx(drawn, abs=0.01)
+    assert normal != drawn
+    wide = np.random.default_rng(0).exponential(size=5001)
+    assert bootstrap_mean(wide)[1:] == pytest.approx(bootstrap_mean(wide[:5000])[1:], rel=0.01)
+
+
+def test_a_hundred_thousand_cases_need_no_matrix() -> None:
+    d = np.random.default_rng(0).normal(0.01, 1, 100_000)
+    tracemalloc.start()
+    value, low, high = hodges_lehmann(d)
+    bootstrap_mean(d)
+    sign_flip_test(d)
+    assert tracemalloc.get_traced_memory()[1] < 3e8  # the matrix has 4e10 bytes
+    tracemalloc.stop()
+    assert low < value < high
+    assert value == pytest.approx(0.01, abs=0.01)
