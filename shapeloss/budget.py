@@ -76,9 +76,11 @@ def budget_note(
         difference = then[boundary][test["reference"]] - then[boundary][test["loss"]]
         p = format_p(test["p_wilcoxon"])
         lines.append(
-            f"At {more} steps {test['reference']} − {test['loss']} is {difference:+.3f} in boundary Dice "
-            f"(p {p if p.startswith('<') else f'= {p}'})."
+            f"At {more} steps the boundary Dice of {test['reference']} less that of {test['loss']} is "
+            f"{difference:+.3f} (p {p if p.startswith('<') else f'= {p}'})."
         )
+    if len(other.seeds) == 1:
+        lines.append("That is one training a loss: another seed or another processor may turn it.")
     return " ".join(lines)
 
 

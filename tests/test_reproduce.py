@@ -332,6 +332,18 @@ def test_notebooks_are_thin_and_stored_without_outputs(path):
     assert not any(line.startswith(("def ", "class ")) for cell in cells for line in cell["source"])
 
 
-def test_the_readme_shows_the_committed_table_and_contracts():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["README.md", "docs/deviations.md"])
+def test_generated_parts_of_pages_are_current(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
     assert readme.filled(text) == text, "run make readme"
+
+
+def test_every_page_says_that_the_default_is_not_at_convergence():
+    for page in ("README.md", "docs/deviations.md", "figures/table1.md", "figures/claims.md", "figures/report.html"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert "fixed, small budget of 350 steps, not at convergence. With 1050 steps" in text, page
+
+
+def test_a_marker_of_no_known_part_is_refused():
+    with pytest.raises(ValueError, match="tabel:begin --> names no generated part; known are table, seeds"):
+        readme.filled("<!-- tabel:begin -->\n<!-- tabel:end -->")
