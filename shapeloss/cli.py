@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -79,11 +79,16 @@ def evaluate(
     predictions: Annotated[Path, typer.Argument(help="A folder of label maps (NIfTI, NRRD, MetaImage), or one file.")],
     truth: Annotated[Path, typer.Argument(help="The same, with the same names.")],
     output: Annotated[Path, typer.Option(help="Folder for per_case.csv, summary.csv, summary.md.")] = Path("scores"),
-    labels: Annotated[str, typer.Option(help="Structures to score, such as 1:femur,3:tibia. Default: all.")] = "",
+    labels: Annotated[
+        str, typer.Option(help="Structures to score: 1:femur,2:tibia. Default: those of dataset.json, or all.")
+    ] = "",
     remap: Annotated[str, typer.Option(help="Labels to merge first, on both sides, such as 7:1,8:3.")] = "",
     remap_predictions: Annotated[str, typer.Option(help="More of it for the predictions alone.")] = "",
     plane: Annotated[str, typer.Option(help="Plane of the slices: auto, sagittal, coronal, axial.")] = "auto",
     metric: Annotated[list[str] | None, typer.Option(help="A metric, repeatable. Default: all.")] = None,
+    edge: Annotated[
+        str, typer.Option(help="Is the edge of the field of view a boundary? open: no; closed: yes, as elsewhere.")
+    ] = "open",
     jobs: Annotated[int | None, typer.Option(min=1, help="Cases to score at a time. Default: one per core.")] = None,
 ) -> None:
     """Score label maps against their truth, case by case. Nothing is resampled: another grid is an error."""
@@ -100,6 +105,7 @@ def evaluate(
         plane,
         metric or tuple(METRICS),
         jobs or os.cpu_count() or 1,
+        edge=cast(Any, edge),  # checked there
     )
     paths = write_scores(scores, output, predictions, truth)
     print(summary_markdown(scores, predictions, truth))

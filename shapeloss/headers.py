@@ -66,7 +66,7 @@ def read_header(path: Path) -> str:
         VolumeError: no voxel size, for which ITK takes 1 mm; data in a file somewhere else; a field that is no number.
     """
     with open(path, "rb") as handle:
-        text = handle.read(_HEADER_BYTES).decode("latin-1")
+        text = handle.read(_HEADER_BYTES).decode("latin-1")  # one letter a byte: UTF-8 passes through
     nrrd = itk_format(path) == "NRRD"
     if nrrd:
         end, size = r"\n\r?\n", r"^(?:space directions|spacings):(.*)$"
@@ -79,6 +79,8 @@ def read_header(path: Path) -> str:
         text = text[: stop.end()]
     if not nrrd:
         _check_metaimage(path, text)
+    if nrrd:
+        _check_layers(path, text)
     sizes = re.search(size, text, flags)
     if not sizes or re.search("nan|none", sizes[1], re.IGNORECASE):
         raise VolumeError(f"{path}: has no voxel size in its header; add it in mm (it must not be guessed)")
@@ -98,9 +100,20 @@ def read_header(path: Path) -> str:
     return text
 
 
+def _check_layers(path: Path, header: str) -> None:
+    """Segmentation editors write overlapping structures as layers, in a first axis that is no direction of space."""
+    keys = _keys(header)
+    sizes, kinds = keys.get("sizes", "").split(), keys.get("kinds", "").lower().split()
+    if len(sizes) == 4 and (kinds[:1] == ["list"] or keys.get("spacedirections", "").startswith("none")):
+        raise VolumeError(
+            f"{path}: holds {sizes[0]} layers of segments; export it as one label map (in 3D Slicer: Segmentations, "
+            "Export to labelmap)"
+        )
+
+
 def _check_metaimage(path: Path, header: str) -> None:
     """Fields that are no numbers, or not as many as their names say: ITK writes beyond its memory for some of them."""
-    lines = [line for line in header.splitlines() if line.strip()]
+    lines = [line.removesuffix("\r") for line in header.split("\n") if line.strip()]  # splitlines: at \x85 too
     # ITK copies fields of other formats into its headers: dim[0], ITK_original_direction, 0010|0020
     odd = [line for line in lines if not re.fullmatch(r"\w[\w\[\].|-]* *=[^\x00-\x08\x0a-\x1f]{0,1000}", line)]
     names = [line.partition("=")[0].strip() for line in lines]

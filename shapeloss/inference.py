@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,11 @@ def predict_files(
     for name in [name for name in found if name.endswith("_0000") and name.removesuffix("_0000") in found]:
         first, second = found.pop(name.removesuffix("_0000")), found.pop(name)
         problems.append(f"{second}: is a second image of case {volume_name(first)}, beside {first.name}; remove one")
+    channels = {name: case for name in found if (case := _case_of_channel(name, found))}
+    for name, case in channels.items():
+        problems.append(f"{found[name]}: is a second channel of case {case}; one image a case was expected: choose one")
+    for name in {*channels, *(f"{case}_0000" for case in channels.values())}:
+        del found[name]
     if not found and not problems:
         raise ValueError(f"{source}: holds no image that can be read; give NIfTI, NRRD or MetaImage files")
     for case, path in ((name.removesuffix("_0000"), path) for name, path in found.items()):
@@ -197,6 +203,12 @@ def predict_files(
             raise ValueError(one_line(f"{path}: is an image that its label map would replace; choose another folder"))
     with alone(target, LOCK, f"another prediction writes into {target}; waiting until it ends"):
         return _predict(run, source, found, problems, target, device, overwrite, side, progress, notes)
+
+
+def _case_of_channel(name: str, names: Collection[str]) -> str:
+    """The case of which an image is the second or a later channel, by nnU-Net's names; empty if it is the first."""
+    case = re.sub(r"_\d{4}$", "", name)
+    return case if name not in (case, f"{case}_0000") and f"{case}_0000" in names else ""
 
 
 def _predict(

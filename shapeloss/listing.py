@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from shapeloss.volumes import name_fault, one_line, volume_ending, volume_name
+from shapeloss.volumes import fold, name_fault, one_line, unreadable_fault, volume_ending, volume_name
 
 LAYOUT = "dataset.json with 'labels', imagesTr/<case>.nii.gz or <case>_0000.nii.gz, labelsTr/<case>.nii.gz"
 _Pairs = list[tuple[str, str]]
@@ -44,12 +44,15 @@ def find_cases(folder: Path) -> tuple[dict[int, str], dict[str, tuple[str, str]]
         raise DatasetError(folder, [f"no dataset.json; expected {LAYOUT}; found {inside}"])
     try:
         values = json.loads(description.read_text(encoding="utf-8"))
-        classes = _classes(values["labels"])
+        faults = label_faults(values["labels"])
+        classes = {} if faults else declared_classes(values["labels"])
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DatasetError(folder, [f"dataset.json is not valid JSON: {error}; correct it"]) from error
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         expected = '{"0": "background", "1": "femur", …} or {"background": 0, "femur": 1, …}, labels 0 to K-1'
         raise DatasetError(folder, [f"dataset.json needs 'labels' as {expected}"]) from None
+    if faults:
+        raise DatasetError(folder, [f"dataset.json: {fault}" for fault in faults])
     training = values.get("training")
     pairs, problems = _listed_pairs(training) if isinstance(training, list) and training else _pairs_by_name(folder)
     files: dict[str, tuple[str, str]] = {}
@@ -104,9 +107,19 @@ def _pairs_by_name(folder: Path) -> tuple[_Pairs, list[str]]:
         same = [image for image in found if volume_ending(image) == ending]
         pairs.append((f"imagesTr/{(same or found)[0]}", f"labelsTr/{label.name}"))
         used.add(name)
-    problems = []
+    problems = [
+        line
+        for part in ("imagesTr", "labelsTr")
+        for line in fold(_unread(folder / part), "files in formats that are not read")
+    ]
     for name, paths in images.items():
         case = re.sub(r"_\d{4}$", "", name)
+        if name not in used and case in used and name != f"{case}_0000" and f"{case}_0000" in images:
+            pairs = [pair for pair in pairs if volume_name(pair[1]) != case]
+            problems += [
+                f"imagesTr/{path}: is a second channel of case {case}; one image a case was expected, so choose one"
+                for path in paths
+            ]
         if not used & {name, case}:
             problems += [f"imagesTr/{path}: has no label map in labelsTr by the name {case}; add it" for path in paths]
     return pairs, problems
@@ -116,7 +129,39 @@ def _volumes(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob("[!.]*")) if volume_ending(path)]
 
 
-def _classes(labels: Mapping[str, Any]) -> dict[int, str]:
+def _unread(folder: Path) -> list[str]:
+    """A line for each volume in a format that is not read."""
+    return [
+        f"{path.parent.name}/{path.name}: {fault}"
+        for path in sorted(folder.glob("[!.]*"))
+        if (fault := unreadable_fault(path))
+    ]
+
+
+def label_faults(labels: Any) -> list[str]:
+    """Labels of nnU-Net that are no structures: those to ignore, and regions made of several labels."""
+    if not isinstance(labels, Mapping):
+        return []
+    faults = []
+    pairs = [(str(name), value) for name, value in labels.items()]
+    if all(name.isdigit() for name, _ in pairs):  # Decathlon writes {"3": "ignore"}
+        pairs = [(str(value), name) for name, value in pairs]
+    for name, value in pairs:
+        if name.strip().lower() == "ignore":
+            faults.append(
+                f"label {value} is 'ignore', voxels without a truth, which the losses and metrics cannot leave out; "
+                "merge it into a structure or the background (shapeloss import folder … --remap), or leave out the "
+                "cases that have it, and take it out of 'labels'"
+            )
+        if isinstance(value, (list, tuple)):
+            faults.append(
+                f"{name!r} is a region of the labels {', '.join(map(str, value))}; structures here have one label "
+                "each: write every label with its own name"
+            )
+    return faults
+
+
+def declared_classes(labels: Mapping[str, Any]) -> dict[int, str]:
     """Decathlon's {"1": "femur"} or nnU-Net's {"femur": 1} → {1: "femur"}, without the background."""
     decathlon = all(str(key).isdigit() for key in labels)
     classes = {

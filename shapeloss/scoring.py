@@ -6,6 +6,7 @@ for resampling would change the score. Every problem is reported, and the other 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -13,15 +14,17 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 from shapeloss.files import atomic, write_text
+from shapeloss.geometry import Edge, check_choice
+from shapeloss.listing import declared_classes
 from shapeloss.metrics import METRICS, score_case
-from shapeloss.volumes import Volume, find_volumes, grid_difference, read_labels, volume_name
+from shapeloss.volumes import Volume, find_volumes, fold, grid_difference, read_labels, volume_name
 
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 """Plane of the slices → axis across them, in RAS."""
@@ -42,6 +45,10 @@ class Scores:
     planes: tuple[str, ...] = ()
     """Planes of the slices, as far as in-plane metrics are concerned."""
     problems: tuple[str, ...] = ()
+    edge: Edge = "open"
+    """Whether the edge of the field of view is a boundary ("closed") or not."""
+    named_by: str = ""
+    """The file that named the structures, where none was named by hand."""
 
 
 def match(predictions: Path, truth: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
@@ -66,10 +73,14 @@ def match(predictions: Path, truth: Path) -> tuple[dict[str, tuple[Path, Path]],
     there, expected = ({volume_name(path) for path in folder.iterdir()} for folder in (predictions, truth))
     missing = sorted(set(wanted) - there)  # a file that was refused has its own line
     surplus = sorted(set(found) - expected)
-    lines = [f"{wanted[name]}: has no prediction in {predictions} by the name {name}; add it" for name in missing]
-    lines += [
-        f"{found[name]}: has no truth in {truth} by the name {name}; add it or remove the file" for name in surplus
-    ]
+    lines = fold(
+        [f"{wanted[name]}: has no prediction in {predictions} by the name {name}; add it" for name in missing],
+        "cases without a prediction",
+    )
+    lines += fold(
+        [f"{found[name]}: has no truth in {truth} by the name {name}; add it or remove the file" for name in surplus],
+        "predictions without a truth",
+    )
     return {name: (found[name], wanted[name]) for name in sorted(set(wanted) & set(found))}, problems + lines
 
 
@@ -83,15 +94,16 @@ def score_folders(
     metrics: Sequence[str] = tuple(METRICS),
     jobs: int = 1,
     progress: bool = True,
+    edge: Edge = "open",
 ) -> Scores:
     """Score label maps against their truth.
 
     Args:
         predictions: a folder of label maps (NIfTI, NRRD, MetaImage), or one file.
         truth: the same, with the same names; formats may differ.
-        classes: label → name of the structures to score; all other labels count as background. None: every label that
-            occurs in a truth is a structure, named "label 1" and so on; if all truths are empty, every label of a
-            prediction.
+        classes: label → name of the structures to score; all other labels count as background. None: those of the
+            `dataset.json` in the truth's folder or the one above; without one, every label that occurs in a truth is a
+            structure, named "label 1" and so on; if all truths are empty, every label of a prediction.
         merge: old label → new label, applied to both sides first; other labels stay.
         merge_predictions: more of it for the predictions alone; where both name a label, this one counts there.
         plane: of the slices for the in-plane metrics: sagittal, coronal, axial, or auto, across the longest voxel side
@@ -99,10 +111,13 @@ def score_folders(
         metrics: names in `METRICS`.
         jobs: processes.
         progress: show a bar with the time left.
+        edge: "closed" takes the edge of the field of view for a boundary, as surface-distance and MONAI do.
 
     Raises:
-        ValueError, FileNotFoundError: an argument that cannot be used, or no case that can be scored.
+        ValueError, FileNotFoundError: an argument that cannot be used, names that contradict `dataset.json`, or no case
+            that can be scored.
     """
+    check_choice("edge", edge, get_args(Edge))
     if plane not in ("auto", *PLANES):
         raise ValueError(f"plane must be auto, {', '.join(PLANES)}; got {plane!r}")
     if unknown := [name for name in metrics if name not in METRICS]:
@@ -110,11 +125,15 @@ def score_folders(
     pairs, problems = match(Path(predictions), Path(truth))
     merge = dict(merge or {})
     merges = ({**merge, **(merge_predictions or {})}, merge)
-    names = dict(classes) if classes is not None else _labels_of(pairs, merges)
+    description, declared = _declared(Path(truth))
+    if classes is not None and not merge:
+        _check_names(classes, declared, description)
+    by_file = classes is None and bool(declared) and not merge and _covers(declared, pairs)
+    names = declared if by_file else dict(classes) if classes is not None else _labels_of(pairs, merges)
     rows: list[dict[str, Any]] = []
     ignored: Counter[int] = Counter()
     planes: set[str] = set()
-    work = {case: (case, *files, names, merges, plane, tuple(metrics)) for case, files in pairs.items()}
+    work = {case: (case, *files, names, merges, plane, tuple(metrics), edge) for case, files in pairs.items()}
     for case, result in _run(work, max(1, min(jobs, len(work))), progress):
         if isinstance(result, str):
             problems.append(result)
@@ -127,7 +146,44 @@ def score_folders(
         shown = "".join(f"\n  - {problem}" for problem in problems)
         raise ValueError(f"no case of {predictions} could be scored against {truth}{shown}")
     per_case = pd.DataFrame(rows).sort_values("case", kind="stable").reset_index(drop=True)
-    return Scores(per_case, names, dict(sorted(ignored.items())), tuple(sorted(planes)), tuple(problems))
+    named_by = str(description) if by_file else ""
+    labels = dict(sorted(ignored.items()))
+    return Scores(per_case, names, labels, tuple(sorted(planes)), tuple(problems), edge, named_by)
+
+
+def _declared(truth: Path) -> tuple[Path, dict[int, str]]:
+    """The `dataset.json` in the folder of the truths or the one above it, and the structures that it names."""
+    folder = (truth if truth.is_dir() else truth.parent).absolute()
+    for place in (folder / "dataset.json", folder.parent / "dataset.json"):
+        try:
+            return place, declared_classes(json.loads(place.read_text(encoding="utf-8"))["labels"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            continue  # none, or not in Decathlon or nnU-Net layout: it names nothing
+    return folder / "dataset.json", {}
+
+
+def _check_names(classes: Mapping[int, str], declared: Mapping[int, str], description: Path) -> None:
+    """Names given by hand against those of the data set.
+
+    Raises:
+        ValueError: they contradict each other.
+    """
+    labels = {name.strip().lower(): label for label, name in declared.items()}
+    wrong = [
+        f"label {label} is {name!r}, there {declared.get(label, 'not declared')!r}"
+        for label, name in classes.items()
+        if labels.get(name.strip().lower(), label) != label  # the name belongs to another label there
+    ]
+    if wrong:
+        raise ValueError(
+            f"the names of structures contradict {description}: {'; '.join(wrong)}; correct them, or leave them out: "
+            "those of the file are then used"
+        )
+
+
+def _covers(declared: Mapping[int, str], pairs: Mapping[str, tuple[Path, Path]]) -> bool:
+    """Are all labels of the truths declared?"""
+    return set(_labels_of(pairs, ({}, {}))) <= set(declared)
 
 
 def _labels_of(
@@ -169,7 +225,7 @@ def _run(work: Mapping[str, tuple[Any, ...]], jobs: int, progress: bool) -> Any:
 
 def _score(
     case: str, prediction: Path, truth: Path, classes: dict[int, str], merges: tuple[dict[int, int], dict[int, int]],
-    plane: str, metrics: tuple[str, ...],
+    plane: str, metrics: tuple[str, ...], edge: Edge,
 ) -> tuple[list[dict[str, Any]], set[int], str] | str:  # fmt: skip
     """Rows, labels taken for background and the plane of one case; or the problem, in one line."""
     try:
@@ -186,7 +242,7 @@ def _score(
             strange |= others
         found, true = kept
         axis = PLANES[plane] if plane != "auto" else coarsest_axis(true.spacing)
-        rows = score_case(true.array, found.array, true.spacing, classes, axis, metrics)
+        rows = score_case(true.array, found.array, true.spacing, classes, axis, metrics, edge)
         return rows, strange, next(name for name, value in PLANES.items() if value == axis)
     except (ValueError, OSError) as error:
         text = " ".join(str(error).split())
@@ -253,7 +309,11 @@ def summary_markdown(scores: Scores, predictions: str | Path, truth: str | Path)
     lines += [
         "", "“mean” is the mean over the structures of a case, “merged” takes them as one mask. A missed structure",
         f"counts with the worst value. Slices of the in-plane metrics: {', '.join(scores.planes)}.",
+        f"The edge of the field of view is {'a' if scores.edge == 'closed' else 'no'} boundary (--edge {scores.edge}).",
     ]  # fmt: skip
+    if scores.named_by:
+        names = ", ".join(f"{label} {name}" for label, name in scores.classes.items())
+        lines += ["", f"Structures as {scores.named_by} names them: {names}."]
     if scores.ignored:
         labels = ", ".join(f"{label} (in {count} files)" for label, count in scores.ignored.items())
         lines += ["", f"Labels that no structure was named for count as background: {labels}."]

@@ -12,7 +12,7 @@ import math
 import re
 import unicodedata
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,20 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from shapeloss.files import explain
 from shapeloss.headers import VolumeError, check_data, check_expanded, check_length, data_name, itk_format, read_header
 
-FORMATS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+FORMATS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd")
 """Endings that can be read."""
-GRID_TOLERANCE_MM = 1e-3
-"""How far two grids may lie apart, at their corners, and still count as one."""
+UNREADABLE = (
+    *(".img", ".img.gz", ".hdr", ".nii.bz2", ".nii.zip", ".nii.xz", ".mgz", ".mgh", ".mnc", ".dcm", ".ima"),
+    *(".gipl", ".gipl.gz", ".vtk", ".vti", ".npy", ".npz", ".tif", ".tiff", ".mat", ".h5", ".zarr"),
+)
+"""Endings of other volumes: such a file is named, never passed over."""
+GRID_TOLERANCE = 0.02
+"""How far two grids may lie apart at their corners, as a share of the shortest voxel side, and still count as one: an
+orientation written as a NIfTI quaternion is rounded so that near 180° corners move by half a percent of a voxel."""
+SIZE_TOLERANCE = 0.01
+"""How far the voxel sizes of one NIfTI header may differ from each other, as a share."""
+LABEL_ROUNDING = 1e-6
+"""Relative rounding of a label that is stored with a scale factor in float32."""
 ANGLE_TOLERANCE = 1e-3
 """How large the cosine between two axes may be that count as at right angles: float32 headers have 1e-7."""
 MAX_VOXELS = 2**31
@@ -84,6 +94,24 @@ def volume_name(path: str | Path) -> str:
     return name[: len(name) - len(volume_ending(path))]
 
 
+def unreadable_fault(path: str | Path) -> str:
+    """What to say of a file that is a volume by its name, in a format that is not read; empty for any other file."""
+    name = Path(path).name.lower()
+    known = not name.startswith(".") and not volume_ending(name) and name.endswith(UNREADABLE)
+    return "is in a format that is not read, so it is left out; convert it to .nii.gz" if known else ""
+
+
+def fold(lines: Sequence[str], what: str, shown: int = 3) -> list[str]:
+    """Problems of one kind: each in its own line, or the first few and a count.
+
+    >>> fold([f"k{n}: has no truth" for n in range(40)], "cases without a truth")[-1]
+    'and 37 more cases without a truth (40 in all)'
+    """
+    if len(lines) <= shown + 1:
+        return list(lines)
+    return [*lines[:shown], f"and {len(lines) - shown} more {what} ({len(lines)} in all)"]
+
+
 def one_line(text: str) -> str:
     """A message on one line that can be printed, whatever letters a file's name has."""
     shown = "".join(repr(x)[1:-1] if unicodedata.category(x) in _NO_LETTERS else x for x in text)
@@ -127,13 +155,15 @@ def image_fault(image: np.ndarray) -> str:
 def find_volumes(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
     """The volumes right in a folder: ({name: path}, problems).
 
-    A name that occurs twice or that cannot be written, and a link that leads out of the folder, are problems, and left
-    out; hidden files are passed over.
+    A name that occurs twice or that cannot be written, a link that leads out of the folder, and a volume in a format
+    that is not read are problems, and left out; hidden files and files that are no volumes are passed over.
     """
     folder = Path(folder)
     by_name: dict[str, list[Path]] = {}
-    problems = []
+    problems, unread = [], []
     for path in sorted(folder.iterdir()):
+        if fault := unreadable_fault(path):
+            unread.append(one_line(f"{path}: {fault}"))
         if path.name.startswith(".") or not volume_ending(path) or path.is_dir():
             continue
         if fault := name_fault(path.name) or link_fault(path, folder):
@@ -142,6 +172,7 @@ def find_volumes(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
             by_name.setdefault(volume_name(path), []).append(path)
     for name, (first, *more) in by_name.items():
         problems += [f"{path}: is a second volume of case {name}, beside {first.name}; remove one" for path in more]
+    problems += fold(unread, "files in formats that are not read")
     return {name: paths[0] for name, paths in by_name.items() if len(paths) == 1}, problems
 
 
@@ -173,6 +204,8 @@ def read_volume(path: str | Path) -> Volume:
             raise VolumeError(f"{path}: is in no format that can be read; convert it to one of {', '.join(FORMATS)}")
         if path.stat().st_size == 0:
             raise VolumeError(f"{path}: is empty (0 bytes); copy or download it again")
+        if fault := foreign_content(path):
+            raise VolumeError(f"{path}: {fault}")
         volume = _read_nifti(path) if ending.startswith(".nii") else _read_itk(path)
     except PermissionError as error:
         raise VolumeError(f"{path}: must not be read ({error.strerror}); change its permissions") from error
@@ -214,15 +247,21 @@ def read_labels(path: str | Path, remap: Mapping[int, int] | None = None) -> Vol
         VolumeError: as :func:`read_volume`; fractional or negative values.
     """
     volume = read_volume(path)
-    values = np.unique(volume.array)
+    array = volume.array
+    values = np.unique(array)
+    if values.dtype.kind not in "iub":
+        fractional = np.abs(values - np.round(values)) > LABEL_ROUNDING * np.maximum(1, np.abs(values))
+        if not fractional.any():
+            array = np.round(array)
+            values = np.unique(array)
     if values.dtype.kind not in "iub" and (values != np.round(values)).any():
-        example = values[values != np.round(values)][0]
+        example = values[fractional][0]
         remedy = "resample label maps with nearest neighbour, or threshold probabilities"
         raise VolumeError(f"{path}: has fractional label {example:g}; labels are whole numbers: {remedy}")
     if values[0] < 0 or values[-1] > np.iinfo(np.int32).max:
         strange = values[0] if values[0] < 0 else values[-1]
         raise VolumeError(f"{path}: has label {strange:g}; labels are 0 (background) and above: is it an image?")
-    labels = volume.array
+    labels = array
     if remap is not None:
         new = [remap.get(int(value), 0) for value in values]
         labels = np.asarray(new, dtype=np.int32)[np.searchsorted(values, labels)]
@@ -266,7 +305,7 @@ def grid_difference(volume: Volume, other: Volume) -> str:
         return f"{shapes[0]} voxels, not {shapes[1]}"
     corners = np.stack(np.meshgrid(*[(0, n - 1) for n in volume.array.shape], [1], indexing="ij"), -1).reshape(-1, 4)
     gap = np.linalg.norm((corners @ (volume.affine - other.affine).T)[:, :3], axis=1).max()
-    if gap <= GRID_TOLERANCE_MM:
+    if gap <= GRID_TOLERANCE * min(volume.spacing + other.spacing):
         return ""
     if not np.allclose(volume.spacing, other.spacing, atol=1e-4):
         sizes = [" × ".join(f"{x:g}" for x in v.spacing) for v in (volume, other)]
@@ -288,6 +327,8 @@ def _read_nifti(path: Path) -> Volume:
             start = stream.read(1024)
             if not start:
                 raise VolumeError(f"{path}: expands to 0 bytes; copy or download it again")
+            if fault := foreign_start(start):
+                raise VolumeError(f"{path}: {fault}")
         image: Any = nibabel.load(path)
         if not isinstance(image, nibabel.Nifti1Pair):
             raise VolumeError(f"{path}: is {type(image).__name__}, not NIfTI; convert it")
@@ -373,6 +414,46 @@ def _check_voxel_size(path: Path, header_class: Any, start: bytes, axes: int) ->
     if int(header["sform_code"]) == 0 and not (np.isfinite(sizes) & (sizes > 0)).all():
         shown = " × ".join(f"{value:g}" for value in sizes)
         raise VolumeError(f"{path}: voxel size {shown} mm or directions make no grid; correct the header")
+    if int(header["sform_code"]) > 0 and len(sizes) == 3 and (np.isfinite(sizes) & (sizes > 0)).all():
+        sform = np.linalg.norm(np.stack([header[f"srow_{row}"][:3] for row in "xyz"]).astype(float), axis=0)
+        if (np.isfinite(sform) & (sform > 0)).all() and (np.abs(sform - sizes) > SIZE_TOLERANCE * sizes).any():
+            said = [" × ".join(f"{value:.4g}" for value in each) for each in (sform, sizes)]
+            raise VolumeError(
+                f"{path}: has voxels of {said[0]} mm by its sform, but {said[1]} mm by its pixdim, so lengths in mm "
+                "are not known; find out which is right and correct the other"
+            )
+
+
+def foreign_content(path: Path) -> str:
+    """What a file is that is no volume of the kind that its name says, with the remedy; empty if nothing is seen."""
+    with open(path, "rb") as stream:
+        start = stream.read(512)
+    name = path.name
+    packed = start.startswith(b"\x1f\x8b")
+    if name.lower().endswith(".nii.gz") and not packed and _starts_nifti(start):
+        return f"is not packed, although its name ends in .gz; rename it to {name[:-3]}"
+    if name.lower().endswith(".nii") and packed:
+        return f"is packed by gzip, although its name does not end in .gz; rename it to {name}.gz"
+    return foreign_start(start)
+
+
+def foreign_start(start: bytes) -> str:
+    """What begins with these bytes and is no volume, with the remedy; empty if nothing is seen."""
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")[:64].lower()
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "is a web page, perhaps of a log-in or an error; open its address in a browser and download it again"
+    if text.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS, not the file itself; fetch it with git lfs pull"
+    if text.startswith(b"/annex/objects") or b"/annex/objects/" in text:
+        return "is a pointer of git-annex, not the file itself; fetch it with git annex get"
+    if start.startswith(b"PK\x03\x04"):
+        return "is a zip archive; unpack it"
+    return ""
+
+
+def _starts_nifti(start: bytes) -> bool:
+    """Does it begin with the size of a NIfTI-1 or NIfTI-2 header, in either byte order?"""
+    return start[:4] in [size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big")]
 
 
 def _of_the_system(error: BaseException) -> bool:

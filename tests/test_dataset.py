@@ -205,6 +205,36 @@ def test_too_few_cases(folder):
         prepare(experiment(train=4), folder, folder / "cases.json")
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"background": 0, "femur": 1, "tibia": 2, "ignore": 3}, "label 3 is 'ignore', voxels without a truth"),
+        ({"0": "background", "1": "femur", "2": "Ignore"}, "label 2 is 'ignore'.* --remap"),
+        ({"background": 0, "femur": [1, 2], "tibia": 2}, "'femur' is a region of the labels 1, 2"),
+    ],
+    ids=["nnU-Net", "Decathlon", "region"],
+)
+def test_labels_that_are_no_structures_are_refused(tmp_path, labels, message):
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    with pytest.raises(DatasetError, match=message):
+        find_cases(tmp_path)
+
+
+def test_a_second_channel_and_a_volume_in_another_format_are_named(tmp_path):
+    for part in ("imagesTr", "labelsTr"):
+        (tmp_path / part).mkdir()
+    for name in ("k1_0000", "k1_0001", "k2_0000"):
+        (tmp_path / "imagesTr" / f"{name}.nii.gz").touch()
+    for name in ("k1.nii.gz", "k2.nii.gz", "k3.img", "k3.hdr", "notes.txt"):
+        (tmp_path / "labelsTr" / name).touch()
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "femur": 1}}))
+    _, cases, problems = find_cases(tmp_path)
+    assert list(cases) == ["k2"]
+    assert [problem.split(":")[0] for problem in problems] == [
+        "labelsTr/k3.hdr", "labelsTr/k3.img", "imagesTr/k1_0001.nii.gz",
+    ]  # fmt: skip
+
+
 def test_folders_in_another_layout(tmp_path):
     with pytest.raises(DatasetError, match="there is no such folder"):
         find_cases(tmp_path / "nowhere")
@@ -214,7 +244,7 @@ def test_folders_in_another_layout(tmp_path):
     (tmp_path / "dataset.json").write_text("{")
     with pytest.raises(DatasetError, match="not valid JSON"):
         find_cases(tmp_path)
-    for labels in ({"0": "background", "2": "femur"}, {"background": 0, "femur": [1, 2]}, ["femur"]):
+    for labels in ({"0": "background", "2": "femur"}, ["femur"]):
         (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
         with pytest.raises(DatasetError, match="needs 'labels'"):
             find_cases(tmp_path)

@@ -1,5 +1,7 @@
 """Folders of label maps: matched by name, scored on their own grid, every problem named and nothing else lost."""
 
+import json
+
 import nibabel
 import numpy as np
 import pandas as pd
@@ -235,3 +237,56 @@ def test_what_predictions_invent_counts_if_every_truth_is_empty(tmp_path):
     scores = score_folders(tmp_path / "found", tmp_path / "truth", metrics=QUICK, progress=False)
     assert scores.classes == {7: "label 7"}
     assert scores.per_case.loc[scores.per_case["structure"] == "label 7", "dice"].tolist() == [0.0]
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Truth and prediction of one case, with a data set's description above the truths."""
+    labels = np.zeros((6, 7, 8), np.uint8)
+    labels[0:3, 2:5, 3:6], labels[4:6, 5:7, 1:3] = 1, 3
+    for part in ("truth/labelsTr", "predictions"):
+        (tmp_path / part).mkdir(parents=True)
+        nibabel.save(nibabel.Nifti1Image(labels, np.diag([0.7, 0.4, 0.4, 1.0])), tmp_path / part / "a.nii.gz")
+    names = {"0": "background", "1": "femur", "2": "tibia", "3": "patella"}
+    (tmp_path / "truth/dataset.json").write_text(json.dumps({"labels": names}))
+    return tmp_path / "predictions", tmp_path / "truth/labelsTr"
+
+
+def test_structures_have_the_names_of_the_data_set(pair):
+    scores = score_folders(*pair, metrics=("dice",), progress=False)
+    assert list(scores.per_case["structure"][:3]) == ["femur", "tibia", "patella"]
+    assert f"Structures as {pair[1].parent / 'dataset.json'} names them: 1 femur" in summary_markdown(scores, *pair)
+
+
+def test_names_that_contradict_the_data_set_are_refused(pair):
+    with pytest.raises(ValueError, match=r"contradict .*dataset.json: label 3 is 'tibia', there 'patella'"):
+        score_folders(*pair, {1: "femur", 3: "tibia"}, metrics=("dice",), progress=False)
+    scores = score_folders(*pair, {1: "femur", 3: "knee cap"}, metrics=("dice",), progress=False)  # another word
+    assert set(scores.per_case["structure"]) >= {"femur", "knee cap"}
+
+
+def test_the_edge_of_the_field_of_view(pair):
+    for edge in ("open", "closed"):
+        scores = score_folders(*pair, metrics=("hd_voxel_mm",), progress=False, edge=edge)
+        assert scores.edge == edge
+        assert f"(--edge {edge})" in summary_markdown(scores, *pair)
+    shifted = nibabel.load(pair[1] / "a.nii.gz").get_fdata().astype(np.uint8)
+    shifted[0][shifted[0] == 1] = 0  # the structure no longer reaches the edge
+    nibabel.save(nibabel.Nifti1Image(shifted, np.diag([0.7, 0.4, 0.4, 1.0])), pair[0] / "a.nii.gz")
+    value = {
+        edge: score_folders(*pair, {1: "femur"}, metrics=("hd_voxel_mm",), progress=False, edge=edge)
+        .per_case.query("structure == 'femur'")["hd_voxel_mm"]
+        .item()
+        for edge in ("open", "closed")
+    }
+    assert value["closed"] == pytest.approx(0.7)
+    with pytest.raises(ValueError, match="edge must be"):
+        score_folders(*pair, progress=False, edge="ajar")
+
+
+def test_many_missing_predictions_are_counted(pair):
+    for number in range(40):
+        (pair[1] / f"k{number}.nii.gz").write_bytes((pair[1] / "a.nii.gz").read_bytes())
+    scores = score_folders(*pair, metrics=("dice",), progress=False)
+    assert len(scores.problems) == 4
+    assert scores.problems[-1] == "and 37 more cases without a prediction (40 in all)"

@@ -371,8 +371,8 @@ def test_a_folder_as_nnunet_has_it(tmp_path):
     (source / "labelsTr/k1.nrrd").unlink()
     (source / "labelsTr/k1.nrrd").symlink_to(tmp_path / "out/labelsTr/k1.nii.gz")
     problems = folder_entries(source)[2]
-    assert "k2_0001.nrrd: is a second channel of case k2" in problems[1]
-    assert "k1.nrrd: is a link that leads out of" in problems[0]
+    assert "k2_0001.nrrd: is a second channel of case k2" in problems[0]
+    assert "k1.nrrd: is a link that leads out of" in problems[1]
 
 
 def test_oblique_volumes_stay_where_they_are(tmp_path):

@@ -33,9 +33,6 @@ def folder_entries(folder: Path) -> tuple[dict[str, Entry], Labels, list[str]]:
                 faults.append(f"{path}: {fault}")
             elif not path.is_file():
                 faults.append(f"{path}: is missing; add it, or take case {name} out")
-        second = image.with_name(f"{name}_0001{volume_ending(image)}")
-        if image.name.startswith(f"{name}_0000.") and second.is_file():
-            faults.append(f"{second}: is a second channel of case {name}; one image a case was expected, so choose one")
         problems += faults
         if not faults:
             entries[name] = pair_entry(image, label)
