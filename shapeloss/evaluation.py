@@ -18,8 +18,8 @@ from shapeloss.distance import distance_penalty
 from shapeloss.experiment import Experiment
 from shapeloss.files import atomic
 from shapeloss.metrics import score_case
+from shapeloss.provenance import commit
 from shapeloss.surfaces import label_surface, region_error, surface_error
-from shapeloss.training import provenance
 
 
 def run_folders(experiment: Experiment, results: str | Path) -> list[tuple[str, int, Path]]:
@@ -160,11 +160,33 @@ def distance_map_panels(case: Case, classes: dict[int, str]) -> dict[str, Any]:
 
 
 def provenance_line(experiment: Experiment, manifest: Manifest, results: str | Path) -> str:
-    """Which data, profile, seeds and commit numbers come from, in a line for a caption."""
-    runs = [json.loads((folder / "run.json").read_text()) for _, _, folder in run_folders(experiment, results)]
+    """Which data, profile, seeds, commit and custom losses numbers come from, in a line for a caption.
+
+    Where the code of the evaluation is at another commit than that of the trainings, both are named.
+    """
+    runs = [
+        json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        for _, _, folder in run_folders(experiment, results)
+    ]
     precision = ", ".join(sorted({run["precision"] for run in runs}))
     seeds = ", ".join(map(str, experiment.seeds))
     return (
         f"Data: {experiment.description} (hash {manifest.hash}). Profile: {experiment.name}. Seeds: {seeds}. "
-        f"Steps: {experiment.training.steps}. Precision: {precision}. Commit: {provenance()['commit']}."
+        f"Steps: {experiment.training.steps}. Precision: {precision}. {commits(runs)}{custom_losses(runs)}"
     )
+
+
+def commits(runs: list[dict[str, Any]]) -> str:
+    """The commits of the trainings and of the present code, as a sentence."""
+    now, trained = commit(), sorted({run["commit"] for run in runs})
+    changed = now.removesuffix("+changes") + "+changes"
+    if trained == [now] or (trained == [changed] and any("custom_loss" in run for run in runs)):
+        return f"Commit: {trained[0]}."
+    return f"Commit: {now}; trained at {', '.join(trained)}."
+
+
+def custom_losses(runs: list[dict[str, Any]]) -> str:
+    """The file of each custom loss with the start of its SHA-256, as a sentence; empty where there is none."""
+    own = {run["loss"]: run["custom_loss"] for run in runs if "custom_loss" in run}
+    parts = [f"{row}: {loss['file']}, SHA-256 {loss['code'][:16]}" for row, loss in own.items()]
+    return f" Custom loss {'; '.join(parts)}." if parts else ""
