@@ -13,7 +13,17 @@ from typing import Any
 
 DROPPED = (
     *("PYTHON*", "PIP_*", "JUPYTER*", "JPY_*", "IPYTHON*", "PAPERMILL*", "PYDEVD*", "SNAKEMAKE*"),
-    *("XDG_CONFIG*", "XDG_DATA*", "XDG_CACHE*", "MPL*", "MATPLOTLIB*", "PYVISTA*", "VTK_*", "DISPLAY", "WAYLAND_DISPLAY"),
+    *(
+        "XDG_CONFIG*",
+        "XDG_DATA*",
+        "XDG_CACHE*",
+        "MPL*",
+        "MATPLOTLIB*",
+        "PYVISTA*",
+        "VTK_*",
+        "DISPLAY",
+        "WAYLAND_DISPLAY",
+    ),
     *("BASH_*", "BASHOPTS", "SHELLOPTS", "ENV", "CDPATH", "MAKE*", "MFLAGS"),
     # what Lightning would take for a cluster whose processes train together: here each training is one process
     *("SLURM_*", "LSB_*", "OMPI_*", "PMI_*", "LT_*", "PL_*", "TORCHELASTIC_*", "MASTER_*", "WORLD_SIZE", "*RANK"),

@@ -2,16 +2,15 @@
 
 import sys
 
-if sys.version_info < (3, 11):
+if sys.version_info < (3, 11):  # noqa: UP036 (this is what finds it out)
     found = ".".join(map(str, sys.version_info[:2]))
-    sys.exit("error: Python 3.11 or newer is needed, and {} is {}: make PYTHON=python3.11 ...".format(sys.executable, found))
+    sys.exit(f"error: Python 3.11 or newer is needed, and {sys.executable} is {found}: make PYTHON=python3.11 ...")
 try:
     import ensurepip  # noqa: F401
     import venv  # noqa: F401
 except ImportError as error:
-    package = "python{}.{}-venv".format(*sys.version_info[:2])
+    package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
     sys.exit(
-        "error: {} has no module {}: install it (Debian, Ubuntu: sudo apt install {}), and run make again".format(
-            sys.executable, error.name, package
-        )
+        f"error: {sys.executable} has no module {error.name}: install it (Debian and Ubuntu: sudo apt install "
+        f"{package}), and run make again"
     )

@@ -166,7 +166,12 @@ def check(profile: Path, data: str) -> Experiment:
 
 def snakemake_arguments(results: Path, cores: int) -> list[str]:
     """How Snakemake is called: everything it keeps lies below `results`, and no profile of the user counts."""
-    arguments = ["--snakefile", str(results / LINKS / "project" / "reproduce" / "Snakefile"), "--directory", str(results)]
+    arguments = [
+        "--snakefile",
+        str(results / LINKS / "project" / "reproduce" / "Snakefile"),
+        "--directory",
+        str(results),
+    ]
     arguments += ["--configfile", str(results / "workflow.json"), "--cores", str(cores), "--nocolor"]
     arguments += ["--profile", "none", "--workflow-profile", "none"]
     # our own lock stands in for Snakemake's, which a killed run would leave behind
@@ -174,7 +179,7 @@ def snakemake_arguments(results: Path, cores: int) -> list[str]:
 
 
 def link(results: Path, **targets: Path) -> None:
-    """Links below `results` by which Snakemake reaches other folders: {braces} in their names would be its wildcards."""
+    """Links by which Snakemake reaches folders outside `results`: {braces} in their names would be its wildcards."""
     (results / LINKS).mkdir(exist_ok=True)
     for name, target in targets.items():
         place = results / LINKS / name

@@ -201,8 +201,8 @@ def read_manifest(path: str | Path) -> Manifest:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"{path} does not exist: the data are not prepared; run make reproduce with this profile first, which makes "
-            "it, and executes all notebooks"
+            f"{path} does not exist: the data are not prepared; run make reproduce with this profile first, which "
+            "makes it, and executes all notebooks"
         )
     values = json.loads(Path(path).read_text(encoding="utf-8"))
     values["folder"] = Path(values["folder"])

@@ -31,6 +31,22 @@ def run_folders(experiment: Experiment, results: str | Path) -> list[tuple[str, 
     ]
 
 
+def read_runs(experiment: Experiment, results: str | Path) -> list[dict[str, Any]]:
+    """What the run.json of each training says, in the order of the table.
+
+    Raises:
+        FileNotFoundError: a training has not ended; says what to run.
+    """
+    paths = [folder / "run.json" for _, _, folder in run_folders(experiment, results)]
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} does not exist: this training has not ended; run make reproduce with this profile, or "
+                "notebook 02 with this loss and seed"
+            )
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
 def score_runs(experiment: Experiment, manifest: Manifest, results: str | Path, output: str | Path) -> pd.DataFrame:
     """Score every test prediction and write the scores to `output` (CSV).
 
@@ -38,6 +54,7 @@ def score_runs(experiment: Experiment, manifest: Manifest, results: str | Path, 
         One row per loss, seed, case and structure ("mean" and "merged" too), with the columns of
         :func:`shapeloss.metrics.score_case`.
     """
+    read_runs(experiment, results)  # are all there?
     rows = []
     for name in tqdm(manifest.names("test"), desc="score", mininterval=5):
         case = manifest.original(name)
@@ -50,6 +67,18 @@ def score_runs(experiment: Experiment, manifest: Manifest, results: str | Path, 
     with atomic(output) as temporary:
         scores.to_csv(temporary, index=False)
     return scores.reset_index(drop=True)
+
+
+def read_scores(figures: str | Path) -> pd.DataFrame:
+    """The scores that :func:`score_runs` wrote to `per_case.csv` in a folder.
+
+    Raises:
+        FileNotFoundError: nothing was scored yet; says what to run.
+    """
+    path = Path(figures) / "per_case.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: run notebook 03 first, which scores the predictions")
+    return pd.read_csv(path, dtype={"case": str})
 
 
 def read_histories(experiment: Experiment, results: str | Path) -> pd.DataFrame:
@@ -164,10 +193,7 @@ def provenance_line(experiment: Experiment, manifest: Manifest, results: str | P
 
     Where the code of the evaluation is at another commit than that of the trainings, both are named.
     """
-    runs = [
-        json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        for _, _, folder in run_folders(experiment, results)
-    ]
+    runs = read_runs(experiment, results)
     precision = ", ".join(sorted({run["precision"] for run in runs}))
     seeds = ", ".join(map(str, experiment.seeds))
     return (
@@ -179,10 +205,7 @@ def provenance_line(experiment: Experiment, manifest: Manifest, results: str | P
 def commits(runs: list[dict[str, Any]]) -> str:
     """The commits of the trainings and of the present code, as a sentence."""
     now, trained = commit(), sorted({run["commit"] for run in runs})
-    changed = now.removesuffix("+changes") + "+changes"
-    if trained == [now] or (trained == [changed] and any("custom_loss" in run for run in runs)):
-        return f"Commit: {trained[0]}."
-    return f"Commit: {now}; trained at {', '.join(trained)}."
+    return f"Commit: {now}." if trained == [now] else f"Commit: {now}; trained at {', '.join(trained)}."
 
 
 def custom_losses(runs: list[dict[str, Any]]) -> str:

@@ -134,7 +134,10 @@ def locked(path: str | Path, waiting: str = "") -> Iterator[int]:
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError as error:
             if waiting:
-                print(f"{path}: cannot be locked ({error.strerror}); do not start this command twice at a time", flush=True)
+                print(
+                    f"{path}: cannot be locked ({error.strerror}); do not start this command twice at a time",
+                    flush=True,
+                )
         with suppress(OSError):  # a full disk: the lock holds without a name
             handle.truncate(0)
             handle.write(json.dumps([os.getpid(), platform.node(), time.strftime("%d %B %H:%M:%S"), sys.argv]))

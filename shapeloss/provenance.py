@@ -44,7 +44,7 @@ def commit(*files: str, root: Path = ROOT) -> str:
 
 
 def own_code(loss: object) -> dict[str, str]:
-    """Class of a custom loss and SHA-256 of its file, on which its maps depend; nothing for the losses of this package."""
+    """Class of a custom loss and SHA-256 of its file, on which its maps depend; nothing for this package's losses."""
     cls = type(loss)
     if cls.__module__.partition(".")[0] in ("shapeloss", "builtins"):
         return {}
@@ -55,7 +55,7 @@ def own_code(loss: object) -> dict[str, str]:
 
 
 def provenance(precision: str = "", loss: object = None) -> dict[str, Any]:
-    """Where numbers come from: commit, versions, processor, precision, and `custom_loss`: its class, file and SHA-256."""
+    """Where numbers come from: commit, versions, processor, precision, and class, file and SHA-256 of a custom loss."""
     import torch  # takes seconds, for which whoever asks for the commit alone does not wait
 
     own = own_code(loss)

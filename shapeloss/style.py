@@ -87,7 +87,7 @@ ERROR_MAP = _error_map()
 
 
 def loss_color(key: str) -> str:
-    """The colour of a loss; a loss of one's own takes one by its name, the same in each figure."""
+    """The colour of a loss; a custom loss takes one by its name, the same in each figure."""
     return LOSSES[key][1] if key in LOSSES else OTHER_LOSSES[crc32(key.encode()) % len(OTHER_LOSSES)]
 
 
