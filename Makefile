@@ -1,64 +1,81 @@
 # Two commands: `make reproduce` and `make test`. `make help` lists the others.
 
 PYTHON  ?= python3
-PROFILE ?= phantom
-DATA    ?=
-CORES   ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+PROFILE = phantom
+DATA    =
+CORES   := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 # For example PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" where there is no GPU.
 PIP_ARGS ?=
 
-VENV := .venv
-BIN  := $(VENV)/bin
+# The user's environment changes nothing: no other modules, options or folders of Python, and of pip's settings only
+# those that say where packages come from.
+unexport $(filter-out PYTHON,$(filter PYTHON%,$(.VARIABLES)))
+unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_CONSTRAINT PIP_BUILD_CONSTRAINT PIP_REQUIREMENT PIP_EDITABLE
+unexport PIP_NO_DEPS PIP_DRY_RUN PIP_PYTHON PIP_PRE PIP_NO_BINARY PIP_ONLY_BINARY PIP_REPORT PIP_LOG PIP_QUIET
+export PYTHONPATH := $(CURDIR)
+export PYTHONNOUSERSITE := 1
+export PYTHONUTF8 := 1
 export PYTHONHASHSEED := 0
-RUN  := $(BIN)/python reproduce/run.py --profile $(PROFILE) --cores $(CORES) $(if $(DATA),--data "$(DATA)")
+# As they were typed, with spaces, quotes and dollars, which the shell takes from its environment.
+export RUN_PROFILE := $(value PROFILE)
+export RUN_DATA := $(value DATA)
+export RUN_CORES := $(CORES)
+
+VENV := .venv
+PY   := $(VENV)/bin/python
+RUN  := $(PY) reproduce/run.py --profile="$$RUN_PROFILE" --cores="$$RUN_CORES" --data="$$RUN_DATA"
 
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce compare readme test test-all mutations lab bench clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  PROFILE=name (now $(PROFILE); see reproduce/profiles), DATA=folder, CORES=n (now $(CORES))"
+	@echo "  PROFILE=name (now $$RUN_PROFILE; see reproduce/profiles), DATA=folder, CORES=n (now $$RUN_CORES)"
 
 setup: $(VENV)/.reproduce ## make .venv with the pinned dependencies
 
-$(BIN)/python:
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, {v.major}.{v.minor} was found: make PYTHON=python3.11 ...")'
+# The mark .made exists only when the environment is whole: one that broke off is completed by the next call.
+$(VENV)/.made:
+	@$(PYTHON) -I reproduce/python_check.py
 	@echo "Making $(VENV) ..."
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -I -m venv $(VENV)
+	@$(PY) -I -m pip --version > /dev/null || { echo "error: $(VENV) has no sound pip: remove it (rm -r $(VENV)), and run make again" >&2; exit 1; }
+	@touch $@
 
-$(VENV)/.%: $(BIN)/python pyproject.toml constraints.txt
+$(VENV)/.%: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "Installing the pinned dependencies ($*) into $(VENV): one to three minutes, once ..."
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -q $(PIP_ARGS) -c constraints.txt -e '.[$*]'
+	@$(PY) -m pip install --disable-pip-version-check --progress-bar on -q --no-user $(PIP_ARGS) -c constraints.txt -e '.[$*]'
 	@touch $@
 
 reproduce: $(VENV)/.reproduce ## regenerate the figure and the table of PROFILE
 	@$(RUN)
 
 compare: $(VENV)/.reproduce ## is a fresh run's table the committed one?
-	@$(BIN)/python reproduce/compare.py --profile $(PROFILE)
+	@$(PY) reproduce/compare.py --profile="$$RUN_PROFILE"
 
 readme: $(VENV)/.reproduce ## put the results table and the metrics' contracts into README.md
-	@$(BIN)/python reproduce/readme.py
+	@$(PY) reproduce/readme.py
 
 test: $(VENV)/.test ## ruff, types, unit tests, and the smoke profile end to end
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -m "not slow" --durations=5
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(PY) -m pytest -m "not slow" --durations=5
 
 test-all: $(VENV)/.test ## the tests, the slow ones too, and the mutations
-	@$(BIN)/python -m pytest
-	@$(BIN)/python tests/mutate.py
+	@$(PY) -m pytest
+	@$(PY) tests/mutate.py
 
 mutations: $(VENV)/.test ## break the code in each listed way and see a test go red
-	@$(BIN)/python tests/mutate.py
+	@$(PY) tests/mutate.py
 
 lab: $(VENV)/.lab ## the notebooks in JupyterLab
-	@$(BIN)/jupyter lab --notebook-dir=notebooks
+	@$(PY) -m jupyterlab --notebook-dir=notebooks
 
 bench: $(VENV)/.test ## measure time against the alternatives, and memory: about an hour, on an idle machine
-	@$(BIN)/python reproduce/benchmarks/speed.py
-	@$(BIN)/python reproduce/benchmarks/memory.py
+	@$(PY) reproduce/benchmarks/speed.py
+	@$(PY) reproduce/benchmarks/memory.py
 
 clean: ## remove PROFILE's results; the committed figures stay
-	rm -rf results/$(PROFILE)
+	@case "$$RUN_PROFILE" in ''|.*|*/*) echo "error: PROFILE must be a name in reproduce/profiles" >&2; exit 1;; esac
+	rm -rf "results/$$RUN_PROFILE"

@@ -11,13 +11,13 @@ import os
 import sys
 from pathlib import Path
 
+import nbformat
 import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
 from shapeloss.files import atomic, locked
-
-ROOT = Path(__file__).resolve().parents[1]
+from shapeloss.provenance import commit
 
 
 def unknown_parameters(notebook: Path, names: list[str]) -> list[str]:
@@ -28,7 +28,7 @@ def unknown_parameters(notebook: Path, names: list[str]) -> list[str]:
 
 
 def execute(notebook: Path, output: Path, parameters: dict[str, object]) -> None:
-    """Execute a notebook; `output` appears when the last cell has run.
+    """Execute a notebook; `output` appears when the last cell has run, with the commit of the code in its metadata.
 
     Raises:
         ValueError: a parameter that the notebook does not have.
@@ -41,18 +41,21 @@ def execute(notebook: Path, output: Path, parameters: dict[str, object]) -> None
     with locked(output.with_suffix(".lock"), f"{output.name} is still being made by another process; waiting for it"):
         failed.unlink(missing_ok=True)
         with atomic(output) as temporary:
+            whence = {"commit": commit()}
             try:
-                papermill.execute_notebook(
+                book = papermill.execute_notebook(
                     str(notebook),
                     str(temporary),
                     parameters,
                     kernel_name="python3",
                     progress_bar=False,
-                    cwd=str(ROOT),
+                    cwd=str(output.parent),  # no setting of a library lies there
                 )
             except PapermillExecutionError:
                 os.link(temporary, failed)
                 raise
+            book.metadata["shapeloss"] = whence
+            nbformat.write(book, temporary)
 
 
 def main() -> None:
@@ -62,14 +65,9 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     arguments = parser.parse_args()
-    # one thread: steps share the machine, and numbers do not depend on how many cores it has
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel of this environment, not one in the user's home
-    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     parameters = {name: yaml.safe_load(value) if name == "seed" else value for name, value in arguments.parameters}
     try:
-        execute(arguments.notebook, arguments.output, parameters)
+        execute(arguments.notebook, arguments.output.resolve(), parameters)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(str(error))
     except PapermillExecutionError as error:

@@ -9,6 +9,7 @@ import argparse
 import base64
 import io
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from markdown_it.token import Token
 from PIL import Image
 
 from shapeloss.dataset import Manifest, read_manifest
-from shapeloss.evaluation import provenance_line, run_folders
+from shapeloss.evaluation import provenance_line, read_runs
 from shapeloss.experiment import Experiment, load_experiment
 from shapeloss.files import write_text
 from shapeloss.metrics import METRICS
@@ -96,12 +97,31 @@ def without_title(text: str) -> str:
     return rest.lstrip("\n") if first.startswith("# ") else text
 
 
-def runs_table(experiment: Experiment, results: Path) -> list[dict[str, Any]]:
-    """One row per training: what its run.json says."""
-    return [
-        json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        for _, _, folder in run_folders(experiment, results)
-    ]
+def parts(runs: list[dict[str, Any]], manifest: Manifest, results: Path, figures: Path) -> list[dict[str, str]]:
+    """The parts of the page: name, the commits that made it, and why it is stale, if it is.
+
+    Table and claims say in their text which data and commits they come from, executed notebooks in their metadata.
+    """
+
+    def executed(name: str) -> str:
+        path = results / "notebooks" / f"{name}.ipynb"
+        metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"] if path.is_file() else {}
+        return str(metadata.get("shapeloss", {}).get("commit", "unknown"))
+
+    trained = sorted({run["commit"] for run in runs})
+    rows = [{"name": "trainings", "commit": ", ".join(trained), "stale": ""}]
+    if other := [f"{run['loss']}, seed {run['seed']}" for run in runs if run["data"] != manifest.hash]:
+        rows[0]["stale"] = f"trained on other data: {'; '.join(other)}"
+    for name in ("table1.md", "claims.md"):
+        text = (figures / name).read_text(encoding="utf-8")
+        made = re.search(r"Commit: ([^;.\s]+)(?:; trained at ([^.]+))?\.", text)
+        stale = "" if f"(hash {manifest.hash})" in text else "made from other data"
+        if made and (made[2] or made[1]) != ", ".join(trained):
+            stale = stale or "made from other trainings"
+        rows.append({"name": name, "commit": made[1] if made else "unknown", "stale": stale})
+    for name in ("01_distance_maps", "03_evaluate", "04_error_maps", "05_audit"):
+        rows.append({"name": f"notebook {name}", "commit": executed(name), "stale": ""})
+    return rows
 
 
 def build(experiment: Experiment, manifest: Manifest, results: Path, figures: Path) -> str:
@@ -110,7 +130,8 @@ def build(experiment: Experiment, manifest: Manifest, results: Path, figures: Pa
     def read(name: str) -> str:
         return (figures / name).read_text(encoding="utf-8")
 
-    runs = runs_table(experiment, results)
+    runs = read_runs(experiment, results)
+    made = parts(runs, manifest, results, figures)
     scores = pd.read_csv(figures / "per_case.csv", dtype={"case": str})
     columns = {name: heading for name, heading in SCORES.items() if name in scores.columns}
     claims = without_title(read("claims.md"))
@@ -139,6 +160,8 @@ def build(experiment: Experiment, manifest: Manifest, results: Path, figures: Pa
         scores=scores.to_dict("records"),
         structures=list(dict.fromkeys(scores["structure"])),
         runs=runs,
+        parts=made,
+        commits=sorted({name for part in made for name in part["commit"].split(", ")}),
         profile=experiment.model_dump_json(indent=2),
     )  # fmt: skip
 

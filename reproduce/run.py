@@ -1,24 +1,28 @@
 """Run the replication of one profile: what `make reproduce` calls.
 
 Checks the profile and the notebooks' parameters, then lets Snakemake run what is missing or out of date, and shows how
-far it is. Killed at any moment, the same command goes on where it was.
+far it is. Killed at any moment, the same command goes on where it was. However it ends, its steps end with it.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from types import FrameType
 from typing import TextIO
 
+import child
 from tqdm import tqdm
 
 from shapeloss.experiment import Experiment, load_experiment
-from shapeloss.files import locked, write_json
+from shapeloss.files import explain, locked, sweep, write_json
 from shapeloss.listing import DatasetError, find_cases
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +31,10 @@ WEIGHTS = {
     "audit": 0.02, "report": 0.01,
 }  # fmt: skip
 """How long a step takes, as a share of one training; only the estimate of the time left depends on it."""
+LINKS = ".links"
+"""Folder below the results with the links by which Snakemake reaches the other folders."""
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals on which a run ends its steps and itself."""
 
 
 class Progress:
@@ -152,47 +160,71 @@ def check(profile: Path, data: str) -> Experiment:
             f"dataset.json, imagesTr and labelsTr>{first}"
         )
     else:
-        find_cases(Path(data))
+        find_cases(Path(data).expanduser())
     return experiment
 
 
-def snakemake_command(results: Path, cores: int) -> list[str]:
-    """How Snakemake is called: everything it keeps lies below `results`."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "reproduce" / "Snakefile")]
-    command += ["--directory", str(results), "--configfile", str(results / "workflow.json"), "--cores", str(cores)]
+def snakemake_arguments(results: Path, cores: int) -> list[str]:
+    """How Snakemake is called: everything it keeps lies below `results`, and no profile of the user counts."""
+    arguments = [
+        "--snakefile",
+        str(results / LINKS / "project" / "reproduce" / "Snakefile"),
+        "--directory",
+        str(results),
+    ]
+    arguments += ["--configfile", str(results / "workflow.json"), "--cores", str(cores), "--nocolor"]
+    arguments += ["--profile", "none", "--workflow-profile", "none"]
     # our own lock stands in for Snakemake's, which a killed run would leave behind
-    return command + ["--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "input", "code"]
+    return arguments + ["--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "input", "code"]
+
+
+def link(results: Path, **targets: Path) -> None:
+    """Links by which Snakemake reaches folders outside `results`: {braces} in their names would be its wildcards."""
+    (results / LINKS).mkdir(exist_ok=True)
+    for name, target in targets.items():
+        place = results / LINKS / name
+        place.unlink(missing_ok=True)
+        place.symlink_to(target, target_is_directory=True)
 
 
 def run(experiment: Experiment, profile: Path, data: str, results: Path, figures: Path, cores: int) -> int:
     """Let Snakemake bring the results up to date; returns its exit status."""
     results.mkdir(parents=True, exist_ok=True)
-    config = {
-        "profile": str(profile),
-        "data": str(Path(data).resolve()) if data else "",
-        "results": str(results),
-        "figures": str(figures),
-        "python": sys.executable,
-    }
-    write_json(results / "workflow.json", config)
-    command = snakemake_command(results, cores)
+    figures.mkdir(parents=True, exist_ok=True)
     log = results / "log" / "snakemake.txt"
-    log.parent.mkdir(exist_ok=True)
     progress = Progress(results)
     waiting = f"another run of profile {experiment.name} is going on; waiting until it ends"
-    with locked(results / ".lock", waiting) as lock, open(log, "w", encoding="utf-8") as copy:
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8", cwd=ROOT, pass_fds=[lock]
-        )
-        follow(process, copy, progress)
+    with locked(results / ".lock", waiting) as lock:
+        source = Path(data).expanduser().resolve() if data else results / "data"
+        config = {"project": ROOT, "profile": profile, "data": source, "results": results, "figures": figures}
+        config["python"] = sys.executable
+        write_json(results / "workflow.json", {key: str(value) for key, value in config.items()})
+        link(results, project=ROOT, data=source, figures=figures)
+        sweep(results, depth=4)
+        sweep(figures, depth=0)  # below it, another profile may be writing
+        environment = child.environment(ROOT, results / ".home")
+        shutil.rmtree(environment["JUPYTER_RUNTIME_DIR"], ignore_errors=True)  # of kernels that were killed
+        log.parent.mkdir(exist_ok=True)
+        command = [sys.executable, str(ROOT / "reproduce" / "workflow.py"), *snakemake_arguments(results, cores)]
+        with open(log, "w", encoding="utf-8") as copy:
+            process = child.start(command, stdout=subprocess.DEVNULL, env=environment, cwd=results, pass_fds=[lock])
+            try:
+                follow(process, copy, progress)
+            finally:
+                child.end(process)
     if process.returncode:
-        for name in dict.fromkeys(progress.failed_logs):
-            path = Path(name) if Path(name).is_absolute() else results / name
+        logs = [path for name in dict.fromkeys(progress.failed_logs) if (path := results / name).is_file()]
+        for path in logs or [log]:
             print(f"\n{path.read_text(encoding='utf-8', errors='replace').strip()[-4000:]}", file=sys.stderr)
-        if not progress.failed_logs:
-            print(f"\n{log.read_text(encoding='utf-8').strip()[-2000:]}", file=sys.stderr)
         print("\nStopped. What was finished is kept: the same command goes on from here. Log:", log, file=sys.stderr)
     return process.returncode
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    """A signal that asks the run to end: the steps are ended, and later signals change nothing of that."""
+    for other in STOPPING:
+        signal.signal(other, signal.SIG_IGN)
+    raise KeyboardInterrupt(number)
 
 
 def follow(process: subprocess.Popen[str], copy: TextIO, progress: Progress) -> None:
@@ -227,6 +259,9 @@ def main() -> None:
     named = ROOT / "reproduce" / "profiles" / f"{arguments.profile}.yaml"
     profile = named if named.is_file() or "/" not in arguments.profile else Path(arguments.profile).resolve()
     started = time.monotonic()
+    for number in STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, stop)
     try:
         experiment = check(profile, arguments.data)
     except (DatasetError, ValueError, FileNotFoundError) as error:
@@ -237,8 +272,11 @@ def main() -> None:
     print(f"Profile {experiment.name}: {experiment.description}", flush=True)
     try:
         status = run(experiment, profile, arguments.data, results, figures, arguments.cores)
-    except KeyboardInterrupt:
-        sys.exit("\nInterrupted. The same command goes on from the last checkpoint.")
+    except KeyboardInterrupt as interrupt:
+        print("\nInterrupted. The same command goes on from the last checkpoint.", file=sys.stderr)
+        sys.exit(128 + interrupt.args[0])
+    except OSError as error:
+        sys.exit(f"error: {explain(error, results)}")
     if status:
         sys.exit(status)
     print(summary(figures, results, time.monotonic() - started))

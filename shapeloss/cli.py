@@ -9,16 +9,33 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from shapeloss import __version__
 from shapeloss.sources.commands import app as import_app
 
 app = typer.Typer(
-    help="Distance-penalised losses for 3D medical image segmentation.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 app.add_typer(import_app, name="import")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"shapeloss {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Distance-penalised losses for 3D medical image segmentation."""
+
 
 Profile = Annotated[Path, typer.Option(help="A profile, such as reproduce/profiles/phantom.yaml.")]
 

@@ -194,7 +194,16 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Read what :func:`prepare` wrote."""
+    """Read what :func:`prepare` wrote.
+
+    Raises:
+        FileNotFoundError: nothing was written yet; says what to run.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist: the data are not prepared; run make reproduce with this profile first, which "
+            "makes it, and executes all notebooks"
+        )
     values = json.loads(Path(path).read_text(encoding="utf-8"))
     values["folder"] = Path(values["folder"])
     values["classes"] = {int(label): name for label, name in values["classes"].items()}

@@ -18,8 +18,8 @@ from shapeloss.distance import distance_penalty
 from shapeloss.experiment import Experiment
 from shapeloss.files import atomic
 from shapeloss.metrics import score_case
+from shapeloss.provenance import commit
 from shapeloss.surfaces import label_surface, region_error, surface_error
-from shapeloss.training import provenance
 
 
 def run_folders(experiment: Experiment, results: str | Path) -> list[tuple[str, int, Path]]:
@@ -31,6 +31,22 @@ def run_folders(experiment: Experiment, results: str | Path) -> list[tuple[str, 
     ]
 
 
+def read_runs(experiment: Experiment, results: str | Path) -> list[dict[str, Any]]:
+    """What the run.json of each training says, in the order of the table.
+
+    Raises:
+        FileNotFoundError: a training has not ended; says what to run.
+    """
+    paths = [folder / "run.json" for _, _, folder in run_folders(experiment, results)]
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} does not exist: this training has not ended; run make reproduce with this profile, or "
+                "notebook 02 with this loss and seed"
+            )
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
 def score_runs(experiment: Experiment, manifest: Manifest, results: str | Path, output: str | Path) -> pd.DataFrame:
     """Score every test prediction and write the scores to `output` (CSV).
 
@@ -38,6 +54,7 @@ def score_runs(experiment: Experiment, manifest: Manifest, results: str | Path, 
         One row per loss, seed, case and structure ("mean" and "merged" too), with the columns of
         :func:`shapeloss.metrics.score_case`.
     """
+    read_runs(experiment, results)  # are all there?
     rows = []
     for name in tqdm(manifest.names("test"), desc="score", mininterval=5):
         case = manifest.original(name)
@@ -50,6 +67,18 @@ def score_runs(experiment: Experiment, manifest: Manifest, results: str | Path, 
     with atomic(output) as temporary:
         scores.to_csv(temporary, index=False)
     return scores.reset_index(drop=True)
+
+
+def read_scores(figures: str | Path) -> pd.DataFrame:
+    """The scores that :func:`score_runs` wrote to `per_case.csv` in a folder.
+
+    Raises:
+        FileNotFoundError: nothing was scored yet; says what to run.
+    """
+    path = Path(figures) / "per_case.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: run notebook 03 first, which scores the predictions")
+    return pd.read_csv(path, dtype={"case": str})
 
 
 def read_histories(experiment: Experiment, results: str | Path) -> pd.DataFrame:
@@ -160,11 +189,27 @@ def distance_map_panels(case: Case, classes: dict[int, str]) -> dict[str, Any]:
 
 
 def provenance_line(experiment: Experiment, manifest: Manifest, results: str | Path) -> str:
-    """Which data, profile, seeds and commit numbers come from, in a line for a caption."""
-    runs = [json.loads((folder / "run.json").read_text()) for _, _, folder in run_folders(experiment, results)]
+    """Which data, profile, seeds, commit and custom losses numbers come from, in a line for a caption.
+
+    Where the code of the evaluation is at another commit than that of the trainings, both are named.
+    """
+    runs = read_runs(experiment, results)
     precision = ", ".join(sorted({run["precision"] for run in runs}))
     seeds = ", ".join(map(str, experiment.seeds))
     return (
         f"Data: {experiment.description} (hash {manifest.hash}). Profile: {experiment.name}. Seeds: {seeds}. "
-        f"Steps: {experiment.training.steps}. Precision: {precision}. Commit: {provenance()['commit']}."
+        f"Steps: {experiment.training.steps}. Precision: {precision}. {commits(runs)}{custom_losses(runs)}"
     )
+
+
+def commits(runs: list[dict[str, Any]]) -> str:
+    """The commits of the trainings and of the present code, as a sentence."""
+    now, trained = commit(), sorted({run["commit"] for run in runs})
+    return f"Commit: {now}." if trained == [now] else f"Commit: {now}; trained at {', '.join(trained)}."
+
+
+def custom_losses(runs: list[dict[str, Any]]) -> str:
+    """The file of each custom loss with the start of its SHA-256, as a sentence; empty where there is none."""
+    own = {run["loss"]: run["custom_loss"] for run in runs if "custom_loss" in run}
+    parts = [f"{row}: {loss['file']}, SHA-256 {loss['code'][:16]}" for row, loss in own.items()]
+    return f" Custom loss {'; '.join(parts)}." if parts else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -199,7 +200,7 @@ class Experiment(_Section):
 
 
 def load_experiment(profile: str | Path) -> Experiment:
-    """Read a profile.
+    """Read a profile. Its folder and the working folder are where custom losses are found, after installed packages.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -209,6 +210,9 @@ def load_experiment(profile: str | Path) -> Experiment:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
         raise FileNotFoundError(f"there is no profile {path}; profiles in {path.parent}: {known}")
+    for folder in (str(path.resolve().parent), str(Path.cwd())):
+        if folder not in sys.path:
+            sys.path.append(folder)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

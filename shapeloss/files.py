@@ -7,7 +7,11 @@ import gzip
 import hashlib
 import json
 import os
+import platform
+import shlex
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -55,11 +59,18 @@ def atomic(path: str | Path) -> Iterator[Path]:
         raise
 
 
-def sweep(folder: Path) -> None:
-    """Remove what :func:`atomic` left in a folder, and right below it, when its process was killed."""
-    for path in [*folder.glob(f"{PARTIAL}*"), *folder.glob(f"*/{PARTIAL}*")]:
-        with suppress(OSError):
-            path.unlink()
+def sweep(folder: Path, depth: int = 1) -> None:
+    """Remove what :func:`atomic` left in a folder, and up to `depth` levels below it, when its process was killed.
+
+    Links to folders are not followed.
+    """
+    for where, folders, names in os.walk(folder):
+        if len(Path(where).relative_to(folder).parts) >= depth:
+            folders.clear()
+        for name in names:
+            if name.startswith(PARTIAL):
+                with suppress(OSError):
+                    (Path(where) / name).unlink()
 
 
 def explain(error: OSError, folder: Path, goes_on: bool = True) -> str:
@@ -107,20 +118,41 @@ def write_nifti(path: str | Path, array: np.ndarray, affine: np.ndarray) -> None
 def locked(path: str | Path, waiting: str = "") -> Iterator[int]:
     """Hold an exclusive lock, which the system drops when the last process that holds it ends, however it ends.
 
-    Where another process holds it, `waiting` is printed and the block starts when that process is done.
+    Where another process holds it, `waiting` is printed with that process, and the block starts when it is done. On a
+    disk without locks the block starts at once, and a line says so if there is a `waiting`.
     Yields the file descriptor, to be inherited by processes that should hold the lock too.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as handle:  # to append: an empty file stays as it is
+    with open(path, "a", encoding="utf-8") as handle:  # to append: who waits does not wipe the holder's name
         try:
             if fcntl:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if waiting:
-                print(waiting, flush=True)
+                print(waiting + _holder(path), flush=True)
             fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            if waiting:
+                print(
+                    f"{path}: cannot be locked ({error.strerror}); do not start this command twice at a time",
+                    flush=True,
+                )
+        with suppress(OSError):  # a full disk: the lock holds without a name
+            handle.truncate(0)
+            handle.write(json.dumps([os.getpid(), platform.node(), time.strftime("%d %B %H:%M:%S"), sys.argv]))
+            handle.flush()
         yield handle.fileno()
+
+
+def _holder(path: Path) -> str:
+    """Which process wrote its name into a lock, and how to end it; empty where none did."""
+    try:
+        process, node, since, command = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    end = f"; to end it: kill {process}" if node == platform.node() else ""
+    return f" (process {process} on {node} since {since}: {shlex.join(command)}{end})"
 
 
 @contextmanager

@@ -21,6 +21,7 @@ import importlib
 import inspect
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -247,9 +248,9 @@ LOSSES: dict[str, type[SegmentationLoss]] = {
 
 
 def build_loss(name: str, *, num_classes: int, spacing: Spacing | None = None, **options: Any) -> nn.Module:
-    """The loss of a key of `LOSSES`, or of `package.module:Class` for one's own.
+    """The loss of a key of `LOSSES`, or of `package.module:Class` for a custom loss.
 
-    One's own class needs `forward(logits, target, phi=None)`, also where it has no use for a map. Its constructor gets
+    A custom class needs `forward(logits, target, phi=None)`, also where it has no use for a map. Its constructor gets
     `num_classes` and `spacing` if it has such arguments, and the options. One that needs a map of its own derives from
     :class:`MapLoss` and has `compute_map`, `map_spec` and `compute`; the map is then computed once for each volume.
 
@@ -270,7 +271,7 @@ def build_loss(name: str, *, num_classes: int, spacing: Spacing | None = None, *
     if cls is None:
         raise ValueError(
             f"no loss {name!r}{did_you_mean(name, LOSSES)}; there are {', '.join(LOSSES)}, "
-            "and package.module:Class for one's own"
+            "and package.module:Class for a custom loss"
         )
     parameters = inspect.signature(cls).parameters
     # torch's own constructor takes **kwargs only to refuse them
@@ -292,10 +293,21 @@ def build_loss(name: str, *, num_classes: int, spacing: Spacing | None = None, *
 
 def _own_class(name: str) -> type[nn.Module]:
     module_name, _, class_name = name.partition(":")
+    place = f"beside the profile or into the working folder, {Path.cwd()}"
     try:
-        cls = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"cannot import the loss {name!r}: {error}; is its folder on PYTHONPATH?") from error
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever the user's file raises
+        why = f"{type(error).__name__} in its module: {error}"
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{module_name}.".startswith(f"{error.name}."):
+            why = f"there is no module {error.name}; put {module_name.replace('.', '/')}.py {place}"
+        raise ValueError(f"the loss {name!r} cannot be imported: {why}") from error
+    cls = getattr(module, class_name, None)
+    if cls is None:
+        own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module_name]
+        raise ValueError(
+            f"the loss {name!r} does not exist: {module.__file__} has no class {class_name!r}"
+            f"{did_you_mean(class_name, own)}; it has {', '.join(own) or 'none'}"
+        )
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise ValueError(f"the loss {name!r} must be a class derived from torch.nn.Module, got {cls!r}")
     call = inspect.signature(cls.forward)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from zlib import crc32
@@ -86,7 +87,7 @@ ERROR_MAP = _error_map()
 
 
 def loss_color(key: str) -> str:
-    """The colour of a loss; a loss of one's own takes one by its name, the same in each figure."""
+    """The colour of a loss; a custom loss takes one by its name, the same in each figure."""
     return LOSSES[key][1] if key in LOSSES else OTHER_LOSSES[crc32(key.encode()) % len(OTHER_LOSSES)]
 
 
@@ -110,12 +111,21 @@ class StyledFigure(Figure):
 F = TypeVar("F", bound=Callable[..., Figure])
 
 
+@contextmanager
+def _style() -> Iterator[None]:
+    """Draw in this style on matplotlib's own defaults: the user's matplotlibrc changes no figure."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
 def styled(function: F) -> F:
     """Let a function draw in this style, and leave the caller's as it is."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Figure:
-        with matplotlib.rc_context(STYLE):
+        with _style():
             return function(*args, **kwargs)
 
     return cast(F, wrapper)
@@ -147,7 +157,7 @@ def _rendered(figure: Figure, file_format: str) -> bytes:
     """The bytes of a figure, without the dates and versions that would make each copy differ."""
     unset = {"png": ("Software",), "pdf": ("CreationDate", "Creator", "Producer")}[file_format]
     buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
+    with _style():
         if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
             figure.draw_without_rendering()  # lays out
             figure.set_layout_engine("none")  # or each further drawing would move everything a little

@@ -6,11 +6,8 @@ goes on ends with the very numbers of a run that was never killed.
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
-import platform
-import subprocess
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -31,9 +28,10 @@ from tqdm import tqdm
 
 from shapeloss.dataset import SPLITS, Case, Manifest, cached_map
 from shapeloss.experiment import Experiment, Training
-from shapeloss.files import atomic, code_hash, content_hash, file_hash, write_json
+from shapeloss.files import atomic, code_hash, content_hash, write_json
 from shapeloss.inference import postprocess, predict_labels, resolve_precision
 from shapeloss.losses import HausdorffDTLoss
+from shapeloss.provenance import own_code, provenance
 from shapeloss.vnet import VNet
 
 CODE = (
@@ -94,6 +92,7 @@ def train(
             "in the profile to resample them to one"
         )
     truth_maps = [truth_map(loss, case, maps) for case in cases]
+    whence = provenance(str(fabric._precision.precision), loss)  # now: the code may change while it trains
 
     fingerprint = run_fingerprint(experiment, manifest, loss_name, seed, own_code(loss))
     checkpoint = folder / "checkpoint.safetensors"
@@ -166,7 +165,7 @@ def train(
             "classes": manifest.classes,
             "experiment": json.loads(experiment.section("data", "network", "training", "postprocessing")),
         }
-        | provenance(fabric),
+        | whence,
     )
     return history
 
@@ -269,15 +268,6 @@ def truth_map(loss: nn.Module, case: Case, cache: Path) -> Tensor | None:
     return values if values.ndim == 4 else values[None]
 
 
-def own_code(loss: nn.Module) -> dict[str, str]:
-    """Class and code of a loss of one's own, on which its maps depend; nothing for the losses of this package."""
-    cls = type(loss)
-    source = inspect.getsourcefile(cls)
-    if cls.__module__.partition(".")[0] == "shapeloss" or source is None:
-        return {}
-    return {"class": f"{cls.__module__}:{cls.__qualname__}", "code": file_hash(Path(source))}
-
-
 def _mapped(array: np.ndarray) -> Tensor:
     """A tensor on an array that is read from disk where it is used; nothing writes to it."""
     with warnings.catch_warnings():
@@ -346,24 +336,3 @@ def restore(path: Path, fingerprint: str, network: nn.Module, optimiser: Any) ->
         values["state"].setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict(values)
     return State(**json.loads(metadata["state"])), part["best."]
-
-
-def provenance(fabric: Fabric | None = None) -> dict[str, Any]:
-    """Where numbers come from: commit, versions, processor, precision."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", check=False
-        )
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "shapeloss", "notebooks", "reproduce")
-    return {
-        "commit": (git("rev-parse", "--short=12", "HEAD") or "unknown") + ("+changes" if changed else ""),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("torch", "monai", "edt", "numpy", "scipy")},
-        "processor": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else torch.backends.cpu.get_cpu_capability(),
-        "precision": str(fabric._precision.precision) if fabric else "",
-    }

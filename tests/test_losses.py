@@ -743,8 +743,8 @@ def test_a_missing_or_wrong_map():
         ("unet", {"objects": "cells"}, "objects must be"),
         ("boundary", {"region": "ce"}, "region must be"),
         ("boundary", {"schedule": "cosine"}, "schedule must be"),
-        ("no.such:Loss", {}, "cannot import the loss 'no.such:Loss'"),
-        ("shapeloss.losses:NoLoss", {}, "cannot import the loss"),
+        ("no.such:Loss", {}, "'no.such:Loss' cannot be imported: there is no module no; put no/such.py beside"),
+        ("shapeloss.losses:NoLoss", {}, r"losses\.py has no class 'NoLoss'"),
         ("shapeloss.losses:build_loss", {}, "must be a class derived from torch.nn.Module"),
     ],
 )

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from shapeloss.experiment import load_experiment
 from shapeloss.files import write_nifti, write_text
 from shapeloss.inference import TrainedRun, predict_files
-from shapeloss.training import provenance
+from shapeloss.provenance import provenance
 from shapeloss.vnet import VNet
 
 EXPERIMENT = load_experiment(Path(__file__).parents[1] / "profiles" / "oaizib.yaml")

@@ -25,7 +25,8 @@ from shapeloss.files import write_text
 from shapeloss.losses import LOSSES, build_loss
 from shapeloss.metrics import score_case
 from shapeloss.phantom import PhantomOptions, make_knee
-from shapeloss.training import provenance, resolve_precision
+from shapeloss.provenance import provenance
+from shapeloss.training import resolve_precision
 from shapeloss.vnet import VNet, VNetOptions
 
 SPACING = (0.7, 0.365, 0.365)

@@ -1,0 +1,26 @@
+"""Snakemake, which ends with the run that started it: `workflow.py <Snakemake's arguments>`.
+
+stdin is a pipe of run.py. When run.py ends, however it ends, the pipe closes, and the whole group of processes is
+killed: neither Snakemake nor a step goes on unwatched, with the lock. Kernels, which have groups of their own, end
+within about a second of their step (ipykernel looks for its parent).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+from snakemake.cli import main
+
+
+def end_with_parent() -> None:
+    """Wait until run.py is gone; then kill this group."""
+    os.read(sys.stdin.fileno(), 1)
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    main(sys.argv[1:])
