@@ -166,5 +166,6 @@ def provenance_line(experiment: Experiment, manifest: Manifest, results: str | P
     seeds = ", ".join(map(str, experiment.seeds))
     return (
         f"Data: {experiment.description} (hash {manifest.hash}). Profile: {experiment.name}. Seeds: {seeds}. "
+        f"Slices: {manifest.slice_rule}. "
         f"Steps: {experiment.training.steps}. Precision: {precision}. Commit: {provenance()['commit']}."
     )
