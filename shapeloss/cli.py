@@ -64,6 +64,7 @@ def check(
 
     manifest = prepare(load_experiment(profile), folder, output)
     print(f"{len(manifest.cases)} cases, classes {', '.join(manifest.classes.values())}: no problem found")
+    print(f"Slices: {manifest.slice_rule}")
 
 
 @app.command()

@@ -22,9 +22,11 @@ from shapeloss.preprocessing import Triple, WorkingGrid, normalise
 from shapeloss.volumes import (
     Volume,
     VolumeError,
+    acquisition_axis,
     affine_spacing,
     grid_difference,
     link_fault,
+    plane_name,
     read_labels,
     read_volume,
 )
@@ -61,6 +63,9 @@ class Manifest:
     """name, image, label (paths within the folder), split, shape, spacing, SHA-256 of both files, whether mirrored."""
     intensity: str
     slice_axis: int
+    """The axis across the slices, in RAS."""
+    slice_rule: str = ""
+    """The plane of the slices and why it was taken, in one line."""
     working_spacing: Triple | None = None
     """Voxel size in mm that volumes are resampled to; None keeps each one's own."""
     working_size: tuple[int, int, int] | None = None
@@ -235,11 +240,14 @@ def prepare(experiment: Experiment, folder: str | Path, output: str | Path) -> M
     ]
     found: set[int] = set()
     entries = []
+    spacings = {}
     sides = read_sides(folder) if experiment.data.mirror_to else {}
     for name, split_name in deal(files, experiment.data.split).items():
         entry, labels_found, case_problems = check_case(folder, name, *files[name], classes)
         problems += case_problems
         found |= labels_found
+        if "ras_spacing" in entry:
+            spacings[name] = entry.pop("ras_spacing")
         if side := experiment.data.mirror_to:
             if name in sides:
                 entry["mirrored"] = sides[name] != side
@@ -251,11 +259,15 @@ def prepare(experiment: Experiment, folder: str | Path, output: str | Path) -> M
         for label, name in classes.items()
         if label not in found and files and not problems
     ]
+    data = experiment.data
+    try:
+        axis, rule = choose_slice_axis(data.slice_axis, spacings)
+    except ValueError as error:
+        problems.append(str(error))
     if problems:
         raise DatasetError(folder, problems)
-    data = experiment.data
     manifest = Manifest(
-        folder, experiment.name, classes, tuple(entries), data.intensity, data.slice_axis, data.spacing, data.size
+        folder, experiment.name, classes, tuple(entries), data.intensity, axis, rule, data.spacing, data.size
     )
     write_json(output, vars(manifest) | {"folder": str(folder)})
     return manifest
@@ -272,10 +284,45 @@ def deal(names: Collection[str], split: Split) -> dict[str, str]:
     return dict(sorted({**fixed, **dict(zip(order, parts, strict=False))}.items()))
 
 
+def choose_slice_axis(stated: int | None, spacings: Mapping[str, Triple]) -> tuple[int, str]:
+    """The axis across the slices of a data set, and why, in one line.
+
+    Args:
+        stated: by the profile; None for the axis of the coarsest voxel side.
+        spacings: case → its own voxel size in mm along X, Y, Z of RAS.
+
+    Raises:
+        ValueError: the coarsest side is not the same axis in all cases, and none is stated.
+    """
+    cases: dict[int, list[str]] = {}
+    for name, spacing in spacings.items():
+        cases.setdefault(acquisition_axis(spacing), []).append(name)
+    usual = max(cases, key=lambda axis: len(cases[axis]), default=0)
+    if stated is not None:
+        others = "" if usual == stated else f"; the coarsest voxel side is across {plane_name(usual)} slices"
+        return stated, f"{plane_name(stated)} (axis {stated}), as the profile states{others}"
+    if len(cases) > 1:
+        counts = ", ".join(
+            f"axis {axis} ({plane_name(axis)}) in {len(names)} case{'s' if len(names) > 1 else ''} such as {names[0]}"
+            for axis, names in sorted(cases.items())
+        )
+        raise ValueError(f"the coarsest voxel side is {counts}; state one for all by data.slice_axis in the profile")
+    ties = any(sorted(spacing)[1] >= 0.99 * max(spacing) for spacing in spacings.values())
+    why = (
+        "the first of equally coarse voxel sides; state another by data.slice_axis in the profile"
+        if ties
+        else "across the coarsest voxel side"
+    )
+    return usual, f"{plane_name(usual)} (axis {usual}), {why}"
+
+
 def check_case(
     folder: Path, name: str, image_path: str, label_path: str, classes: Mapping[int, str]
 ) -> tuple[dict[str, Any], set[int], list[str]]:
-    """Read one case and look for everything that would spoil a run: (manifest entry, labels that occur, problems)."""
+    """Read one case and look for everything that would spoil a run: (manifest entry, labels that occur, problems).
+
+    The entry has `ras_spacing` on top, the voxel size along X, Y, Z of RAS.
+    """
     problems: list[str] = []
     volumes: dict[str, Volume] = {}
     for kind, path in (("image", image_path), ("label", label_path)):
@@ -309,6 +356,7 @@ def check_case(
         "label": label_path,
         "shape": list(image.array.shape),
         "spacing": list(image.spacing),
+        "ras_spacing": affine_spacing(image.oriented("RAS").affine),
         "image_sha256": file_hash(folder / image_path),
         "label_sha256": file_hash(folder / label_path),
     }

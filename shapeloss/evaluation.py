@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,11 @@ from shapeloss.experiment import Experiment
 from shapeloss.files import atomic
 from shapeloss.metrics import score_case
 from shapeloss.provenance import commit
+from shapeloss.render import POSTERIOR, widest_view
 from shapeloss.surfaces import label_surface, region_error, surface_error
+
+PAPER_BONES = {"femur", "tibia", "patella"}
+"""The structures of the paper; its figure 1 shows the surfaces of the first two."""
 
 
 def run_folders(experiment: Experiment, results: str | Path) -> list[tuple[str, int, Path]]:
@@ -108,21 +112,36 @@ def first_predictions(
     }
 
 
-def surface_errors(
-    experiment: Experiment, manifest: Manifest, results: str | Path, case: Case
-) -> dict[str, list[pv.PolyData]]:
-    """The predicted surfaces of one test case, per loss (its first seed), with the signed error `error_mm` per vertex.
+def surface_error_panels(experiment: Experiment, manifest: Manifest, results: str | Path, case: Case) -> dict[str, Any]:
+    """The arguments of :func:`shapeloss.plots.figure_surface_errors` for one test case.
 
-    The structures are the first two of the data set: femur and tibia.
+    The meshes are the predicted surfaces per loss (its first seed) with the signed error `error_mm` per vertex. Of a
+    knee they are femur and tibia, seen from behind, as in the paper; of other anatomy all structures, in the view that
+    shows most of them. A structure that the truth of this case lacks has no error; a note names it.
     """
-    labels = sorted(manifest.classes)[:2]
+    labels, direction = _shown_structures(manifest.classes)
     truths = {label: _surface(case, case.labels, label) for label in labels}
+    there = [label for label in labels if truths[label].n_points]
     meshes: dict[str, list[pv.PolyData]] = {}
     for loss, predicted in first_predictions(experiment, manifest, results, case.name).items():
-        meshes[loss] = [_surface(case, predicted, label) for label in labels]
-        for label, mesh in zip(labels, meshes[loss], strict=True):
+        meshes[loss] = [_surface(case, predicted, label) for label in there]
+        for label, mesh in zip(there, meshes[loss], strict=True):
             mesh["error_mm"] = surface_error(mesh, truths[label])
-    return meshes
+    names = {label: name for label, name in manifest.classes.items() if label in labels}
+    shown = ", ".join(names[label] for label in there) or "none"
+    lacking = ", ".join(names[label] for label in labels if label not in there)
+    number = len(there) if len(there) == len(manifest.classes) else f"{len(there)} of {len(manifest.classes)}"
+    others = {name.lower() for name in manifest.classes.values()} - PAPER_BONES
+    parts = [f"Structures shown ({number}): {shown}."] if lacking or others else []
+    parts += [f"Without a surface in the truth of this case: {lacking}."] if lacking else []
+    direction = widest_view([truths[label] for label in there]) if direction is None else direction
+    return {"meshes": meshes, "direction": direction, "note": " ".join(parts)}
+
+
+def _shown_structures(classes: Mapping[int, str]) -> tuple[list[int], tuple[float, float, float] | None]:
+    """The labels that figure 1 shows, and from where; None for the view that shows most of them."""
+    bones = [label for label, name in sorted(classes.items()) if name.lower() in ("femur", "tibia")]
+    return (bones, POSTERIOR) if len(bones) == 2 else (sorted(classes), None)
 
 
 def read_landmarks(manifest: Manifest, name: str) -> dict[str, list[float]]:
@@ -175,7 +194,7 @@ def _nearest(surface: pv.PolyData, point: np.ndarray) -> float:
     return float(np.linalg.norm(surface.points - point, axis=1).min(initial=np.inf))
 
 
-def distance_map_panels(case: Case, classes: dict[int, str]) -> dict[str, Any]:
+def distance_map_panels(case: Case, classes: dict[int, str], slice_axis: int | None = None) -> dict[str, Any]:
     """The arguments of :func:`shapeloss.plots.figure_distance_maps` for a case: φ of the paper's default reading."""
     phi = distance_penalty(case.labels, case.spacing)
     return {
@@ -185,6 +204,7 @@ def distance_map_panels(case: Case, classes: dict[int, str]) -> dict[str, Any]:
         "phi": phi,
         "spacing": case.spacing,
         "class_names": classes,
+        "slice_axis": slice_axis,
     }
 
 
@@ -198,6 +218,7 @@ def provenance_line(experiment: Experiment, manifest: Manifest, results: str | P
     seeds = ", ".join(map(str, experiment.seeds))
     return (
         f"Data: {experiment.description} (hash {manifest.hash}). Profile: {experiment.name}. Seeds: {seeds}. "
+        f"Slices: {manifest.slice_rule}. "
         f"Steps: {experiment.training.steps}. Precision: {precision}. {commits(runs)}{custom_losses(runs)}"
     )
 

@@ -90,8 +90,10 @@ class Data(_Section):
     split: Split = Split()
     oai: bool = False
     """The cases are DESS knees of the Osteoarthritis Initiative: only on them is a claim of the paper "reproduced"."""
-    slice_axis: Literal[0, 1, 2] = 0
-    """Array axis across the slices: 0 for sagittal volumes in RAS. In-plane rotations and boundaries lie across it."""
+    slice_axis: Literal[0, 1, 2] | None = None
+    """Axis across the slices in RAS: 0 for sagittal, 1 for coronal, 2 for axial ones. In-plane rotations and boundaries
+    lie in the slices, and figures show them. None: the axis of the coarsest voxel side, as `shapeloss evaluate` has
+    it; of equal ones the first."""
     spacing: tuple[PositiveMm, PositiveMm, PositiveMm] | None = None
     """Resample volumes to voxels of this size in mm along X, Y, Z (RAS); predictions return to each scan's own grid."""
     size: tuple[Positive, Positive, Positive] | None = None

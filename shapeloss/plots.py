@@ -1,12 +1,13 @@
 """Every figure of the project: arrays, meshes and tables in, one matplotlib figure out.
 
-Volumes are (X, Y, Z) in RAS (left → right, posterior → anterior, inferior → superior) with their spacing in mm: a slice
-across X is sagittal, and is drawn as radiologists see it, anterior on the left. Look and colours are in `style.py`.
+Volumes are (X, Y, Z) in RAS (left → right, posterior → anterior, inferior → superior) with their spacing in mm. Slices
+are drawn as radiologists see them: sagittal ones with anterior on the left, coronal and axial ones with the patient's
+right on the left. Look and colours are in `style.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from shapeloss.charts import figure_intervals, figure_scores, figure_training
 from shapeloss.distance import weight_near_boundary
-from shapeloss.render import render_surfaces, view_plane
+from shapeloss.render import render_surfaces, view_plane, widest_view
 from shapeloss.style import (
     ERROR_MAP,
     GREY,
@@ -36,6 +37,7 @@ from shapeloss.style import (
     styled,
 )
 from shapeloss.surfaces import vertex_areas
+from shapeloss.volumes import acquisition_axis, plane_name
 
 __all__ = [
     "central_slice", "figure1", "figure_distance_maps", "figure_intervals", "figure_predictions", "figure_readings",
@@ -45,37 +47,49 @@ __all__ = [
 
 WIDTH = 13.0
 """Inches: figure 1 from side to side."""
-POSTERIOR = (0.0, -1.0, 0.0)
-"""The direction from the structures to someone behind them, in RAS."""
 
 
-def central_slice(labels: NDArray[Any]) -> int:
-    """The index along X of a slice that shows as many structures as any other; of several, the most central."""
-    shown = np.array([len(np.unique(plane[plane > 0])) for plane in labels])
+SIDES = ("RL", "AP", "SI")
+"""The letters of the two ends of X, Y and Z, the far end first."""
+
+
+def central_slice(labels: NDArray[Any], axis: int = 0) -> int:
+    """The index along an axis of a slice that shows as many structures as any other; of several, the most central."""
+    shown = np.array([len(np.unique(plane[plane > 0])) for plane in np.moveaxis(labels, axis, 0)])
     best = np.flatnonzero(shown == shown.max())
-    return int(best[np.abs(best - (len(labels) - 1) / 2).argmin()])
+    return int(best[np.abs(best - (len(shown) - 1) / 2).argmin()])
 
 
 class _Slice:
-    """One sagittal slice through volumes of one shape, and how to draw it: in mm, anterior on the left."""
+    """One slice through volumes of one shape, and how to draw it: in mm, anterior or the patient's right on the left.
 
-    def __init__(self, labels: NDArray[Any], spacing: Sequence[float], index: int | None) -> None:
+    Its axis is that of the coarsest voxel side where none is given.
+    """
+
+    def __init__(self, labels: NDArray[Any], spacing: Sequence[float], index: int | None, axis: int | None) -> None:
         if np.ndim(labels) != 3 or len(spacing) != 3:
             raise ValueError(f"labels must be (X, Y, Z) with three spacings, got {np.shape(labels)} and {spacing}")
-        if index is not None and not 0 <= index < len(labels):
-            raise ValueError(f"slice_index must be from 0 to {len(labels) - 1}, the slices along X, got {index}")
+        if axis not in (None, 0, 1, 2):
+            raise ValueError(f"slice_axis must be 0, 1, 2 or None, got {axis!r}")
+        self.axis = acquisition_axis(spacing) if axis is None else axis
+        self.across, self.up = ((1, 2), (0, 2), (0, 1))[self.axis]  # the axes of columns and of rows
         self.shape = np.shape(labels)
-        self.index = central_slice(labels) if index is None else index
-        self.name = f"sagittal slice {self.index + 1} of {len(labels)}"
+        count = self.shape[self.axis]
+        if index is not None and not 0 <= index < count:
+            raise ValueError(
+                f"slice_index must be from 0 to {count - 1}, the slices along {'XYZ'[self.axis]}, got {index}"
+            )
+        self.index = central_slice(labels, self.axis) if index is None else index
+        self.name = f"{plane_name(self.axis)} slice {self.index + 1} of {count}"
         self.labels = self.of(labels)
-        self.steps = spacing[2], spacing[1]  # mm between the rows and between the columns
+        self.steps = spacing[self.up], spacing[self.across]  # mm between the rows and between the columns
         self.height, self.width = (n * step for n, step in zip(self.labels.shape, self.steps, strict=True))
 
     def of(self, volume: NDArray[Any]) -> NDArray[Any]:
-        """(Z, Y): rows upwards, columns from anterior to posterior."""
+        """(rows, columns): rows upwards, columns from the far end (anterior, or right) to the near one."""
         if np.shape(volume) != self.shape:
             raise ValueError(f"every volume must have the shape of the labels, {self.shape}, got {np.shape(volume)}")
-        return np.asarray(volume)[self.index, ::-1, :].T
+        return np.take(np.asarray(volume), self.index, self.axis)[::-1, :].T
 
     def show(self, axes: Axes, plane: NDArray[Any], **options: Any) -> Any:
         axes.set_axis_off()
@@ -93,9 +107,10 @@ class _Slice:
                 axes.contour(y, z, plane == label, levels=[0.5], colors=[color], linewidths=width)
 
     def directions(self, axes: Axes) -> None:
-        """The letters that tell which way is anterior, posterior, superior and inferior."""
+        """The letters that tell which way is right, left, anterior, posterior, superior and inferior."""
         halo = [withStroke(linewidth=2, foreground="black")]
-        for x, y, letter in ((0.04, 0.5, "A"), (0.96, 0.5, "P"), (0.5, 0.96, "S"), (0.5, 0.04, "I")):
+        letters = SIDES[self.across] + SIDES[self.up]
+        for (x, y), letter in zip(((0.04, 0.5), (0.96, 0.5), (0.5, 0.96), (0.5, 0.04)), letters, strict=True):
             text = axes.text(x, y, letter, transform=axes.transAxes, ha="center", va="center", fontsize=10)
             text.set(color="white", path_effects=halo)
 
@@ -121,8 +136,11 @@ def figure_distance_maps(
     class_names: Mapping[int, str],
     slice_index: int | None = None,
     into: SubFigure | None = None,
+    slice_axis: int | None = None,
 ) -> Figure:
-    """Figure 1, top: the mask on its slice, the map of each compartment, and the combined φ.
+    """Figure 1, top: the mask on its slice, the map of each compartment on it, and the combined φ.
+
+    Structures that the slice does not show have no panel, but are named below.
 
     Args:
         image: (X, Y, Z) grey values.
@@ -131,15 +149,17 @@ def figure_distance_maps(
         phi: (X, Y, Z), the penalty of the loss.
         spacing: mm along X, Y, Z.
         class_names: label → name; the background needs none.
-        slice_index: along X; default :func:`central_slice`.
+        slice_index: along the axis; default :func:`central_slice`.
         into: a part of a larger figure, to draw into.
+        slice_axis: across the slice; default that of the coarsest voxel side.
 
     Raises:
         ValueError: for volumes of different shapes, or a slice outside them.
     """
-    cut = _Slice(labels, spacing, slice_index)
-    figure = canvas(into, WIDTH, _maps_height(cut))
-    names = {label: name for label, name in class_names.items() if label != 0}
+    cut = _Slice(labels, spacing, slice_index, slice_axis)
+    structures = {label: name for label, name in class_names.items() if label != 0}
+    figure = canvas(into, WIDTH, _maps_height(cut, structures, labels))
+    names = {label: name for label, name in structures.items() if (cut.labels == label).any()}
     grid = figure.add_gridspec(1, 3, wspace=0.02)
 
     axes = figure.add_subplot(grid[0])
@@ -151,16 +171,19 @@ def figure_distance_maps(
         cut.outlines(axes, mask.astype(int), color, 1.8)
         axes.plot([], [], color=color, linewidth=6, label=name)
     cut.directions(axes)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(names), handlelength=0.8, columnspacing=1.2)
+    if names:
+        columns = _legend_columns(names.values())
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns, handlelength=0.8, columnspacing=1.2)
 
-    compartments = {**names, 0: "background"}
+    compartments = {**names, **({0: "background"} if (cut.labels == 0).any() else {})}
     columns = int(np.ceil(np.sqrt(len(compartments))))
     rows = int(np.ceil(len(compartments) / columns))
     small = grid[1].subgridspec(rows, columns, wspace=0.01, hspace=0.01)
     for place, (label, name) in enumerate(compartments.items()):
         axes = figure.add_subplot(small[place])
         row, column = divmod(place, columns)
-        axes.set_anchor((1 - column / max(columns - 1, 1), row / max(rows - 1, 1)))  # towards each other
+        # towards each other; a single row lies at the top
+        axes.set_anchor((1 - column / max(columns - 1, 1), row / (rows - 1) if rows > 1 else 1))
         inside = cut.labels == label
         cut.show(axes, np.where(inside, np.nan, 1), cmap=ListedColormap([PALE]))
         cut.show(axes, np.where(inside, cut.of(phi_by_compartment[label]), np.nan), cmap=PHI_MAP, vmin=0, vmax=1)
@@ -168,6 +191,8 @@ def figure_distance_maps(
         axes.text(0.04, 0.95, name, transform=axes.transAxes, va="top", fontsize=10, path_effects=halo)
         if place == 0:
             axes.set_title("Map of each compartment").set_in_layout(False)  # it is wider than this panel
+    if notes := _not_shown(structures, labels, cut):
+        figure.supxlabel(notes, fontsize=10, color=GREY)
 
     axes = figure.add_subplot(grid[2])
     axes.set_title("Combined map φ, boundaries in white")
@@ -185,6 +210,7 @@ def figure_readings(
     labels: NDArray[Any],
     spacing: Sequence[float],
     slice_index: int | None = None,
+    slice_axis: int | None = None,
 ) -> Figure:
     """The readings of φ side by side, and how much of the weight 1 + φ each puts within 2 mm of a boundary.
 
@@ -192,12 +218,13 @@ def figure_readings(
         phi_by_reading: name → (X, Y, Z), in [0, 1] or in mm; each is drawn from 0 to its own maximum.
         labels: (X, Y, Z) integers.
         spacing: mm along X, Y, Z.
-        slice_index: along X; default :func:`central_slice`.
+        slice_index: along the axis; default :func:`central_slice`.
+        slice_axis: across the slice; default that of the coarsest voxel side.
 
     Raises:
         ValueError: for no reading, volumes of different shapes, or a slice outside them.
     """
-    cut = _Slice(labels, spacing, slice_index)
+    cut = _Slice(labels, spacing, slice_index, slice_axis)
     columns, rows = _grid("phi_by_reading", phi_by_reading, 4)
     panels = rows * (2.2 * np.clip(cut.height / cut.width, 0.4, 2) + 0.35)
     figure = canvas(None, 2.2 * columns + 5, max(panels, 1 + 0.38 * len(phi_by_reading)))
@@ -230,20 +257,22 @@ def figure_predictions(
     predictions: Mapping[str, NDArray[Any]],
     spacing: Sequence[float],
     slice_index: int | None = None,
+    slice_axis: int | None = None,
 ) -> Figure:
-    """One sagittal slice for each loss: the true outlines in white, the predicted ones in the loss's colour.
+    """One slice for each loss: the true outlines in white, the predicted ones in the loss's colour.
 
     Args:
         image: (X, Y, Z) grey values.
         truth: (X, Y, Z) integers.
         predictions: loss → (X, Y, Z) integers. A structure of the truth that a prediction lacks is noted.
         spacing: mm along X, Y, Z.
-        slice_index: along X; default :func:`central_slice` of the truth.
+        slice_index: along the axis; default :func:`central_slice` of the truth.
+        slice_axis: across the slice; default that of the coarsest voxel side.
 
     Raises:
         ValueError: for no prediction, volumes of different shapes, or a slice outside them.
     """
-    cut = _Slice(truth, spacing, slice_index)
+    cut = _Slice(truth, spacing, slice_index, slice_axis)
     columns, rows = _grid("predictions", predictions, 5)
     left, right, bottom, top = cut.window(margin=8)
     aspect = np.clip((top - bottom) / (right - left), 0.4, 2)
@@ -268,9 +297,10 @@ def figure_surface_errors(
     meshes: Mapping[str, Sequence[pv.PolyData]],
     landmarks: Mapping[str, Sequence[float]] | None = None,
     maximum_mm: float | None = None,
-    direction: Sequence[float] = POSTERIOR,
+    direction: Sequence[float] | None = None,
     title: str = "Distance of the predicted surface from the truth",
     into: SubFigure | None = None,
+    note: str = "",
 ) -> Figure:
     """Figure 1, bottom: the predicted surfaces of one case, one panel per loss, coloured by their error.
 
@@ -279,9 +309,10 @@ def figure_surface_errors(
             points is one that the loss missed, and its panel says so.
         landmarks: name → world point in mm, marked on each panel.
         maximum_mm: upper end of the colour scale; default the 98th percentile of all errors, rounded up to 0.5 mm.
-        direction: from the structures to the viewer, in RAS; default from behind.
+        direction: from the structures to the viewer, in RAS; default :func:`shapeloss.render.widest_view` of all.
         title: above the panels; the name of the view is added.
         into: a part of a larger figure, to draw into.
+        note: below the panels, such as which structures are shown.
 
     Raises:
         ValueError: for no loss, or a mesh without `error_mm`.
@@ -294,11 +325,13 @@ def figure_surface_errors(
     if maximum_mm is None:
         errors = np.concatenate([np.abs(mesh["error_mm"]) for mesh in everything] or [np.zeros(1)])
         maximum_mm = max(float(np.ceil(2 * np.percentile(errors, 98)) / 2), 0.5)
+    direction = widest_view(everything) if direction is None else direction
     right, up = view_plane(direction)
     width = max(2.4 * columns + 1, 6)
     figure = canvas(into, width, _errors_height(meshes, direction, width))
     figure.suptitle(f"{title}, {_view_name(direction)} view", x=0.01, ha="left", fontweight="bold", fontsize=12)
-    for axes, (loss, surfaces) in _panels(figure, rows, columns, found):
+    panels = _panels(figure, rows, columns, found)
+    for axes, (loss, surfaces) in panels:
         axes.set_title(loss_name(loss), color=loss_color(loss), loc="center", fontsize=11)
         if surfaces:
             picture, extent = render_surfaces(surfaces, everything, "error_mm", (0, maximum_mm), ERROR_MAP, direction)
@@ -311,12 +344,17 @@ def figure_surface_errors(
             mean = np.average(error, weights=np.concatenate([vertex_areas(mesh) for mesh in surfaces]))
             axes.text(0.5, -0.01, f"mean {mean:.2f} mm", transform=axes.transAxes, ha="center", va="top")
         _note_missed(axes, len(meshes[loss]) - len(surfaces), len(meshes[loss]))
-    if landmarks:
-        # spaces that do not break keep a number and its name together
-        key = [
-            f"{number}\u00a0{name}".replace("_", " ").replace(" ", "\u00a0") for number, name in enumerate(landmarks, 1)
-        ]
-        figure.supxlabel(fill("    ".join(key), 28 * columns, drop_whitespace=True), fontsize=10, color=GREY)
+    drawn = [axes for axes, _ in panels if axes.images]
+    for axes, _ in panels:
+        if drawn and not axes.images:  # as large as the others, so that titles lie on one line
+            axes.set(xlim=drawn[0].get_xlim(), ylim=drawn[0].get_ylim(), aspect="equal")
+    # spaces that do not break keep a number and its name together
+    key = [
+        f"{number}\u00a0{name}".replace("_", " ").replace(" ", "\u00a0")
+        for number, name in enumerate(landmarks or {}, 1)
+    ]
+    if lines := [fill(text, max(28 * columns, 56)) for text in ("    ".join(key), note) if text]:
+        figure.supxlabel("\n".join(lines), fontsize=10, color=GREY)
     scale = ScalarMappable(Normalize(0, maximum_mm), ERROR_MAP)
     bar = figure.colorbar(scale, ax=figure.axes, fraction=0.03, pad=0.02, shrink=0.7, extend="max")
     bar.set_label("absolute distance, mm")
@@ -332,20 +370,43 @@ def figure1(top: Mapping[str, Any], bottom: Mapping[str, Any]) -> Figure:
         top: the arguments of :func:`figure_distance_maps`, by name.
         bottom: the arguments of :func:`figure_surface_errors`, by name.
     """
+    cut = _Slice(top["labels"], top["spacing"], top.get("slice_index"), top.get("slice_axis"))
+    meshes = bottom["meshes"]
+    direction = bottom.get("direction")
+    if direction is None:
+        direction = widest_view([mesh for surfaces in meshes.values() for mesh in surfaces])
     heights = (
-        _maps_height(_Slice(top["labels"], top["spacing"], top.get("slice_index"))),
-        _errors_height(bottom["meshes"], bottom.get("direction", POSTERIOR), WIDTH),
+        _maps_height(cut, top["class_names"], top["labels"]),
+        _errors_height(meshes, direction, WIDTH),
     )
     figure = canvas(None, WIDTH, sum(heights))
     above, below = figure.subfigures(2, 1, height_ratios=heights)
     figure_distance_maps(**top, into=above)
-    figure_surface_errors(**bottom, into=below)
+    figure_surface_errors(**{**bottom, "direction": direction}, into=below)
     return figure
 
 
-def _maps_height(cut: _Slice) -> float:
-    """Inches for three panels of figure 1, top, side by side."""
-    return float(np.clip(WIDTH / 3.2 * cut.height / cut.width, 2, 7)) + 0.8
+def _not_shown(structures: Mapping[int, str], labels: NDArray[Any], cut: _Slice) -> str:
+    """Which structures have no panel, and why; lines for below the panels."""
+    here, anywhere = set(np.unique(cut.labels)), set(np.unique(labels))
+    parts = {
+        "Not on this slice": [name for label, name in structures.items() if label in anywhere - here],
+        "Absent from this volume": [name for label, name in structures.items() if label not in anywhere],
+    }
+    return fill(" ".join(f"{text}: {', '.join(names)}." for text, names in parts.items() if names), 120)
+
+
+def _legend_columns(names: Collection[str]) -> int:
+    """How many entries of a legend fit below a panel side by side."""
+    return max(1, min(len(names), 40 // (4 + max(map(len, names), default=0))))
+
+
+def _maps_height(cut: _Slice, names: Mapping[int, str], labels: NDArray[Any]) -> float:
+    """Inches for three panels of figure 1, top, side by side, with a legend and a note below."""
+    structures = {label: name for label, name in names.items() if label != 0}
+    shown = [name for label, name in structures.items() if (cut.labels == label).any()]
+    lines = max(-(-len(shown) // _legend_columns(shown)) - 1, 0) + len(_not_shown(structures, labels, cut).splitlines())
+    return float(np.clip(WIDTH / 3.2 * cut.height / cut.width, 2, 7)) + 0.8 + 0.25 * lines
 
 
 def _errors_height(meshes: Mapping[str, Sequence[pv.PolyData]], direction: Sequence[float], width: float) -> float:

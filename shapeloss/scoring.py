@@ -24,10 +24,18 @@ from shapeloss.files import atomic, write_text
 from shapeloss.geometry import Edge, check_choice
 from shapeloss.listing import declared_classes
 from shapeloss.metrics import METRICS, score_case
-from shapeloss.volumes import Volume, find_volumes, fold, grid_difference, read_labels, volume_name
+from shapeloss.volumes import (
+    PLANES,
+    Volume,
+    acquisition_axis,
+    find_volumes,
+    fold,
+    grid_difference,
+    plane_name,
+    read_labels,
+    volume_name,
+)
 
-PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
-"""Plane of the slices → axis across them, in RAS."""
 SUMMARY_METRICS = (
     "dice", "boundary_dice_in_plane", "nsd_surface_1mm", "hd95_surface_mm", "assd_surface_mm", "volume_error_percent",
 )  # fmt: skip
@@ -241,9 +249,9 @@ def _score(
             kept.append(Volume(labels, volume.affine).oriented("RAS"))
             strange |= others
         found, true = kept
-        axis = PLANES[plane] if plane != "auto" else coarsest_axis(true.spacing)
+        axis = PLANES[plane] if plane != "auto" else acquisition_axis(true.spacing)
         rows = score_case(true.array, found.array, true.spacing, classes, axis, metrics, edge)
-        return rows, strange, next(name for name, value in PLANES.items() if value == axis)
+        return rows, strange, plane_name(axis)
     except (ValueError, OSError) as error:
         text = " ".join(str(error).split())
         return text if str(prediction) in text or str(truth) in text else f"{prediction}: {text}"
@@ -259,12 +267,6 @@ def keep_labels(
     new = np.array([merge.get(int(value), int(value)) for value in values], dtype=np.int32)
     strange = {int(value) for value in new if value and int(value) not in classes}
     return np.where(np.isin(new, list(classes)), new, 0)[places].reshape(labels.shape), strange
-
-
-def coarsest_axis(spacing: Sequence[float]) -> int:
-    """The axis with the longest voxel side; the first of those that are equal to 1 %."""
-    sides = np.asarray(spacing)
-    return int(np.argmax(sides >= 0.99 * sides.max()))
 
 
 def summarise(scores: Scores) -> pd.DataFrame:

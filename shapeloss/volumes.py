@@ -46,6 +46,19 @@ MAX_VOXELS = 2**31
 """A header that declares more is taken for a broken one: a DESS knee has 2.4e7."""
 _NO_LETTERS = ("Cc", "Cs", "Zl", "Zp")  # Unicode's controls, halves of letters (bytes that are no UTF-8), line breaks
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
+"""Plane of slices → the axis across them, in RAS."""
+
+
+def acquisition_axis(spacing: Sequence[float]) -> int:
+    """The axis across the acquired slices: the longest voxel side; the first of those that are equal to 1 %."""
+    sides = np.asarray(spacing)
+    return int(np.argmax(sides >= 0.99 * sides.max()))
+
+
+def plane_name(axis: int) -> str:
+    """`sagittal` for 0, `coronal` for 1, `axial` for 2: the slices across an axis of a volume in RAS."""
+    return list(PLANES)[axis]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from shapeloss.dataset import cached_map, deal, normalise, prepare, read_manifest
+from shapeloss.dataset import cached_map, choose_slice_axis, deal, normalise, prepare, read_manifest
 from shapeloss.experiment import Experiment, Split
 from shapeloss.listing import DatasetError, find_cases
 
@@ -344,3 +344,57 @@ def test_normalisation():
     scaled = normalise(image, "percentile")
     assert (scaled.min(), scaled.max()) == (0, 1)
     assert np.isfinite(normalise(np.zeros((3, 3, 3), np.float32), "zscore")).all()
+
+
+# --- the axis across the slices ---------------------------------------------------------------------------------------
+
+
+def write_axes(folder, name, spacing, axes="RAS"):
+    """A case whose voxels have this size along X, Y, Z of RAS, stored along other axes."""
+    from nibabel.orientations import axcodes2ornt, ornt_transform
+
+    turn = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(axes))
+    stored = nibabel.Nifti1Image(labels_of(), np.diag([*spacing, 1.0])).as_reoriented(turn)
+    write_case(folder, name, np.asarray(stored.dataobj), stored.affine)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "axis", "rule"),
+    [
+        ((3.4, 1.5, 1.5), 0, "sagittal (axis 0), across the coarsest voxel side"),
+        ((0.6, 1.8, 0.8), 1, "coronal (axis 1), across the coarsest voxel side"),
+        ((0.8, 0.8, 5.0), 2, "axial (axis 2), across the coarsest voxel side"),
+        ((1.0, 1.0, 1.0), 0, "sagittal (axis 0), the first of equally coarse voxel sides; state another by "),
+        ((0.5, 1.0, 1.0), 1, "coronal (axis 1), the first of equally coarse voxel sides; state another by "),
+    ],
+)
+@pytest.mark.parametrize("axes", ["RAS", "PIR"])
+def test_slices_lie_across_the_coarsest_side_unless_another_is_stated(folder, spacing, axis, rule, axes):
+    for number in range(4):
+        write_axes(folder, f"case_{number}", spacing, axes)
+    manifest = prepare(experiment(), folder, folder / "cases.json")
+    assert manifest.slice_axis == axis == json.loads((folder / "cases.json").read_text(encoding="utf-8"))["slice_axis"]
+    assert manifest.slice_rule.startswith(rule)
+    stated = experiment().model_copy(update={"data": experiment().data.model_copy(update={"slice_axis": 2})})
+    manifest = prepare(stated, folder, folder / "cases.json")
+    assert manifest.slice_axis == 2
+    others = "" if axis == 2 else f"; the coarsest voxel side is across {('sagittal', 'coronal')[axis]} slices"
+    assert manifest.slice_rule == f"axial (axis 2), as the profile states{others}"
+
+
+def test_cases_whose_coarsest_sides_differ_need_a_stated_axis(folder):
+    for number in range(3):
+        write_axes(folder, f"case_{number}", (3.0, 1.0, 1.0), ("RAS", "PIR", "LPS")[number])
+    write_axes(folder, "case_3", (1.0, 1.0, 3.0))
+    (line,) = problems_of(folder)
+    assert line == (
+        "the coarsest voxel side is axis 0 (sagittal) in 3 cases such as case_0, axis 2 (axial) in 1 case such as "
+        "case_3; state one for all by data.slice_axis in the profile"
+    )
+
+
+def test_the_built_in_profiles_have_sagittal_slices():
+    """As before the axis was found from the voxels, so that no number changes."""
+    assert choose_slice_axis(None, {"phantom": (3.4, 1.5, 1.5)})[0] == 0
+    assert choose_slice_axis(None, {"oai": (0.7, 0.365, 0.365)})[0] == 0
+    assert choose_slice_axis(None, {"hippocampus": (1.0, 1.0, 1.0)})[0] == 0

@@ -1,14 +1,23 @@
 """Surface errors of a run's predictions at landmarks, where the phantom knows the answer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from shapeloss.dataset import prepare
-from shapeloss.evaluation import landmark_errors, read_landmarks, representative_case
+from shapeloss.evaluation import (
+    distance_map_panels,
+    landmark_errors,
+    read_landmarks,
+    representative_case,
+    surface_error_panels,
+)
 from shapeloss.experiment import Experiment
 from shapeloss.files import write_nifti
 from shapeloss.phantom import PhantomOptions, write_dataset
+from shapeloss.render import widest_view
 from shapeloss.surfaces import label_surface, region_error
 
 OPTIONS = PhantomOptions(shape=(36, 56, 72), spacing=(2.8, 2.0, 2.0))
@@ -57,3 +66,46 @@ def test_the_representative_case_is_the_lower_of_two_medians():
     table = pd.concat([scores, others, scores.assign(structure="femur", dice=0.5)])
     assert representative_case(table, "dpce", "dice") == "d"
     assert representative_case(table[table["case"] != "b"], "dpce", "dice") == "c"
+
+
+def panels(results, classes, labels=None):
+    """The surface errors of the knee whose structures have other names, or other labels."""
+    experiment, manifest, folder, case, _ = results
+    manifest = replace(manifest, classes=classes)
+    case = case if labels is None else replace(case, labels=labels)
+    return surface_error_panels(experiment, manifest, folder, case), case
+
+
+def test_a_knee_shows_femur_and_tibia_from_behind(results):
+    found, case = panels(results, {1: "Femur", 2: "tibia", 3: "patella"})
+    assert found["direction"] == (0, -1, 0)
+    assert found["note"] == ""  # as in the paper
+    assert {loss: len(meshes) for loss, meshes in found["meshes"].items()} == {"dpce": 2, "ce": 2}
+    assert all(np.abs(mesh["error_mm"]).max() < 1e-3 for mesh in found["meshes"]["ce"])
+    truth = label_surface(case.labels == 2, case.spacing, case.affine)
+    assert found["meshes"]["ce"][1].bounds == pytest.approx(truth.bounds)
+    # wherever they stand, and what else there is
+    found, case = panels(results, {1: "meniscus", 2: "tibia", 3: "femur"})
+    assert found["note"] == "Structures shown (2 of 3): tibia, femur."
+    patella = label_surface(case.labels == 3, case.spacing, case.affine)
+    assert found["meshes"]["ce"][1].bounds == pytest.approx(patella.bounds)
+
+
+def test_other_anatomy_shows_all_structures_in_the_widest_view(results):
+    found, case = panels(results, {1: "liver", 2: "spleen", 3: "aorta"})
+    assert [len(meshes) for meshes in found["meshes"].values()] == [3, 3]
+    assert found["note"] == "Structures shown (3): liver, spleen, aorta."
+    truths = [label_surface(case.labels == label, case.spacing, case.affine) for label in (1, 2, 3)]
+    assert found["direction"] == widest_view(truths)
+
+
+def test_a_structure_that_the_truth_lacks_is_named(results):
+    labels = np.where(results[3].labels == 2, 0, results[3].labels)
+    found, _ = panels(results, {1: "femur", 2: "tibia", 3: "patella"}, labels)
+    assert [len(meshes) for meshes in found["meshes"].values()] == [1, 1]
+    assert found["note"] == "Structures shown (1 of 3): femur. Without a surface in the truth of this case: tibia."
+
+
+def test_the_maps_have_the_slices_of_the_data_set(results):
+    _, manifest, _, case, _ = results
+    assert distance_map_panels(case, manifest.classes, 2)["slice_axis"] == 2

@@ -20,7 +20,7 @@ from skimage.color import rgb2lab
 from shapeloss import charts, plots, style
 from shapeloss.distance import distance_penalty, weight_near_boundary
 from shapeloss.paper import read_paper
-from shapeloss.render import render_surfaces, view_plane
+from shapeloss.render import render_surfaces, view_plane, widest_view
 from shapeloss.surfaces import label_surface, surface_error
 
 SPACING = (4.0, 1.5, 1.0)
@@ -218,6 +218,70 @@ def test_slices_have_anterior_on_the_left_superior_on_top_and_true_proportions()
     assert places["I"][1] < 0.5 < places["S"][1]
 
 
+@pytest.mark.parametrize(
+    ("axis", "plane", "extent", "corner", "letters"),
+    [
+        (0, "sagittal", (20 * 1.5, 24 * 1.0), (3, -1, -1), "APSI"),  # the far corner is on the left and on top
+        (1, "coronal", (6 * 4.0, 24 * 1.0), (-1, 3, -1), "RLSI"),
+        (2, "axial", (6 * 4.0, 20 * 1.5), (-1, -1, 3), "RLAP"),
+    ],
+)
+def test_slices_of_each_plane_lie_as_radiologists_see_them(axis, plane, extent, corner, letters):
+    arguments = maps()
+    arguments["image"][corner] = 99
+    figures = {
+        "maps": plots.figure_distance_maps(**arguments, slice_index=3, slice_axis=axis),
+        "predictions": plots.figure_predictions(
+            arguments["image"], arguments["labels"], {"ce": arguments["labels"]}, SPACING, 3, slice_axis=axis
+        ),
+    }
+    for figure in figures.values():
+        axes = figure.axes[0]
+        shown = axes.images[0]
+        assert np.argwhere(shown.get_array() == 99).tolist() == [[shown.get_array().shape[0] - 1, 0]]
+        assert shown.get_extent() == [0, extent[0], 0, extent[1]]
+        places = {text.get_text(): text.get_position() for text in axes.texts}
+        assert [*places] == [*letters]
+        left, right, top, bottom = (places[letter] for letter in letters)
+        assert left[0] < 0.5 < right[0]
+        assert bottom[1] < 0.5 < top[1]
+    count = arguments["labels"].shape[axis]
+    assert f"Mask, {plane} slice 4 of {count}" in texts(figures["maps"])
+    assert f"{plane.capitalize()} slice 4 of {count}." in " ".join(figures["predictions"]._supxlabel.get_text().split())
+
+
+def test_without_an_axis_slices_lie_across_the_coarsest_side():
+    image, labels = volume()
+    phi = distance_penalty(labels, (1.0, 1.0, 3.0))
+    for spacing, plane in (((3.0, 1.0, 1.0), "sagittal"), ((1.0, 3.0, 1.0), "coronal"), ((1.0, 1.0, 3.0), "axial")):
+        figure = plots.figure_distance_maps(image, labels, [phi] * 3, phi, spacing, NAMES)
+        assert any(text.startswith(f"Mask, {plane} slice") for text in texts(figure))
+    with pytest.raises(ValueError, match="slice_axis must be 0, 1, 2 or None, got 3"):
+        plots.figure_distance_maps(image, labels, [phi] * 3, phi, SPACING, NAMES, slice_axis=3)
+    readings = plots.figure_readings({"a": phi}, labels, SPACING, slice_axis=2)
+    assert readings.axes[0].images[0].get_array().shape == (20, 6)
+
+
+def test_the_central_slice_along_another_axis():
+    labels = np.zeros((4, 9, 5), int)
+    labels[0, 6, 0], labels[1, 6, 1], labels[2, 2, 2] = 1, 2, 1
+    assert plots.central_slice(labels, 1) == 6
+    assert plots.central_slice(labels, 2) == 2
+
+
+def test_structures_that_the_slice_does_not_show_are_named_and_have_no_panel():
+    arguments = maps(2)
+    arguments["labels"][0, 0, 0] = 3  # not on the slices that show the most
+    arguments["class_names"] |= {3: "patella", 4: "fibula"}
+    arguments["phi_by_compartment"] = [arguments["phi"]] * 5
+    figure = plots.figure_distance_maps(**arguments, slice_index=3)
+    maps_shown = [axes for axes in figure.axes if len(axes.images) == 2 and axes.images[1].get_clim() == (0, 1)]
+    assert [axes.texts[0].get_text() for axes in maps_shown] == ["structure 1", "structure 2", "background"]
+    assert figure._supxlabel.get_text() == "Not on this slice: patella. Absent from this volume: fibula."
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["structure 1", "structure 2"]
+    assert plots.figure_distance_maps(**maps(2))._supxlabel is None
+
+
 @pytest.mark.parametrize("classes", [1, 2, 3, 5])
 def test_distance_maps_of_any_number_of_classes(classes):
     figure = plots.figure_distance_maps(**maps(classes))
@@ -305,6 +369,37 @@ def test_seen_from_behind_right_is_right():
         np.testing.assert_allclose(found[1], up, atol=1e-12)
     with pytest.raises(ValueError, match="direction must be"):
         view_plane((0, 0, 0))
+
+
+def test_the_widest_view_is_that_of_the_largest_outline():
+    def box(x, y, z, center=(0, 0, 0)):
+        return pv.Cube(center=center, x_length=x, y_length=y, z_length=z).triangulate().subdivide(4)
+
+    assert widest_view([sphere(5, 0)]) == (0, -1, 0)  # all alike
+    assert widest_view([box(2, 20, 20)]) == (1, 0, 0)
+    assert widest_view([box(20, 20, 2)]) == (0, 0, 1)
+    assert widest_view([box(20, 2, 20)]) == (0, -1, 0)
+    # two that hide each other from the right, where each of them is largest
+    assert widest_view([box(8, 10, 20, (x, 0, 0)) for x in (-10, 10)]) == (0, -1, 0)
+    assert widest_view([]) == widest_view([pv.PolyData()]) == (0, -1, 0)
+
+
+def test_a_figure_says_its_view_and_its_note():
+    flat = sphere(5, 1).scale((1, 1, 0.1))
+    figure = plots.figure_surface_errors({"dpce": [flat]}, note="Structures shown (1): liver.")
+    assert "Distance of the predicted surface from the truth, superior view" in texts(figure)
+    assert figure._supxlabel.get_text() == "Structures shown (1): liver."
+    top = maps()
+    whole = plots.figure1(top, {"meshes": {"dpce": [flat]}})
+    assert "Distance of the predicted surface from the truth, superior view" in texts(whole)
+
+
+def test_far_parts_of_a_large_body_are_drawn():
+    near, far = sphere(20, 2, center=(0, -1500, 0)), sphere(20, 2, center=(60, 1500, 0))
+    picture, _ = draw([near, far], [near, far])
+    columns = np.nonzero((picture < 250).any(axis=2))[1]
+    assert columns.min() < 60
+    assert columns.max() > 140
 
 
 def draw(meshes, frame, direction=(0, -1, 0)):

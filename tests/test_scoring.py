@@ -11,7 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from shapeloss import scoring
 from shapeloss.metrics import METRICS, score_case
-from shapeloss.scoring import coarsest_axis, keep_labels, score_folders, summarise, summary_markdown, write_scores
+from shapeloss.scoring import keep_labels, score_folders, summarise, summary_markdown, write_scores
+from shapeloss.volumes import acquisition_axis
 
 CLASSES = {1: "femur", 2: "tibia"}
 SPACING = (4.0, 0.5, 0.8)
@@ -100,10 +101,10 @@ def test_axes_in_another_order_are_the_same_slices(tmp_path):
     assert other.per_case["boundary_dice_in_plane"].tolist() == [row["boundary_dice_in_plane"] for row in expected]
 
 
-def test_coarsest_axis():
-    assert coarsest_axis((0.7, 0.365, 0.365)) == 0
-    assert coarsest_axis((0.4, 0.4, 4.0)) == 2
-    assert coarsest_axis((1.0, 1.0, 1.0)) == coarsest_axis((0.999, 1.0, 1.0)) == 0
+def test_acquisition_axis():
+    assert acquisition_axis((0.7, 0.365, 0.365)) == 0
+    assert acquisition_axis((0.4, 0.4, 4.0)) == 2
+    assert acquisition_axis((1.0, 1.0, 1.0)) == acquisition_axis((0.999, 1.0, 1.0)) == 0
 
 
 def test_labels_are_merged_first_and_the_others_are_background():
