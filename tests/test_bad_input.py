@@ -1067,8 +1067,8 @@ def no_fault(name):
 
 
 def everything(folder):
-    """All that can be seen of a folder: names, kinds, times of change, permissions and contents."""
-    paths = [folder, *sorted(folder.rglob("*"))]
+    """All that can be seen of a folder but its lock, which says who held it last: names, kinds, times, contents."""
+    paths = [folder, *sorted(path for path in folder.rglob("*") if path.name != ".import.lock")]
     return [(path, path.lstat()[:3], path.lstat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in paths]
 
 

@@ -33,7 +33,7 @@ LICENCE = "licence of OAIZIB-CM was not accepted"
 
 
 def state(folder):
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".import.lock"]  # says who held it
     return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
