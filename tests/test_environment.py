@@ -11,11 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib
+import pandas as pd
 import pytest
 import torch
 import yaml
 
-from shapeloss import evaluation, files
+from shapeloss import evaluation, files, style
+from shapeloss.charts import figure_training
 from shapeloss.experiment import load_experiment
 from shapeloss.losses import build_loss
 from shapeloss.provenance import commit, own_code, provenance
@@ -266,6 +269,17 @@ def test_a_custom_loss_in_the_working_folder(tmp_path, monkeypatch):
         build_loss("odd_loss:Mine", num_classes=4)
     with pytest.raises(ValueError, match=rf"is no module gone; put gone\.py beside .* {re.escape(str(tmp_path))}"):
         build_loss("gone:Mine", num_classes=4)
+
+
+def test_the_users_matplotlibrc_changes_no_figure(tmp_path):
+    def drawn(name):
+        path, _ = style.save_figure(figure_training(history), tmp_path / name)
+        return path.read_bytes()
+
+    history = pd.DataFrame({"loss": "ce", "seed": 0, "step": [1, 2], "train_loss": [2.0, 1.0], "val_dice": [0.1, 0.5]})
+    plain = drawn("plain")
+    with matplotlib.rc_context({"figure.facecolor": "red", "lines.linewidth": 9, "axes.grid": True, "font.size": 30}):
+        assert drawn("odd") == plain
 
 
 def test_the_note_names_the_commits_of_training_and_evaluation(monkeypatch):

@@ -64,12 +64,12 @@ class Tree:
         return process
 
     def processes(self):
-        """The command lines of what runs from here, kernels too."""
+        """The command lines of what runs here: the run, its steps and their kernels."""
         lines = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                line = " ".join(process.cmdline())
-                lines += [line] if str(self.folder) in line and process.status() != psutil.STATUS_ZOMBIE else []
+                if Path(process.cwd()).is_relative_to(self.folder) and process.status() != psutil.STATUS_ZOMBIE:
+                    lines.append(" ".join(process.cmdline()))
         return lines
 
     def wait_until_quiet(self, seconds):
@@ -206,6 +206,40 @@ def test_the_report_shows_markup_as_text(whole, tmp_path):
     assert "<b onload" not in text
 
 
+def test_the_report_names_what_is_stale(whole, tmp_path):
+    tree, _ = whole
+    shutil.copytree(tree.figures, tmp_path / "figures")
+    shutil.copytree(tree.results, tmp_path / "results", symlinks=True)
+    experiment = load_experiment(tree.folder / "reproduce" / "profiles" / "smoke.yaml")
+    manifest = read_manifest(tree.results / "cases.json")
+
+    def page():
+        return report.build(experiment, manifest, tmp_path / "results", tmp_path / "figures")
+
+    assert "Stale" not in page()
+    assert "parts of this page were made at" not in page()
+    table = tmp_path / "figures" / "table1.md"
+    text = table.read_text(encoding="utf-8")
+    table.write_text(text.replace(manifest.hash, "0" * 16), encoding="utf-8")
+    assert "Stale: table1.md (made from other data)." in page()
+    table.write_text(re.sub(r"Commit: \S+\.", "Commit: 0123456789ab.", text), encoding="utf-8")
+    assert "Stale: table1.md (made from other trainings)." in page()
+    assert "The parts of this page were made at 2 commits" in page()
+    table.write_text(text, encoding="utf-8")
+    path = tmp_path / "results" / "notebooks" / "05_audit.ipynb"
+    book = json.loads(path.read_text(encoding="utf-8"))
+    book["metadata"]["shapeloss"]["commit"] = "0123456789ab"
+    path.write_text(json.dumps(book))
+    assert "The parts of this page were made at 2 commits" in page()
+    assert "<td>notebook 05_audit</td><td><code>0123456789ab</code>" in page()
+    path = tmp_path / "results" / "runs" / "ce" / "seed0" / "run.json"
+    run_values = json.loads(path.read_text(encoding="utf-8"))
+    own = {"class": "mine:Mine", "file": "mine.py", "code": "f" * 64}
+    path.write_text(json.dumps(run_values | {"data": "other", "custom_loss": own}))
+    assert "Stale: trainings (trained on other data: ce, seed 0)." in page()
+    assert f"mine:Mine, mine.py, SHA-256 <code>{'f' * 64}</code>" in page()
+
+
 def test_a_second_call_does_nothing(whole):
     tree, _ = whole
     before = {path: path.stat().st_mtime_ns for path in tree.figures.iterdir()}
@@ -258,6 +292,7 @@ def test_stopped_and_killed_in_the_middle_of_training_it_ends_with_the_same_numb
     assert other.wait(timeout=20) == 128 + signal.SIGTERM
     assert "Interrupted" in other.stdout.read()
 
+    assert any("ipykernel" in line for line in tree.processes())
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(timeout=run.child.GRACE + 10) == 128 + signal.SIGTERM
     assert tree.wait_until_quiet(5) == []
