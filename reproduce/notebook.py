@@ -22,9 +22,14 @@ from shapeloss.provenance import commit
 
 def unknown_parameters(notebook: Path, names: list[str]) -> list[str]:
     """Which of these parameters the notebook does not have, each with the list of those it has."""
-    known = papermill.inspect_notebook(str(notebook))
+    known = papermill.inspect_notebook(as_it_is(notebook))
     has = f"it has {', '.join(known)}"
     return [f"{notebook.name} has no parameter {name!r}; {has}" for name in names if name not in known]
+
+
+def as_it_is(path: Path) -> str:
+    """A path for Papermill, which would fill parameters into its {braces}."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def execute(notebook: Path, output: Path, parameters: dict[str, object]) -> None:
@@ -44,8 +49,8 @@ def execute(notebook: Path, output: Path, parameters: dict[str, object]) -> None
             whence = {"commit": commit()}
             try:
                 book = papermill.execute_notebook(
-                    str(notebook),
-                    str(temporary),
+                    as_it_is(notebook),
+                    as_it_is(temporary),
                     parameters,
                     kernel_name="python3",
                     progress_bar=False,

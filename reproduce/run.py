@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -203,7 +202,6 @@ def run(experiment: Experiment, profile: Path, data: str, results: Path, figures
         sweep(results, depth=4)
         sweep(figures, depth=0)  # below it, another profile may be writing
         environment = child.environment(ROOT, results / ".home")
-        shutil.rmtree(environment["JUPYTER_RUNTIME_DIR"], ignore_errors=True)  # of kernels that were killed
         log.parent.mkdir(exist_ok=True)
         command = [sys.executable, str(ROOT / "reproduce" / "workflow.py"), *snakemake_arguments(results, cores)]
         with open(log, "w", encoding="utf-8") as copy:
@@ -257,7 +255,8 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, help="default: figures for the phantom, figures/<profile> for others")
     arguments = parser.parse_args()
     named = ROOT / "reproduce" / "profiles" / f"{arguments.profile}.yaml"
-    profile = named if named.is_file() or "/" not in arguments.profile else Path(arguments.profile).resolve()
+    given = Path(arguments.profile).expanduser()
+    profile = given.resolve() if not named.is_file() and ("/" in arguments.profile or given.is_file()) else named
     started = time.monotonic()
     for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it

@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import nibabel
@@ -12,6 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
+import shapeloss
 from shapeloss.audit import audit_summary
 from shapeloss.cli import main
 from shapeloss.files import atomic
@@ -46,6 +49,26 @@ def test_a_phantom_is_made_and_checked(monkeypatch, capsys, tmp_path, profile):
     assert not call(monkeypatch, "check", tmp_path / "data", "--profile", profile, "--output", tmp_path / "cases.json")
     assert "4 cases, classes femur, tibia, patella: no problem found" in capsys.readouterr().out
     assert json.loads((tmp_path / "cases.json").read_text(encoding="utf-8"))["name"] == "tiny"
+
+
+def test_version_and_help(monkeypatch, capsys):
+    assert not call(monkeypatch, "--version")
+    assert capsys.readouterr().out == f"shapeloss {shapeloss.__version__}\n"
+    project = tomllib.loads((PAPER.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert shapeloss.__version__ == project["version"]
+    commands = ["phantom", "check", "predict", "evaluate", "compare", "audit", "import", "import oai", "import pairs"]
+    for command in ("", *commands):
+        for option in ("-h", "--help"):
+            assert not call(monkeypatch, *command.split(), option)
+            assert "Usage:" in capsys.readouterr().out
+
+
+def test_a_checkout_that_is_not_installed_has_its_version(monkeypatch):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(shapeloss, "version", missing)
+    assert shapeloss._version() == shapeloss.__version__
 
 
 def test_mistakes_end_in_a_message(monkeypatch, tmp_path, profile):

@@ -7,12 +7,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
+import venv
+from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
 import pandas as pd
+import psutil
 import pytest
 import yaml
 
@@ -41,11 +45,39 @@ class Tree:
         self.environment = os.environ | {"PYTHONPATH": str(folder), "CI": "true"}
         self.command = [sys.executable, str(folder / "reproduce" / "run.py"), "--profile", "smoke", "--cores", "2"]
 
-    def start(self):
+    def start(self, **options):
         return subprocess.Popen(
             self.command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8",
-            start_new_session=True, cwd=self.folder,
+            start_new_session=True, cwd=self.folder, **options,
         )  # fmt: skip
+
+    def start_and_train(self, step):
+        """Start, and wait until a training has done so many steps."""
+        process, deadline = self.start(), time.monotonic() + 300
+        while not any(
+            int(p.read_text(encoding="utf-8").split("/")[0] or 0) >= step
+            for p in self.results.glob("runs/*/*/progress")
+        ):
+            assert process.poll() is None, process.stdout.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return process
+
+    def processes(self):
+        """The command lines of what runs here: the run, its steps and their kernels."""
+        lines = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if Path(process.cwd()).is_relative_to(self.folder) and process.status() != psutil.STATUS_ZOMBIE:
+                    lines.append(" ".join(process.cmdline()))
+        return lines
+
+    def wait_until_quiet(self, seconds):
+        """Wait until nothing runs from here; what still does after so many seconds."""
+        deadline = time.monotonic() + seconds
+        while (left := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return left
 
     def run(self):
         process = self.start()
@@ -55,10 +87,11 @@ class Tree:
     def plan(self):
         """What Snakemake says that it would do now."""
         code = "import sys; sys.path.insert(0, 'reproduce'); import pathlib, run; "
-        code += "print(*run.snakemake_command(pathlib.Path(sys.argv[1]), int(sys.argv[2])))"
+        code += "print(*run.snakemake_arguments(pathlib.Path(sys.argv[1]), int(sys.argv[2])))"
         asked = [sys.executable, "-c", code, str(self.results), "1"]
-        command = subprocess.check_output(asked, env=self.environment, cwd=self.folder, encoding="utf-8").split()
-        done = subprocess.run([*command, "-n"], env=self.environment, capture_output=True, encoding="utf-8", check=True)
+        arguments = subprocess.check_output(asked, env=self.environment, cwd=self.folder, encoding="utf-8").split()
+        command = [sys.executable, "-m", "snakemake", *arguments, "-n"]
+        done = subprocess.run(command, env=self.environment, capture_output=True, encoding="utf-8", check=True)
         return done.stdout + done.stderr
 
     def to_do(self):
@@ -173,6 +206,40 @@ def test_the_report_shows_markup_as_text(whole, tmp_path):
     assert "<b onload" not in text
 
 
+def test_the_report_names_what_is_stale(whole, tmp_path):
+    tree, _ = whole
+    shutil.copytree(tree.figures, tmp_path / "figures")
+    shutil.copytree(tree.results, tmp_path / "results", symlinks=True)
+    experiment = load_experiment(tree.folder / "reproduce" / "profiles" / "smoke.yaml")
+    manifest = read_manifest(tree.results / "cases.json")
+
+    def page():
+        return report.build(experiment, manifest, tmp_path / "results", tmp_path / "figures")
+
+    assert "Stale" not in page()
+    assert "parts of this page were made at" not in page()
+    table = tmp_path / "figures" / "table1.md"
+    text = table.read_text(encoding="utf-8")
+    table.write_text(text.replace(manifest.hash, "0" * 16), encoding="utf-8")
+    assert "Stale: table1.md (made from other data)." in page()
+    table.write_text(re.sub(r"Commit: \S+\.", "Commit: 0123456789ab.", text), encoding="utf-8")
+    assert "Stale: table1.md (made from other trainings)." in page()
+    assert "The parts of this page were made at 2 commits" in page()
+    table.write_text(text, encoding="utf-8")
+    path = tmp_path / "results" / "notebooks" / "05_audit.ipynb"
+    book = json.loads(path.read_text(encoding="utf-8"))
+    book["metadata"]["shapeloss"]["commit"] = "0123456789ab"
+    path.write_text(json.dumps(book))
+    assert "The parts of this page were made at 2 commits" in page()
+    assert "<td>notebook 05_audit</td><td><code>0123456789ab</code>" in page()
+    path = tmp_path / "results" / "runs" / "ce" / "seed0" / "run.json"
+    run_values = json.loads(path.read_text(encoding="utf-8"))
+    own = {"class": "mine:Mine", "file": "mine.py", "code": "f" * 64}
+    path.write_text(json.dumps(run_values | {"data": "other", "custom_loss": own}))
+    assert "Stale: trainings (trained on other data: ce, seed 0)." in page()
+    assert f"mine:Mine, mine.py, SHA-256 <code>{'f' * 64}</code>" in page()
+
+
 def test_a_second_call_does_nothing(whole):
     tree, _ = whole
     before = {path: path.stat().st_mtime_ns for path in tree.figures.iterdir()}
@@ -214,22 +281,109 @@ def test_what_changes_is_made_again_and_nothing_else(whole):
     assert tree.to_do() == set()
 
 
-def test_killed_in_the_middle_of_training_it_ends_with_the_same_numbers(whole, tmp_path):
+def test_stopped_and_killed_in_the_middle_of_training_it_ends_with_the_same_numbers(whole, tmp_path):
     tree = Tree(tmp_path)
-    process = tree.start()
-    deadline = time.monotonic() + 300
-    while not any(
-        int(p.read_text(encoding="utf-8").split("/")[0] or 0) >= 6 for p in tree.results.glob("runs/*/*/progress")
-    ):
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    process = tree.start_and_train(2)
+    other = tree.start()  # the same command again, which waits
+    lines = [other.stdout.readline() for _ in range(2)]
+    assert re.search(rf"another run of profile smoke is going on; .* \(process {process.pid} on ", lines[1]), lines
+    assert f"run.py --profile smoke --cores 2; to end it: kill {process.pid})" in lines[1]
+    os.killpg(other.pid, signal.SIGTERM)
+    assert other.wait(timeout=20) == 128 + signal.SIGTERM
+    assert "Interrupted" in other.stdout.read()
+
+    assert any("ipykernel" in line for line in tree.processes())
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=run.child.GRACE + 10) == 128 + signal.SIGTERM
+    assert tree.wait_until_quiet(5) == []
+
+    left = [tree.results / "runs/dpce/seed0/predictions/.partial-x.nii.gz", tree.figures / ".partial-y.png"]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    process = tree.start_and_train(6)
+    os.kill(process.pid, signal.SIGKILL)  # which it cannot pass on
     process.wait()
+    assert tree.wait_until_quiet(10) == []
     assert not (tree.figures / "table1.csv").exists()
     status, output = tree.run()
     assert status == 0, output
     assert tree.numbers() == whole[0].numbers()
+    assert not any(path.exists() for path in left)
+
+
+class Hostile(Tree):
+    """A copy in a folder with an odd name, called by `make` in an environment where everything is set to do harm."""
+
+    def __init__(self, folder):
+        place = folder / 'a {x} "b" it\'s $HOME #1 Å学'
+        super().__init__(place)
+        for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+            shutil.copy(ROOT / name, place / name)
+        venv.create(place / ".venv", symlinks=True)
+        packages = next((place / ".venv").glob("lib/python*/site-packages"))
+        (packages / "installed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        for mark in (".made", ".reproduce"):
+            (place / ".venv" / mark).touch()
+        tools = folder / "bin"
+        tools.mkdir()
+        for tool in ("bash", "sh", "make", "touch", "nproc", "cat", "rm", "uname"):  # no git
+            if path := shutil.which(tool):
+                (tools / tool).symlink_to(path)
+
+        def write(name, text):
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            return str(path.parent)
+
+        fails = "raise RuntimeError('hostile')\n"
+        kernel = '{"argv": ["/bin/false", "{connection_file}"], "display_name": "other", "language": "python"}'
+        odd = "figure.facecolor: red\nlines.linewidth: 9\nfont.size: 30\naxes.grid: True\n"
+        for name in ("torch", "yaml", "sitecustomize", "numpy", "child"):
+            modules = write(f"modules/{name}.py", fails)
+        write("home/.ipython/profile_default/startup/00.py", fails)
+        write("home/.config/pip/pip.conf", "[install]\nuser = true\n")
+        write("home/.local/share/jupyter/kernels/python3/kernel.json", kernel)
+        write("home/.jupyter/jupyter_config.py", fails)
+        write("home/.config/matplotlib/matplotlibrc", odd)
+        write(f"{place.name}/matplotlibrc", odd)
+        write(f"{place.name}/reproduce/profiles/default/config.yaml", "nonsense: [1\n")
+        write("jupyter/kernels/python3/kernel.json", kernel)
+        write("bash_env", "exit 3\n")
+        (folder / "home").chmod(0o555)
+        nowhere = str(folder / "nowhere")
+        self.environment = {
+            **{"HOME": str(folder / "home"), "PATH": str(tools), "LC_ALL": "C", "TMPDIR": nowhere, "COLUMNS": "20"},
+            **{"PYTHONPATH": modules, "PYTHONSTARTUP": nowhere, "PYTHONHASHSEED": "7", "PYTHONWARNINGS": "error"},
+            **{"PYTHONHOME": nowhere, "PYTHONSAFEPATH": "1", "PYTHONOPTIMIZE": "2", "PYTHONIOENCODING": "ascii"},
+            **{"PIP_USER": "1", "PIP_TARGET": nowhere, "SNAKEMAKE_PROFILE": nowhere},
+            **{"BASH_ENV": str(folder / "bash_env")},
+            **{"JUPYTER_PATH": str(folder / "jupyter"), "JUPYTER_CONFIG_DIR": str(folder / "home/.jupyter")},
+            **{"IPYTHONDIR": str(folder / "home/.ipython"), "XDG_CONFIG_HOME": str(folder / "home/.config")},
+            **{"MPLBACKEND": "nonsense", "MATPLOTLIBRC": str(folder / "home/.config/matplotlib/matplotlibrc")},
+            **{"DISPLAY": ":77", "OMP_NUM_THREADS": "3", "CDPATH": "/", "DATA": nowhere, "PROFILE": "nonsense"},
+            **{"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "job", "WORLD_SIZE": "4", "RANK": "1", "LOCAL_RANK": "1"},
+        }
+        self.command = [str(tools / "make"), "reproduce", "PROFILE=smoke", "CORES=2"]
+
+    def start(self):
+        return super().start(umask=0o077)
+
+
+def test_the_users_environment_changes_nothing(whole, tmp_path):
+    """Odd characters in paths, no git, a bad home, and settings of every library: the same bytes, and no word of it."""
+    tree = Hostile(tmp_path)
+    status, output = tree.run()
+    assert status == 0, output
+    assert "hostile" not in output
+    assert tree.numbers() == whole[0].numbers()
+    for name in ("scores.png", "figure1.png", "figure1_bottom.png", "training.png"):
+        assert (tree.figures / name).read_bytes() == (whole[0].figures / name).read_bytes(), name
+    assert "Commit: unknown." in (tree.figures / "table1.md").read_text(encoding="utf-8")
+    assert not (tmp_path / "nowhere").exists()
+    status, output = tree.run()
+    assert (status, "to do" in output) == (0, False), output  # nor is anything out of date
 
 
 def test_compare_tells_equal_from_near_and_far(whole, tmp_path, capsys, monkeypatch):
