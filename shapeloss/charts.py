@@ -113,8 +113,8 @@ def figure_scores(per_case: pd.DataFrame, metrics: Mapping[str, str] = METRICS) 
         axes.grid(axis="y", color=PALE, linewidth=0.6)
     cases = per_case["case"].nunique()
     shown = f"{_MOST_DRAWN} of {cases} test cases, drawn at random" if cases > _MOST_DRAWN else f"{cases} test cases"
-    whose = "the mean of all" if cases > _MOST_DRAWN else "their mean"
-    text = f"Dots: {shown}, joined across losses. Diamond and bar: {whose} and its 95 % bootstrap interval."
+    whose = "the mean of all and its 95 %" if cases > _MOST_DRAWN else "their mean and its 95 % bootstrap"
+    text = f"Dots: {shown}, joined across losses. Diamond and bar: {whose} interval."
     figure.supxlabel(text, fontsize=10, color=GREY)
     return figure
 

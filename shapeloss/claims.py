@@ -290,7 +290,7 @@ def _claim_section(claim: Claim, findings: Sequence[Finding]) -> list[str]:
     unit = " in mm" if claim.statistic == "surface_error" else ""
     where = f" at {', '.join(f'`{x}`' for x in claim.landmarks)}" if claim.landmarks else ""
     tested = sum(f.verdict != "not tested" for f in findings)
-    family = f"{len(findings)}" + (f" ({tested} tested)" if tested < len(findings) else "")
+    family = f"{len(findings)}" + (f" ({tested} tested)" if 0 < tested < len(findings) else "")
     lines = [
         f"## {claim.title}", "", f"> {claim.text} (source {claim.source})", "",
         f"Test: {claim.test}{margin}, level {claim.alpha:g}, Holm over {family}; exact Wilcoxon signed-rank; "

@@ -12,7 +12,7 @@ import pandas as pd
 from shapeloss.charts import figure_intervals, figure_scores
 from shapeloss.files import atomic, write_text
 from shapeloss.metrics import METRICS
-from shapeloss.paired import equivalence, holm
+from shapeloss.paired import EXACT_LIMIT, equivalence, holm
 from shapeloss.score_tables import ScoreTable, listed, read_scores
 from shapeloss.statistics import METRICS as HEADINGS
 from shapeloss.statistics import case_means, compare_losses, format_p, paired_scores, summary_table, write_table
@@ -131,6 +131,8 @@ def _page(
         "difference that so many cases with this spread would show with a power of 80 %. A large p is no proof of",
         "equality.",
     ]  # fmt: skip
+    if tests["n"].max() > EXACT_LIMIT:
+        lines[-1] += f" Beyond {EXACT_LIMIT} pairs the test is its normal approximation."
     if margin is not None:
         lines[-1] += f" Equivalence: two one-sided Wilcoxon tests with margin {margin:g}."
     if scores.notes:

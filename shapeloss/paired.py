@@ -17,7 +17,8 @@ from scipy import optimize, stats
 Alternative = Literal["two-sided", "greater", "less"]
 Floats = NDArray[np.float64]
 
-_EXACT_LIMIT = 500  # pairs up to which the signed-rank null distribution is computed exactly
+EXACT_LIMIT = 500
+"""Pairs up to which the null distribution of the signed ranks is computed exactly."""
 _SORTED = 1_000_000  # pairwise means that are sorted at a time
 _BOOTSTRAP_LIMIT = 5000  # cases up to which the mean is bootstrapped
 _RESAMPLES = 99_999  # sign patterns; SciPy visits all 2^n where they are fewer, up to n = 16
@@ -80,7 +81,7 @@ def signed_rank_test(difference: ArrayLike, alternative: Alternative = "two-side
     statistic = float(ranks[positive].sum())
     if len(ranks) == 0:
         return PairedTest(statistic, 1.0)
-    if len(ranks) > _EXACT_LIMIT:
+    if len(ranks) > EXACT_LIMIT:
         normal = stats.wilcoxon(d, zero_method="pratt", alternative=alternative, method="approx", correction=True)
         return PairedTest(statistic, float(normal.pvalue))
     doubled = np.rint(2 * ranks).astype(int)  # mean ranks are halves
@@ -105,7 +106,7 @@ def sign_flip_test(difference: ArrayLike, alternative: Alternative = "two-sided"
         return PairedTest(0.0, 1.0)
     if len(d) == 1:  # SciPy wants two; the signs are then all there is, as for ranks
         return PairedTest(float(d[0]), signed_rank_test(d, alternative).p)
-    if len(d) > _EXACT_LIMIT:
+    if len(d) > EXACT_LIMIT:
         z = float(d.sum() / np.sqrt((d**2).sum()))
         p = {"less": stats.norm.cdf(z), "greater": stats.norm.sf(z), "two-sided": 2 * stats.norm.sf(abs(z))}[
             alternative
@@ -165,7 +166,7 @@ def hodges_lehmann(difference: ArrayLike, confidence: float = 0.95) -> Interval:
     if n == 0:
         return Interval(np.nan, np.nan, np.nan)
     # k: how many of the outermost pairwise means on each side lie outside the interval
-    if n <= _EXACT_LIMIT:
+    if n <= EXACT_LIMIT:
         mass = np.ones(1)
         for rank in range(1, n + 1):
             mass = (np.pad(mass, (0, rank)) + np.pad(mass, (rank, 0))) / 2

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from shapeloss.files import atomic, write_text
 from shapeloss.paired import (
+    EXACT_LIMIT,
     Interval,
     MarginTest,
     PairedTest,
@@ -265,8 +266,9 @@ def write_table(
     reference = str(table["loss"].iloc[0])
     others = len(table) - 1
     seeds = ", each averaged over the seeds" if (table["seeds"] > 1).any() else ""
+    exact = "exact " if table["n"].max() <= EXACT_LIMIT else ""
     caption = (
-        f"Mean ± standard deviation over n test volumes{seeds}; p: exact two-sided paired Wilcoxon test against "
+        f"Mean ± standard deviation over n test volumes{seeds}; p: {exact}two-sided paired Wilcoxon test against "
         f"{reference}, Holm-corrected over the {others} comparisons of a column. {provenance}"
     )
     notes = [f"{row['loss']}: {row['note']}" for row in table.to_dict("records") if row["note"]]

@@ -61,12 +61,14 @@ def read_table(path: str | Path, names: Sequence[str] = ()) -> tuple[pd.DataFram
         raise ValueError(f"{path}: is no CSV table: it is empty")
     header, *rows = records
     _check_header(path, header)
-    if wide := [place for place, row in zip(places[1:], rows, strict=True) if any(row[len(header) :])]:
+    if wide := [
+        place for place, row in zip(places[1:], rows, strict=True) if len(row) > len(header) and any(row[len(header) :])
+    ]:
         raise ValueError(
             f"{path}: has more cells than the {len(header)} columns of the header in line {few(wide)}; a "
             f"cell with {_SEPARATORS[separator]} in it needs quotes"
         )
-    rows = [(row + [""] * len(header))[: len(header)] for row in rows]
+    rows = [row if len(row) == len(header) else (row + [""] * len(header))[: len(header)] for row in rows]
     table = pd.DataFrame(rows, columns=header, index=places[1:], dtype=object)
     guessed = [] if separator == "," else [_SEPARATORS[separator]]
     guessed += [encoding] if encoding else []

@@ -243,7 +243,11 @@ def test_many_cases_are_drawn_as_a_sample(tmp_path, other):
     for path in (other, tmp_path / "t.csv"):
         scores = pd.DataFrame({"case": [f"c{i}" for i in range(700)], "dice": rng.uniform(0.8, 0.9, 700)})
         scores.to_csv(path, index=False)
-    table = read_scores([tmp_path / "t.csv", other]).table
+    scores = read_scores([tmp_path / "t.csv", other])
+    page = compare_scores(scores, tmp_path / "out")
+    assert "Beyond 500 pairs the test is its normal approximation." in page
+    assert "p: two-sided paired Wilcoxon test" in page
+    table = scores.table
     figure = comparison.figure_scores(table, {"dice": "Dice"})
     assert "500 of 700 test cases, drawn at random" in figure.get_supxlabel()
     assert len(figure.axes[0].lines) == 500 + 2 * 3  # joined pairs; dots, bar and mean of two methods
