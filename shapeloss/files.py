@@ -140,9 +140,13 @@ def locked(path: str | Path, waiting: str = "") -> Iterator[int]:
                 )
         with suppress(OSError):  # a full disk: the lock holds without a name
             handle.truncate(0)
-            handle.write(json.dumps([os.getpid(), platform.node(), time.strftime("%d %B %H:%M:%S"), sys.argv]))
-            handle.flush()
-        yield handle.fileno()
+            name = [os.getpid(), platform.node(), time.strftime("%d %B %H:%M:%S"), sys.argv]
+            os.write(handle.fileno(), json.dumps(name).encode())
+        try:
+            yield handle.fileno()
+        finally:
+            with suppress(OSError):  # names, paths and machines do not stay in a data set
+                handle.truncate(0)
 
 
 def _holder(path: Path) -> str:

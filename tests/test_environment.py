@@ -150,6 +150,13 @@ def test_a_disk_without_locks_stops_nothing(number, monkeypatch, tmp_path, capsy
     )
 
 
+def test_a_lock_names_its_holder_while_it_is_held(tmp_path):
+    with files.locked(tmp_path / "lock"):
+        assert files._holder(tmp_path / "lock").startswith(f" (process {os.getpid()} on ")
+    assert (tmp_path / "lock").read_bytes() == b""
+    assert files._holder(tmp_path / "lock") == ""
+
+
 def test_sweep_goes_as_deep_as_it_is_told_and_follows_no_link(tmp_path):
     places = [tmp_path / "a" / part / ".partial-x" for part in (".", "b", "b/c", "b/c/d")]
     outside = tmp_path / "other" / ".partial-x"
