@@ -22,12 +22,13 @@ from shapeloss.dataset import prepare, read_sides
 from shapeloss.evaluation import score_runs
 from shapeloss.experiment import Experiment
 from shapeloss.inference import load_run, predict_files
+from shapeloss.poses import check_orientation, pose_fault
 from shapeloss.sources import dicom
 from shapeloss.sources.dicom import check_slices, read_slice, read_stack
 from shapeloss.sources.layout import ImportProblems, write_cases
 from shapeloss.sources.oai import LABELS, SOURCE, Knee, find_entries, parse_knee, read_participants
 from shapeloss.training import train
-from shapeloss.volumes import VolumeError, grid_difference, read_labels, read_volume
+from shapeloss.volumes import Volume, VolumeError, grid_difference, read_labels, read_volume
 
 SLICES, COLUMNS, ROWS = 10, 24, 16
 STEP, PIXEL = 0.7, 0.365
@@ -1240,3 +1241,267 @@ def test_the_command(tree, tmp_path, monkeypatch, capsys):
     assert json.loads((tmp_path / "out/dataset.json").read_text(encoding="utf-8"))["labels"] == {
         "0": "background", "1": "femur", "2": "tibia", "3": "patella"
     }  # fmt: skip
+
+
+# --- echoes and other images of one place -----------------------------------------------------------------------------
+
+
+def write_echoes(folder, images, interleaved=False, uids=("1.2.3", "1.2.3"), acquired=2 * SLICES, **tags):
+    """Both echoes of a knee in one folder, numbered one after the other, or slice by slice."""
+    for echo, (image, uid) in enumerate(zip(images, uids, strict=True), 1):
+        for k, place in enumerate(positions()):
+            number = 2 * k + echo if interleaved else (echo - 1) * SLICES + k + 1
+            own = {"0018|0086": str(echo), "0018|0081": str(5 * echo), "0020|0013": str(number)}
+            own |= {"0020|1002": str(acquired), "0020|000e": uid, **tags}
+            write_slice(folder / f"{echo}-{k:03d}", image[:, :, k], place, **own)
+    return folder
+
+
+def two_echoes():
+    return [knee_image(1), knee_image(2)]
+
+
+@pytest.mark.parametrize("uids", [("1.2.3", "1.2.3"), ("1.2.3", "1.2.4")])
+def test_two_echoes_are_one_fault_that_asks_for_a_choice(tmp_path, uids):
+    folder = write_echoes(series_folder(tmp_path), two_echoes(), uids=uids)
+    assert problems_of(tmp_path) == [
+        f"{folder}: holds 2 echoes (1: 10 slices at 5 ms, 2: 10 slices at 10 ms); choose one by --echo 1, --echo 2, "
+        "or combine them by --echo rss (root of the sum of squares)"
+    ]
+    (line,) = problems_of(tmp_path, echo="3")
+    assert "has no echo 3, only 1: 10 slices at 5 ms, 2: 10 slices" in line
+    with pytest.raises(ValueError, match="an echo is a number from 1 or rss; got 'both'"):
+        problems_of(tmp_path, echo="both")
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("acquired", [SLICES, 2 * SLICES])
+def test_an_echo_is_taken_or_all_are_combined(tmp_path, interleaved, acquired):
+    first, second = two_echoes()
+    write_echoes(series_folder(tmp_path / "oai"), [first, second], interleaved, acquired=acquired)
+    combined = np.sqrt(first.astype(float) ** 2 + second.astype(float) ** 2)
+    for echo, expected in (("1", first), ("2", second), ("rss", combined)):  # into one folder: each replaces the last
+        (case,) = import_oai(tmp_path / "oai", tmp_path / "out", echo=echo)["cases"].values()
+        np.testing.assert_allclose(read_volume(tmp_path / "out" / case["image"]).array, expected, rtol=1e-6)
+        assert (case["echo"], case["echoes_ms"]) == (echo, {"1": 5.0, "2": 10.0})
+        assert len(case["imported_from"]) == (2 * SLICES if echo == "rss" else SLICES)
+
+
+@pytest.mark.parametrize("acquired", [SLICES, 2 * SLICES])
+def test_a_slice_that_an_echo_lacks_is_missing(tmp_path, acquired):
+    folder = write_echoes(series_folder(tmp_path), two_echoes(), acquired=acquired)
+    (folder / "2-009").unlink()
+    assert problems_of(tmp_path, echo="1") == []
+    (line,) = problems_of(tmp_path, echo="2")
+    assert "1 slice is missing" in line
+    (folder / "1-009").unlink()
+    (folder / "2-008").unlink()
+    lines = problems_of(tmp_path, echo="rss")
+    assert [re.search(r": (\d) slices? (is|are) missing", line)[1] for line in lines] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("echo", "interleaved", "option", "sound"),
+    [(2, False, "", True), (1, True, "", True), (1, False, "1", True), (1, False, "", False), (0, False, "", False)],
+)
+def test_the_number_acquired_may_count_an_echo_that_is_elsewhere(tmp_path, echo, interleaved, option, sound):
+    folder = write_echoes(series_folder(tmp_path), two_echoes(), interleaved)
+    for path in sorted(folder.glob(f"{3 - max(echo, 1)}-*")):
+        path.unlink()
+    if not echo:
+        for path in folder.iterdir():
+            rewrite(path, b"\x18\x00\x86\x00", b"\x18\x00\x85\x00")
+    lines = problems_of(tmp_path, echo=option)
+    if sound:
+        assert lines == []
+    else:
+        (line,) = lines
+        assert "10 slices are missing of the 20 acquired" in line
+        assert ("or these are those of other echoes: if so, import it with --echo 1" in line) == (echo == 1)
+
+
+def test_echoes_are_told_by_their_times_where_they_have_no_numbers(tmp_path):
+    first, second = two_echoes()
+    folder = write_echoes(series_folder(tmp_path), [second, first], **{"0018|0086": "1"})
+    for path in folder.glob("1-*"):  # the longer time comes first
+        rewrite(path, b"\x18\x00\x81\x00\x02\x00\x00\x005 ", b"\x18\x00\x81\x00\x02\x00\x00\x0020")
+    assert "holds 2 echoes (1: 10 slices at 10 ms, 2: 10 slices at 20 ms)" in problems_of(tmp_path)[0]
+    entries, problems = find_entries(tmp_path, progress=False, echo="1")
+    assert problems == []
+    (entry,) = entries.values()
+    assert np.array_equal(entry.read().image.array, first)
+
+
+def test_another_echo_in_another_folder_is_named_as_such(tmp_path):
+    folder = write_echoes(series_folder(tmp_path), two_echoes(), acquired=SLICES)
+    other = series_folder(tmp_path, series="10009999")
+    other.mkdir()
+    for path in sorted(folder.glob("2-*")):
+        path.rename(other / path.name)
+    (line,) = problems_of(tmp_path)
+    assert f"{other}: is another echo of case 9000099_00m_LEFT, beside {folder}; put the slices of echoes 1, 2" in line
+
+
+def test_one_echo_leaves_nothing_to_combine(tmp_path):
+    folder = write_series(series_folder(tmp_path), **{"0018|0086": "1", "0018|0081": "5"})
+    assert problems_of(tmp_path) == problems_of(tmp_path, echo="1") == []
+    assert problems_of(tmp_path, echo="rss") == [
+        f"{folder}: --echo rss was asked for, but the series has one echo (1: 10 slices at 5 ms); "
+        "import it without --echo"
+    ]
+    write_series(folder)
+    assert "has no number of an echo in its headers; import it without --echo" in problems_of(tmp_path, echo="1")[0]
+
+
+@pytest.mark.parametrize(
+    ("tag", "values", "name"),
+    [
+        ("0008|0008", ("ORIGINAL\\PRIMARY\\M", "ORIGINAL\\PRIMARY\\P"), "kinds of image (ImageType)"),
+        ("0020|0100", ("1", "2"), "temporal positions"),
+        ("0020|0012", ("1", "2"), "acquisitions"),
+        ("0018|1060", ("10", "400"), "trigger times"),
+    ],
+)
+def test_what_else_lies_at_one_place_is_named(tmp_path, tag, values, name):
+    folder = series_folder(tmp_path)
+    for value, prefix in zip(values, "ab", strict=True):
+        for k, place in enumerate(positions()):
+            write_slice(folder / f"{prefix}{k:03d}", knee_image()[:, :, k], place, **{tag: value})
+    assert problems_of(tmp_path) == [
+        f"{folder}: holds 2 {name} of the same places (10 slices, 10 slices); keep the slices of one in it, and move "
+        "the others away"
+    ]
+
+
+def test_equal_faults_are_folded(tmp_path):
+    folder = write_series(series_folder(tmp_path))
+    for path in list(folder.iterdir()):
+        path.with_name(f"{path.name}-copy").write_bytes(path.read_bytes())
+    *lines, last = problems_of(tmp_path)
+    assert len(lines) == 5
+    assert all("is a duplicated slice" in line for line in lines)
+    assert last == f"{folder}: holds 5 more duplicated slices; remove one of each two"
+
+
+def test_the_command_says_the_echo_and_the_next_step_of_images_alone(tmp_path, monkeypatch, capsys):
+    write_echoes(series_folder(tmp_path / "oai"), two_echoes())
+    arguments = ["shapeloss", "import", "oai", str(tmp_path / "oai"), str(tmp_path / "a b"), "--echo", "RSS"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 0
+    printed = capsys.readouterr().out
+    assert "1 images without label maps in" in printed
+    assert "echoes found: 1 at 5 ms, 2 at 10 ms; taken: root of the sum of squares: 1 case" in printed
+    assert f"Next: shapeloss predict results/<profile>/runs/<loss>/seed<n> '{tmp_path}/a b/imagesTs'" in printed
+    assert "make reproduce" not in printed
+    assert list((tmp_path / "a b/imagesTs").iterdir())
+
+
+# --- label maps without a pose ----------------------------------------------------------------------------------------
+
+
+def bare_mask(path, axes, flips=(False, False, False)):
+    """The label map as an array whose axes are in another order, without directions or first voxel."""
+    array = np.flip(mask_array(), np.flatnonzero(flips)).transpose(axes)
+    image = SimpleITK.GetImageFromArray(array.transpose())
+    image.SetSpacing(np.array([PIXEL, PIXEL, STEP])[list(axes)].tolist())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    SimpleITK.WriteImage(image, str(path))
+    return path
+
+
+def import_with(folder, code):
+    return import_oai(folder / "oai", folder / "out", folder / "masks", mask_orientation=code)["cases"].values()
+
+
+@pytest.mark.parametrize("ending", [".mhd", ".nii.gz", ".nrrd"])
+@pytest.mark.parametrize(
+    ("axes", "flips", "code"),  # columns run to posterior, rows to inferior, slices to the right: PIR
+    [
+        ((0, 1, 2), (False, False, False), "PIR"),
+        ((2, 0, 1), (False, False, False), "RPI"),
+        ((2, 1, 0), (False, True, False), "RSP"),
+        ((1, 2, 0), (True, True, True), "SLA"),
+    ],
+)
+def test_a_label_map_without_a_pose_is_placed_as_stated(tmp_path, ending, axes, flips, code):
+    write_series(series_folder(tmp_path / "oai"), directions=turned(8))
+    mask = bare_mask(tmp_path / f"masks/9000099{ending}", axes, flips)
+    with pytest.raises(ImportProblems) as caught:
+        import_oai(tmp_path / "oai", tmp_path / "out", tmp_path / "masks")
+    (line,) = caught.value.problems
+    assert "the labels have no pose (directions and first voxel are not set)" in line
+    assert "state it by --mask-orientation of import oai, pairs or folder" in line
+    assert "resample" not in line
+    letters = {"R": "R or L", "L": "R or L", "A": "A or P", "P": "A or P", "S": "S or I", "I": "S or I"}
+    assert f"their axes run to {', '.join(letters[letter] for letter in code)}; find out" in line  # one order fits
+    (case,) = import_with(tmp_path, code)
+    expected = LABELS.apply(mask_array())
+    assert np.array_equal(read_labels(tmp_path / "out" / case["label"]).array, expected)
+    assert case["mask_orientation"] == code
+    # another statement imports it anew, and flips what is stated otherwise
+    other = code.translate(str.maketrans("RLSI", "LRSI"))
+    (case,) = import_with(tmp_path, other)
+    assert np.array_equal(read_labels(tmp_path / "out" / case["label"]).array, expected[:, :, ::-1])
+    assert mask.is_file()
+
+
+def test_what_is_stated_must_fit_and_a_pose_is_never_overruled(tmp_path):
+    folder = write_series(series_folder(tmp_path / "oai"))
+    mask = bare_mask(tmp_path / "masks/9000099.mhd", (2, 0, 1))
+    with pytest.raises(ImportProblems, match="their axes run to R or L, A or P, S or I; find out which"):
+        import_oai(tmp_path / "oai", tmp_path / "out", tmp_path / "masks", mask_orientation="PIR")
+    for path in mask.parent.iterdir():
+        path.unlink()
+    write_mask(mask.with_suffix(".nrrd"), folder)
+    (case,) = import_with(tmp_path, "LSA")
+    assert np.array_equal(read_labels(tmp_path / "out" / case["label"]).array > 0, ~np.isin(mask_array(), (0, 2)))
+    assert "mask_orientation" not in case
+
+
+def test_a_label_map_without_a_pose_that_fits_in_no_order(tmp_path):
+    write_series(series_folder(tmp_path / "oai"))
+    bare_mask(tmp_path / "masks/9000099.mhd", (2, 0, 1))
+    image = SimpleITK.ReadImage(str(tmp_path / "masks/9000099.mhd"))
+    SimpleITK.WriteImage(image[:-1], str(tmp_path / "masks/9000099.mhd"))
+    with pytest.raises(ImportProblems, match=r"fit the image's 24 × 16 × 10 of .* in no order of axes"):
+        import_oai(tmp_path / "oai", tmp_path / "out", tmp_path / "masks")
+
+
+def test_two_orders_that_fit_are_both_named():
+    affine = np.diag([0.5, 0.5, 2.0, 1])
+    affine[0, 3] = 7
+    image = Volume(np.zeros((8, 8, 5)), affine)
+    labels = Volume(np.zeros((5, 8, 8), np.uint8), np.diag([2.0, 0.5, 0.5, 1]))
+    assert "run to S or I, R or L, A or P; or S or I, A or P, R or L; find out" in pose_fault(labels, image)
+    same = Volume(labels.array, image.affine)
+    assert pose_fault(same, image).endswith("8 × 8 × 5; resample the labels")
+
+
+@pytest.mark.parametrize("text", ["PI", "PIRS", "PAR", "XYZ", "PPR"])
+def test_an_orientation_is_three_letters_of_three_axes(text):
+    with pytest.raises(ValueError, match="must be three letters"):
+        check_orientation(text)
+    assert [check_orientation(code) for code in ("pir", " LSA ", "")] == ["PIR", "LSA", ""]
+
+
+def test_pairs_and_folders_take_a_stated_orientation_too(tmp_path, monkeypatch):
+    volume = read_stack([read_slice(path) for path in write_series(tmp_path / "slices").iterdir()])
+    nibabel_image = nibabel.Nifti1Image(volume.array, volume.affine)
+    for folder in ("images", "layout/imagesTr"):
+        (tmp_path / folder).mkdir(parents=True)
+        nibabel.save(nibabel_image, tmp_path / folder / "a.nii.gz")
+    bare_mask(tmp_path / "masks/a.mha", (2, 0, 1))
+    bare_mask(tmp_path / "layout/labelsTr/a.nii.gz", (2, 0, 1))
+    (tmp_path / "layout/dataset.json").write_text(
+        json.dumps({"labels": {"background": 0, **{f"s{k}": k for k in range(1, 10)}}, "file_ending": ".nii.gz"})
+    )
+    for kind, sources in (("pairs", ["images", "masks"]), ("folder", ["layout"])):
+        arguments = ["import", kind, *(str(tmp_path / name) for name in sources), str(tmp_path / kind)]
+        arguments += ["--labels", "1:femur", "--mask-orientation", "rpi"]
+        monkeypatch.setattr(sys, "argv", ["shapeloss", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert stopped.value.code == 0
+        assert np.array_equal(read_labels(tmp_path / kind / "labelsTr/a.nii.gz").array, mask_array() == 1)

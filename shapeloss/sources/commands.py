@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +20,9 @@ Output = Annotated[Path, typer.Argument(help="Folder for the data set: a new one
 LabelsText = Annotated[str, typer.Option("--labels", help="Structures to keep, such as 1:femur,3:tibia.")]
 RemapText = Annotated[str, typer.Option("--remap", help="Labels to merge first, such as 7:1,8:3.")]
 LicenceText = Annotated[str, typer.Option("--licence", help="Licence of the data, for the record.")]
+MaskOrientation = Annotated[
+    str, typer.Option(help="Where the axes of label maps without a pose run to, such as PIR. Never guessed.")
+]
 Profile = Annotated[Path | None, typer.Option(help="Take what is not given here from data.source of this profile.")]
 
 
@@ -50,17 +55,22 @@ def oai(
     masks: Annotated[Path | None, typer.Option(help="Folder of label maps. Without: images alone, to predict.")] = None,
     visit: Annotated[str, typer.Option(help="Only this one: 00m, 12m, 24m, …")] = "",
     participants: Annotated[Path | None, typer.Option(help="Text file with the participants to import.")] = None,
+    echo: Annotated[str, typer.Option(help="Of several echoes: 1, 2, …, or rss, the root of their squares' sum.")] = "",
+    mask_orientation: MaskOrientation = "",
     labels: LabelsText = "",
     remap: RemapText = "",
     profile: Profile = None,
 ) -> None:
     """DESS knees of the Osteoarthritis Initiative, from DICOM slices of your own access."""
+    from shapeloss.poses import check_orientation
     from shapeloss.sources import oai as source
 
     section = profile_source(profile, "oai")
     chosen = choose_labels(labels, remap, section, source.LABELS)
     only = source.read_participants(participants) if participants else ()
-    finish(output, *source.find_entries(tree, masks, visit, only), chosen, source.SOURCE)
+    code = check_orientation(mask_orientation)
+    found = source.find_entries(tree, masks, visit, only, echo=echo.lower(), mask_orientation=code)
+    finish(output, *found, chosen, source.SOURCE)
 
 
 @app.command()
@@ -87,13 +97,15 @@ def folder(
     labels: LabelsText = "",
     remap: RemapText = "",
     licence: LicenceText = "",
+    mask_orientation: MaskOrientation = "",
     profile: Profile = None,
 ) -> None:
     """A folder that has such a layout: to choose structures, to convert formats, and for the record."""
+    from shapeloss.poses import check_orientation
     from shapeloss.sources.folders import folder_entries, folder_source
 
     section = profile_source(profile, "folder")
-    entries, own, problems = folder_entries(source)
+    entries, own, problems = folder_entries(source, check_orientation(mask_orientation))
     finish(output, entries, problems, choose_labels(labels, remap, section, own), folder_source(source, licence))
 
 
@@ -105,14 +117,17 @@ def pairs(
     labels: LabelsText = "",
     remap: RemapText = "",
     licence: LicenceText = "",
+    mask_orientation: MaskOrientation = "",
     profile: Profile = None,
 ) -> None:
     """Two folders of images and label maps, matched by name; --labels names the structures."""
+    from shapeloss.poses import check_orientation
     from shapeloss.sources.folders import folder_source, pair_entries
 
     section = profile_source(profile, "pairs")
     chosen = choose_labels(labels, remap, section, None)
-    finish(output, *pair_entries(images, masks), chosen, folder_source(images, licence, masks))
+    found = pair_entries(images, masks, check_orientation(mask_orientation))
+    finish(output, *found, chosen, folder_source(images, licence, masks))
 
 
 def profile_source(profile: Path | None, kind: str) -> DataSource | None:
@@ -178,7 +193,27 @@ def finish(output: Path, entries: Mapping[str, Entry], problems: Sequence[str], 
     """Import the cases, and say what comes next."""
     from shapeloss.sources.layout import write_cases
 
-    record = write_cases(output, entries, labels, source, problems)
-    structures = ", ".join(labels.names.values())
-    print(f"{len(record['cases'])} cases with {structures} in {output}, licence: {source.licence}")
-    print(f"Next: make reproduce PROFILE=<name> DATA={output.absolute()}")
+    cases = write_cases(output, entries, labels, source, problems)["cases"]
+    images = sum("label" not in case for case in cases.values())
+    kinds = [f"{len(cases) - images} cases with {', '.join(labels.names.values())}"] if images < len(cases) else []
+    kinds += [f"{images} images without label maps"] if images else []
+    print(f"{' and '.join(kinds)} in {output}, licence: {source.licence}")
+    for note, count in Counter(filter(None, map(choices, cases.values()))).items():
+        print(f"{note}: {count} case{'s' if count > 1 else ''}")
+    if images < len(cases):
+        print(f"Next: make reproduce PROFILE=<name> DATA={shlex.quote(str(output.absolute()))}")
+    if images:
+        folder = shlex.quote(str(output.absolute() / "imagesTs"))
+        print(f"Next: shapeloss predict results/<profile>/runs/<loss>/seed<n> {folder} <new folder>")
+
+
+def choices(case: Mapping[str, Any]) -> str:
+    """What an import was told of a case, as its record has it; empty if nothing."""
+    parts = []
+    if taken := case.get("echo"):
+        times = ", ".join(f"{number}{f' at {time:g} ms' if time else ''}" for number, time in case["echoes_ms"].items())
+        which = "root of the sum of squares" if taken == "rss" else f"echo {taken}"
+        parts.append(f"echoes found: {times}; taken: {which}")
+    if code := case.get("mask_orientation"):
+        parts.append(f"label map without a pose, taken as {code}")
+    return "; ".join(parts)

@@ -24,6 +24,17 @@ from shapeloss.volumes import Volume, VolumeError
 
 POSITION_TOLERANCE_MM = 1e-3
 """Positions of slices may be off by as much: some OAI reconstructions have steps that vary by 1e-4 mm."""
+REPEATS = {
+    "kinds of image (ImageType)": "0008|0008",
+    "temporal positions": "0020|0100",
+    "b-values": "0018|9087",
+    "trigger times": "0018|1060",
+    "inversion times": "0018|0082",
+    "flip angles": "0018|1314",
+    "acquisitions": "0020|0012",
+}
+"""In what images of one place may differ, apart from their echo → the tag that tells."""
+_SHOWN = 5  # equal faults that are listed
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _DIRECTION_TOLERANCE = 1e-4
 _FARTHEST_MM = 1e5  # no scanner is larger; beyond it, a position is a broken number
@@ -69,6 +80,12 @@ class Slice(Kind):
     """ImagesInAcquisition: how many slices there were; 0 if it does not say."""
     number: int = 0
     """InstanceNumber, from 1; 0 if it does not say."""
+    echo: int = 0
+    """EchoNumbers, from 1; 0 if it does not say."""
+    echo_time: float = 0.0
+    """EchoTime in ms; 0 if it does not say."""
+    repeats: tuple[str, ...] = ()
+    """The header's texts of :data:`REPEATS`."""
 
     @property
     def height(self) -> float:
@@ -193,6 +210,9 @@ def read_slice(path: Path) -> Slice:
         position=position,
         acquired=_whole(tags.get("0020|1002", "")),
         number=_whole(tags.get("0020|0013", "")),
+        echo=_whole(tags.get("0018|0086", "")),
+        echo_time=_number(tags.get("0018|0081", "")),
+        repeats=tuple(tags.get(tag, "") for tag in REPEATS.values()),
     )
 
 
@@ -200,12 +220,21 @@ def _whole(text: str) -> int:
     return int(text) if text.isdecimal() and len(text) < 7 else 0
 
 
-def check_slices(slices: Sequence[Slice], unread: int = 0) -> list[str]:
+def _number(text: str) -> float:
+    try:
+        return float(text) if np.isfinite(float(text)) else 0.0
+    except ValueError:
+        return 0.0
+
+
+def check_slices(slices: Sequence[Slice], unread: int = 0, others: int = 0, chosen: bool = False) -> list[str]:
     """Whether slices make one volume: complete, equally spaced within 1e-3 mm, of one orientation and one series.
 
     Args:
-        slices: of one folder.
+        slices: of one folder and one echo.
         unread: how many more there are that could not be read, and so are not missing.
+        others: how many slices of other echoes the folder holds.
+        chosen: the user named the echo, so that the number acquired may count other echoes, which are not here.
 
     Returns:
         One line for each fault, empty if there is none.
@@ -227,7 +256,45 @@ def check_slices(slices: Sequence[Slice], unread: int = 0) -> list[str]:
             )
         else:
             stack.append(item)
-    return problems + _check_stack(stack, unread)
+    return problems + _check_stack(stack, unread, others, chosen)
+
+
+def split_echoes(slices: Sequence[Slice]) -> dict[int, list[Slice]]:
+    """The slices of each echo by its number: EchoNumbers, or the order of the echo times where these alone differ.
+
+    Echo times that differ tell echoes apart only where slices would lie at one place otherwise. Slices without a number
+    among those that have one stay with the first.
+    """
+    counts = Counter(item.echo for item in slices if item.echo)
+    numbers = sorted(number for number, count in counts.items() if count > 1)  # one alone is a foreign slice
+    if len(numbers) > 1:
+        return {
+            k: [item for item in slices if (item.echo if item.echo in numbers else numbers[0]) == k] for k in numbers
+        }
+    by_time: dict[float, list[Slice]] = {}
+    for item in slices:
+        by_time.setdefault(round(item.echo_time, 2), []).append(item)
+    if len(by_time) > 1 and 0 not in by_time and _repeated(slices) and not any(map(_repeated, by_time.values())):
+        return {k: by_time[time] for k, time in enumerate(sorted(by_time), 1)}
+    return {numbers[0] if numbers else 0: list(slices)}
+
+
+def _repeated(slices: Sequence[Slice]) -> bool:
+    """Whether two slices lie at one place."""
+    heights = sorted(item.height for item in slices)
+    return any(b - a < POSITION_TOLERANCE_MM for a, b in pairwise(heights))
+
+
+def _several(slices: Sequence[Slice]) -> str:
+    """What the slices of one place are several of, such as temporal positions; empty if the headers do not tell."""
+    for place, name in enumerate(REPEATS):
+        groups: dict[str, list[Slice]] = {}
+        for item in slices:
+            groups.setdefault(item.repeats[place] if item.repeats else "", []).append(item)
+        if len(groups) > 1 and not any(map(_repeated, groups.values())):
+            counts = ", ".join(f"{len(group)} slices" for group in groups.values())
+            return f"{len(groups)} {name} of the same places ({counts})"
+    return ""
 
 
 def usual_slice(slices: Sequence[Slice]) -> Slice:
@@ -240,17 +307,22 @@ def usual_slice(slices: Sequence[Slice]) -> Slice:
     return next(item for item in slices if key(item) == usual)
 
 
-def _check_stack(slices: Sequence[Slice], unread: int) -> list[str]:
+def _check_stack(slices: Sequence[Slice], unread: int, others: int, chosen: bool) -> list[str]:
     """Faults of the positions, and of the number, of slices of one series."""
     folder = slices[0].path.parent
     problems: list[str] = []
     stack: list[Slice] = []
+    if _repeated(slices) and (several := _several(slices)):
+        return [f"{folder}: holds {several}; keep the slices of one in it, and move the others away"]
     for item in sorted(slices, key=lambda item: (item.height, item.path.name)):
         if stack and item.height - stack[-1].height < POSITION_TOLERANCE_MM:
             where = f"{stack[-1].path.name} lies at {item.height:.3f} mm too"
             problems.append(f"{item.path}: is a duplicated slice, {where}; remove one of them")
         else:
             stack.append(item)
+    if len(problems) > _SHOWN:
+        more = f"{folder}: holds {len(problems) - _SHOWN} more duplicated slices; remove one of each two"
+        problems = [*problems[:_SHOWN], more]
     if len(stack) == 1:
         return problems if unread else [*problems, f"{folder}: holds one slice; copy them all"]
     steps = np.diff([item.height for item in stack])
@@ -266,11 +338,12 @@ def _check_stack(slices: Sequence[Slice], unread: int) -> list[str]:
     if inside > unread:
         where = (" or " if unread else " and ").join(gaps if len(gaps) <= 5 else [*gaps[:5], "elsewhere"])
         problems.append(_missing(folder, inside - unread, unread > 0, where))
-    acquired = Counter(item.acquired for item in stack).most_common(1)[0][0]
+    acquired, highest, counted = _acquired(stack, others, chosen)
     # numbers beyond those acquired count something else, such as all slices of an examination
     known = max(inside, unread)
-    if max(item.number for item in stack) <= acquired and len(stack) < acquired - known:
-        problems.append(_missing(folder, acquired - known - len(stack), known > 0, f"of the {acquired} acquired"))
+    if max(item.number for item in stack) <= highest and len(stack) < acquired - known:
+        where = f"of the {acquired} acquired{counted}"
+        problems.append(_missing(folder, acquired - known - len(stack), known > 0, where))
     if unequal:
         return [*problems, unequal[0]]  # a slice out of place makes two
     places = np.stack([item.position for item in stack])
@@ -281,6 +354,25 @@ def _check_stack(slices: Sequence[Slice], unread: int) -> list[str]:
     if np.linalg.norm(aside, axis=1).max() > POSITION_TOLERANCE_MM or not aligned:
         problems.append(f"{folder}: slices are shifted against each other, so they lie on no grid; leave it out")
     return problems
+
+
+def _acquired(stack: Sequence[Slice], others: int, chosen: bool) -> tuple[int, int, str]:
+    """How many slices of this echo were acquired (0 if unknown), up to which number, and what to say if some lack.
+
+    ImagesInAcquisition counts one echo or all of them. It counts all where they are not more than it says.
+    """
+    acquired = Counter(item.acquired for item in stack).most_common(1)[0][0]
+    count, echo = len(stack), stack[0].echo
+    if others:
+        echoes = round((count + others) / count)
+        return (acquired // echoes, acquired, "") if count + others <= acquired else (acquired, echoes * acquired, "")
+    if not echo or acquired % count or acquired == count:
+        return acquired, acquired, ""
+    numbers = [item.number for item in sorted(stack, key=lambda item: item.height)]
+    between = set(np.abs(np.diff(numbers)).tolist())
+    if chosen or echo > 1 or between == {acquired // count}:  # of others before, or in between
+        return count, acquired, ""
+    return acquired, acquired, f", or these are those of other echoes: if so, import it with --echo {echo}"
 
 
 def _missing(folder: Path, count: int, more: bool, where: str) -> str:

@@ -17,7 +17,7 @@ from shapeloss.volumes import find_volumes, link_fault, one_line, volume_ending,
 UNKNOWN = "unknown"
 
 
-def folder_entries(folder: Path) -> tuple[dict[str, Entry], Labels, list[str]]:
+def folder_entries(folder: Path, orientation: str = "") -> tuple[dict[str, Entry], Labels, list[str]]:
     """The cases of a folder with `dataset.json`, its own structures, and what is wrong.
 
     Raises:
@@ -35,11 +35,11 @@ def folder_entries(folder: Path) -> tuple[dict[str, Entry], Labels, list[str]]:
                 faults.append(f"{path}: is missing; add it, or take case {name} out")
         problems += faults
         if not faults:
-            entries[name] = pair_entry(image, label)
+            entries[name] = pair_entry(image, label, orientation)
     return entries, Labels(classes, complete=True), problems
 
 
-def pair_entries(images: Path, labels: Path) -> tuple[dict[str, Entry], list[str]]:
+def pair_entries(images: Path, labels: Path, orientation: str = "") -> tuple[dict[str, Entry], list[str]]:
     """Images and label maps of one name, from two folders; an image may end in nnU-Net's `_0000`."""
     found, there = [], []
     problems: list[str] = []
@@ -75,7 +75,7 @@ def pair_entries(images: Path, labels: Path) -> tuple[dict[str, Entry], list[str
         if partner[name] not in pictures and not {name, f"{name}_0000"} & there[0]
     ]
     entries = {
-        name: pair_entry(pictures[partner[name]], path)
+        name: pair_entry(pictures[partner[name]], path, orientation)
         for name, path in masks.items()
         if partner[name] in pictures and name not in doubtful
     }

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from shapeloss import files
 from shapeloss.dataset import IMPORT_RECORD as RECORD
 from shapeloss.files import FULL, PARTIAL, content_hash, explain, file_hash, sweep, write_nifti, write_text
+from shapeloss.poses import place_labels, pose_fault
 from shapeloss.volumes import (
     Volume,
     VolumeError,
@@ -126,20 +127,41 @@ def file_key(*paths: Path) -> str:
     return content_hash(json.dumps(stats))
 
 
-def pair_entry(image: Path, label: Path) -> Entry:
-    """A case whose image and labels lie in two files, or headers with their data beside them."""
+def read_placed(path: Path, image: Volume, orientation: str) -> tuple[Volume, dict[str, str]]:
+    """A label map with its axes as those of its image, if it fits, and the stated orientation if that was needed.
+
+    Args:
+        path: of the label map.
+        image: its image.
+        orientation: see :func:`shapeloss.poses.place_labels`.
+    """
+    labels = read_labels(path)
+    placed = place_labels(labels, image, orientation)
+    needed = orientation and grid_difference(labels.oriented_as(image.affine), image) and placed is not labels
+    return placed, {"mask_orientation": orientation} if needed else {}
+
+
+def pair_entry(image: Path, label: Path, orientation: str = "") -> Entry:
+    """A case whose image and labels lie in two files, or headers with their data beside them.
+
+    Args:
+        image: file.
+        label: file.
+        orientation: of label maps without a pose: see :func:`shapeloss.poses.place_labels`.
+    """
 
     def read() -> RawCase:
-        volumes = read_volume(image), read_labels(label)
+        picture = read_volume(image)
+        labels, facts = read_placed(label, picture, orientation)
         paths = [*volume_files(image), *volume_files(label)]
         names = [f"{path.parent.name}/{path.name}" for path in paths]
         if len(set(names)) < len(names):
             top = Path(os.path.commonpath([path.absolute() for path in paths]))
             names = [str(path.absolute().relative_to(top)) for path in paths]
-        return RawCase(*volumes, dict(zip(names, map(file_hash, paths), strict=True)))
+        return RawCase(picture, labels, dict(zip(names, map(file_hash, paths), strict=True)), facts)
 
     try:
-        return Entry(file_key(*volume_files(image), *volume_files(label)), read)
+        return Entry(file_key(*volume_files(image), *volume_files(label)) + orientation, read)
     except (VolumeError, OSError):
         return Entry("unreadable", read)  # reading it will tell why
 
@@ -325,8 +347,8 @@ def _is_there(output: Path, entry: Mapping[str, Any] | None, key: str) -> bool:
 def _fault(name: str, raw: RawCase, mask: np.ndarray | None, labels: Labels) -> str:
     files = list(raw.inputs)
     case = f"case {name} ({' and '.join(files if len(files) <= 2 else [files[0], f'{len(files) - 1} more files'])})"
-    if raw.labels and (difference := grid_difference(raw.labels, raw.image)):
-        return f"{case}: the labels are not on the image's grid: {difference}; resample the labels"
+    if raw.labels and (fault := pose_fault(raw.labels, raw.image)):
+        return f"{case}: {fault}"
     if fault := image_fault(raw.image.array):
         return f"{case}: {fault}"
     if raw.labels and labels.complete and (strange := labels.strange(raw.labels.array)):

@@ -11,22 +11,33 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from shapeloss.files import file_hash
-from shapeloss.sources.dicom import Kind, Slice, check_slices, is_dicom, read_kind, read_slice, read_stack, usual_slice
-from shapeloss.sources.layout import Entry, Labels, RawCase, Source, file_key
+from shapeloss.sources.dicom import (
+    POSITION_TOLERANCE_MM,
+    Kind,
+    Slice,
+    check_slices,
+    is_dicom,
+    read_kind,
+    read_slice,
+    read_stack,
+    split_echoes,
+    usual_slice,
+)
+from shapeloss.sources.layout import Entry, Labels, RawCase, Source, file_key, read_placed
 from shapeloss.volumes import (
     Volume,
     VolumeError,
-    grid_difference,
     link_fault,
-    read_labels,
     volume_ending,
     volume_files,
 )
@@ -37,6 +48,8 @@ LABELS = Labels({1: "femur", 3: "tibia", 5: "patella"}, {7: 1, 8: 3, 9: 5})
 VISITS = {0: "00m", 1: "12m", 2: "18m", 3: "24m", 4: "30m", 5: "36m", 6: "48m", 8: "72m", 10: "96m"}
 """Number of a visit, as in V00 and in names of image releases (0.E.1) → months since the baseline."""
 _PARTICIPANT = re.compile(r"(?<!\d)9\d{6}(?!\d)")
+COMBINED = "rss"
+"""The choice of all echoes, combined by the root of their sum of squares."""
 _SIDES = {"L": "LEFT", "LEFT": "LEFT", "R": "RIGHT", "RIGHT": "RIGHT"}
 
 
@@ -95,6 +108,8 @@ def find_entries(
     visit: str = "",
     participants: Collection[str] = (),
     progress: bool = True,
+    echo: str = "",
+    mask_orientation: str = "",
 ) -> tuple[dict[str, Entry], list[str]]:
     """The DESS series of a tree with their label maps, and what is wrong with them.
 
@@ -106,11 +121,17 @@ def find_entries(
         visit: a value of :data:`VISITS`; empty for all.
         participants: to import; empty for all.
         progress: show a bar while headers are read.
+        echo: which echo to take, such as "1", or "rss" for all of them by the root of their sum of squares. Empty for
+            series of one echo; a series with several is then a problem.
+        mask_orientation: where the axes of label maps without a pose run to, such as RSA: see
+            :func:`shapeloss.poses.place_labels`.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no such visit.
+        ValueError: no such visit or echo.
     """
+    if echo and echo != COMBINED and not (echo.isdecimal() and int(echo)):
+        raise ValueError(f"an echo is a number from 1 or {COMBINED}; got {echo!r}")
     for folder in (tree, masks):
         if folder is not None and not folder.is_dir():
             raise FileNotFoundError(f"{folder}: there is no such folder; check the name")
@@ -118,10 +139,11 @@ def find_entries(
         raise ValueError(f"there is no visit {visit!r}; choose one of {', '.join(VISITS.values())}")
     labels, problems = _find_masks(masks, visit, participants) if masks else ({}, [])
     only = set(participants) or {knee.participant for knee in labels.values()}
-    series: dict[Knee, list[Slice]] = {}
+    series: dict[Knee, _Series] = {}
     seen: dict[Knee, Path] = {}
     broken: set[Knee] = set()
-    for folder, slices, faults in _find_series(tree, only, progress):
+    other_echoes: dict[Knee, _Series | None] = {}
+    for folder, slices, faults, found in _find_series(tree, only, progress, echo):
         knee, other = _knee(folder, slices, tree), _usual_participant(slices)
         if (visit and knee.visit not in ("", visit)) or (only and knee.participant and knee.participant not in only):
             continue
@@ -133,22 +155,83 @@ def find_entries(
             faults.append(f"{folder}: its headers say participant {other}; put it into the folder of that participant")
         elif knee.side and knee in seen:
             series.pop(knee, None)
-            faults.append(f"{folder}: is a second DESS of case {knee.name}, beside {seen[knee]}; move one of them away")
+            faults.append(f"{folder}: {_second(knee, seen[knee], found, other_echoes.get(knee))}")
         else:
-            seen[knee] = folder
-        if faults:
+            seen[knee], other_echoes[knee] = folder, found
+        if faults or not found:
             problems += faults
             broken |= _spoiled(knee, other, slices)
         else:
-            series[knee] = slices
+            series[knee] = found
     if masks:
-        return _pair(series, labels, broken, problems)
+        return _pair(series, labels, broken, problems, mask_orientation)
     known = {knee.participant for knee in [*series, *broken]}
     missing = [] if "" in known else sorted(only - known)
     problems += [f"{tree}: has no DESS of participant {participant}; add it" for participant in missing]
     if not series and not problems:
         problems.append(f"{tree}: holds no DESS; give the folder above <visit>/<site>/<participant>")
-    return {knee.name: _entry(knee, slices, None) for knee, slices in sorted(series.items(), key=_by_name)}, problems
+    return {knee.name: _entry(knee, found, None) for knee, found in sorted(series.items(), key=_by_name)}, problems
+
+
+@dataclass(frozen=True)
+class _Series:
+    """What is taken of a DESS."""
+
+    stacks: tuple[Sequence[Slice], ...]
+    """Slices of the echo that was chosen; of each echo, if they are combined."""
+    times: Mapping[int, float]
+    """Number of each echo that was found → its echo time in ms; 0 if not known."""
+    taken: str
+    """The choice: empty if there was none to make."""
+
+
+def _choose_echo(folder: Path, slices: Sequence[Slice], echo: str) -> tuple[_Series | None, str]:
+    """The slices of the wanted echo, or why they cannot be had."""
+    echoes = split_echoes(slices)
+    times = {number: found[0].echo_time for number, found in echoes.items()}
+    named = ", ".join(
+        f"{number}: {len(found)} slices" + (f" at {times[number]:g} ms" if times[number] else "")
+        for number, found in echoes.items()
+    )
+    if not echo:
+        if len(echoes) == 1:
+            return _Series((slices,), times, ""), ""
+        options = ", ".join(f"--echo {number}" for number in echoes)
+        return None, (
+            f"{folder}: holds {len(echoes)} echoes ({named}); choose one by {options}, or combine them by "
+            f"--echo {COMBINED} (root of the sum of squares)"
+        )
+    if len(echoes) == 1 and (echo == COMBINED or 0 in echoes):
+        which = f"one echo ({named})" if 0 not in echoes else "no number of an echo in its headers"
+        return None, f"{folder}: --echo {echo} was asked for, but the series has {which}; import it without --echo"
+    if echo == COMBINED:
+        return _Series(tuple(echoes.values()), times, echo), ""
+    if int(echo) not in echoes:
+        return None, f"{folder}: has no echo {echo}, only {named}; choose another by --echo, or leave the series out"
+    return _Series((echoes[int(echo)],), times, echo), ""
+
+
+def _check_series(folder: Path, slices: Sequence[Slice], found: _Series, unread: int) -> list[str]:
+    """Faults of what is taken of a DESS."""
+    faults = []
+    for stack in found.stacks:
+        faults += check_slices(stack, unread, len(slices) - len(stack), bool(found.taken))
+    places = [np.sort([item.height for item in stack]) for stack in found.stacks]
+    if not faults and any(len(a) != len(b) or np.abs(a - b).max() > POSITION_TOLERANCE_MM for a, b in pairwise(places)):
+        counts = " and ".join(str(len(stack)) for stack in found.stacks)
+        faults.append(f"{folder}: its echoes lie at different places ({counts} slices); choose one by --echo")
+    return faults
+
+
+def _second(knee: Knee, first: Path, found: _Series | None, other: _Series | None) -> str:
+    """What is wrong with a second series of a knee."""
+    if found and other and not {*found.times} & {*other.times} and 0 not in {*found.times, *other.times}:
+        numbers = ", ".join(map(str, sorted([*found.times, *other.times])))
+        return (
+            f"is another echo of case {knee.name}, beside {first}; put the slices of echoes {numbers} into one folder, "
+            f"and choose by --echo"
+        )
+    return f"is a second DESS of case {knee.name}, beside {first}; move one of them away"
 
 
 def _by_name(item: tuple[Knee, Any]) -> str:
@@ -178,16 +261,16 @@ def _find_folders(tree: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _find_series(
-    tree: Path, participants: Collection[str], progress: bool
-) -> Iterator[tuple[Path, list[Slice], list[str]]]:
-    """Folders with a DESS, its slices, and what is wrong with it; only of these participants, if there are any."""
+    tree: Path, participants: Collection[str], progress: bool, echo: str
+) -> Iterator[tuple[Path, list[Slice], list[str], _Series | None]]:
+    """Folders with a DESS, its slices, what is wrong with it, and what is taken; only of these participants, if any."""
     folders = list(_find_folders(tree))
     for folder, shut in tqdm(folders, desc="read headers", unit="folder", disable=not progress):
         named = _PARTICIPANT.search(str(folder.relative_to(tree)))
         if named and participants and named[0] not in participants:
             continue
         if shut:
-            yield folder, [], [f"{folder}: {shut}"]
+            yield folder, [], [f"{folder}: {shut}"], None
             continue
         files, doubtful = [], {}
         for path in sorted(folder.iterdir()):
@@ -211,7 +294,12 @@ def _find_series(
                 slices.append(read_slice(path))
             except VolumeError as error:
                 faults.append(str(error))
-        yield folder, slices, faults + (check_slices(slices, unread=len(faults)) if slices else [])
+        if not slices:
+            yield folder, slices, faults, None
+            continue
+        found, fault = _choose_echo(folder, slices, echo)
+        more = _check_series(folder, slices, found, unread=len(faults)) if found else [fault]
+        yield folder, slices, faults + more, found
 
 
 def _file_fault(path: Path, tree: Path) -> str:
@@ -316,7 +404,11 @@ def _find_masks(folder: Path, visit: str, participants: Collection[str]) -> tupl
 
 
 def _pair(
-    series: dict[Knee, list[Slice]], labels: dict[Path, Knee], broken: set[Knee], problems: list[str]
+    series: dict[Knee, _Series],
+    labels: dict[Path, Knee],
+    broken: set[Knee],
+    problems: list[str],
+    mask_orientation: str,
 ) -> tuple[dict[str, Entry], list[str]]:
     """Series with their label maps; each mask must fit one series, each series at most one mask."""
     masks_of: dict[Knee, list[Path]] = {}
@@ -332,40 +424,45 @@ def _pair(
             others = ", ".join(sorted(own)) or "none"
             problems.append(f"{path}: no DESS of {knee.name} was found (of this participant: {others}); add its slices")
     entries = {}
-    for knee, slices in sorted(series.items(), key=_by_name):
+    for knee, found in sorted(series.items(), key=_by_name):
         if len(paths := masks_of.get(knee, [])) > 1:
             names = ", ".join(str(path) for path in paths)
             problems.append(
                 f"case {knee.name}: {len(paths)} label maps fit it ({names}); name visit and side, or remove one"
             )
         elif paths:
-            entries[knee.name] = _entry(knee, slices, paths[0])
+            entries[knee.name] = _entry(knee, found, paths[0], mask_orientation)
     return entries, problems
 
 
-def _entry(knee: Knee, slices: Sequence[Slice], mask: Path | None) -> Entry:
-    paths = [item.path for item in slices]
-    ordered = sorted(slices, key=lambda item: item.height)
+def _entry(knee: Knee, found: _Series, mask: Path | None, mask_orientation: str = "") -> Entry:
+    stacks = [sorted(stack, key=lambda item: item.height) for stack in found.stacks]
+    paths = [item.path for stack in found.stacks for item in stack]
 
     def read() -> RawCase:
-        image = read_stack(slices)
-        labels = _on_grid(read_labels(mask), image) if mask else None
+        image = _combined([read_stack(stack) for stack in stacks])
+        labels, placed = read_placed(mask, image, mask_orientation) if mask else (None, {})
         # names of files and folders may hold names of people, and dates
+        ordered = [item for stack in stacks for item in stack]
         inputs = {f"slice {k:03d}": file_hash(item.path) for k, item in enumerate(ordered, 1)}
         inputs |= {
             f"label map{volume_ending(path) or ', data'}": file_hash(path)
             for path in (volume_files(mask) if mask else [])
         }
-        facts = {"participant": knee.participant, "visit": knee.visit, "side": knee.side.lower()}
-        return RawCase(image, labels, inputs, facts)
+        facts: dict[str, Any] = {"participant": knee.participant, "visit": knee.visit, "side": knee.side.lower()}
+        if found.taken:
+            facts |= {"echoes_ms": {str(number): time for number, time in found.times.items()}, "echo": found.taken}
+        return RawCase(image, labels, inputs, facts | placed)
 
-    return Entry(file_key(*paths, *([mask] if mask else [])), read)
+    return Entry(file_key(*paths, *([mask] if mask else [])) + (mask_orientation if mask else ""), read)
 
 
-def _on_grid(labels: Volume, image: Volume) -> Volume:
-    """A label map with its axes in the image's order, if they are the same voxels; never resampled."""
-    turned = labels.oriented_as(image.affine)
-    return labels if grid_difference(turned, image) else turned
+def _combined(echoes: Sequence[Volume]) -> Volume:
+    """The root of the sum of squares of echoes; one echo as it is."""
+    if len(echoes) == 1:
+        return echoes[0]
+    squares = sum(np.square(echo.array, dtype=np.float64) for echo in echoes)
+    return Volume(np.sqrt(squares).astype(np.float32), echoes[0].affine)
 
 
 def read_participants(path: Path) -> list[str]:
