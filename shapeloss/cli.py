@@ -61,8 +61,12 @@ def check(
     """Check a data set for everything that would spoil a run, and deal its cases out."""
     from shapeloss.dataset import prepare
     from shapeloss.experiment import load_experiment
+    from shapeloss.listing import find_cases
 
     manifest = prepare(load_experiment(profile), folder, output)
+    notes: list[str] = []
+    find_cases(folder, notes=notes)
+    print("".join(f"{note}\n" for note in notes), end="")
     print(f"{len(manifest.cases)} cases, classes {', '.join(manifest.classes.values())}: no problem found")
     print(f"Slices: {manifest.slice_rule}")
 
@@ -112,6 +116,7 @@ def evaluate(
     """Score label maps against their truth, case by case. Nothing is resampled: another grid is an error."""
     from shapeloss.metrics import METRICS
     from shapeloss.scoring import score_folders, summary_markdown, write_scores
+    from shapeloss.terminal import show_markdown
     from shapeloss.volumes import parse_labels, parse_remap
 
     scores = score_folders(
@@ -126,10 +131,12 @@ def evaluate(
         edge=cast(Any, edge),  # checked there
     )
     paths = write_scores(scores, output, predictions, truth)
-    print(summary_markdown(scores, predictions, truth))
+    show_markdown(summary_markdown(scores, predictions, truth, short=True))
     print(f"Written: {', '.join(map(str, paths))}")
     if scores.problems:
-        raise ValueError(f"{len(scores.problems)} problem(s), listed above; the other cases were scored")
+        raise ValueError(
+            f"{len(scores.problems)} problem(s), listed above and in {paths[-1]}; the other cases were scored"
+        )
 
 
 @app.command()

@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
-_HEADER_BYTES = 65536
+_HEADER_BYTES = 1 << 20  # a segmentation of a hundred structures has 60 kB
 _METAIMAGE_NUMBERS = {
     "DimSize": 3, "ElementSpacing": 3, "ElementSize": 3, "Offset": 3, "Position": 3, "Origin": 3, "TransformMatrix": 9,
     "Rotation": 9, "Orientation": 9, "CenterOfRotation": 3, "ElementNumberOfChannels": 1, "HeaderSize": 1,
@@ -69,7 +69,7 @@ def read_header(path: Path) -> str:
         text = handle.read(_HEADER_BYTES).decode("latin-1")  # one letter a byte: UTF-8 passes through
     nrrd = itk_format(path) == "NRRD"
     if nrrd:
-        end, size = r"\n\r?\n", r"^(?:space directions|spacings):(.*)$"
+        end, size = r"\n\r?\n", r"^(?:space directions|spacings):(?!=)(.*)$"
         if not text.startswith("NRRD"):
             raise VolumeError(f"{path}: does not start with NRRD, so it is no such file; check how it was made")
     else:
@@ -77,10 +77,7 @@ def read_header(path: Path) -> str:
     flags = re.MULTILINE | (re.IGNORECASE if nrrd else re.NOFLAG)
     if stop := re.search(end, text, flags):
         text = text[: stop.end()]
-    if not nrrd:
-        _check_metaimage(path, text)
-    if nrrd:
-        _check_layers(path, text)
+    (_check_layers if nrrd else _check_metaimage)(path, text)
     sizes = re.search(size, text, flags)
     if not sizes or re.search("nan|none", sizes[1], re.IGNORECASE):
         raise VolumeError(f"{path}: has no voxel size in its header; add it in mm (it must not be guessed)")
@@ -101,14 +98,21 @@ def read_header(path: Path) -> str:
 
 
 def _check_layers(path: Path, header: str) -> None:
-    """Segmentation editors write overlapping structures as layers, in a first axis that is no direction of space."""
+    """Does it hold several volumes: layers of a segmentation editor, whose structures may overlap, or channels?"""
     keys = _keys(header)
-    sizes, kinds = keys.get("sizes", "").split(), keys.get("kinds", "").lower().split()
-    if len(sizes) == 4 and (kinds[:1] == ["list"] or keys.get("spacedirections", "").startswith("none")):
+    sizes = keys.get("sizes", "").split()
+    directions = re.findall(r"none|\([^)]*\)", keys.get("spacedirections", "").lower())
+    if len(sizes) != 4 or len(directions) != 4 or "none" not in directions:
+        return
+    count = sizes[directions.index("none")]
+    if path.name.lower().endswith(".seg.nrrd") or re.search(r"^Segment\d+_\w+:=", header, re.MULTILINE):
         raise VolumeError(
-            f"{path}: holds {sizes[0]} layers of segments; export it as one label map (in 3D Slicer: Segmentations, "
-            "Export to labelmap)"
+            f"{path}: holds {count} segmentation layers, whose structures may overlap; export them as one label map "
+            "(in 3D Slicer: Segmentations, Export to new labelmap)"
         )
+    raise VolumeError(
+        f"{path}: has {count} values per voxel; one volume (X, Y, Z) was expected, so split or convert it"
+    )
 
 
 def _check_metaimage(path: Path, header: str) -> None:
@@ -136,7 +140,7 @@ def _check_metaimage(path: Path, header: str) -> None:
 
 def _keys(header: str) -> dict[str, str]:
     """The fields of an NRRD or MetaImage header, in small letters and without spaces; `datafile` in both."""
-    pairs = re.findall(r"^([^:=\n]+)[:=](.*)$", header, re.MULTILINE)
+    pairs = re.findall(r"^([^:=\n#]+)(?::(?!=)|=)(.*)$", header, re.MULTILINE)  # key:=value is free text of an NRRD
     keys = {key.strip().lower().replace(" ", ""): value.strip() for key, value in pairs}
     return {key.replace("elementdatafile", "datafile"): value for key, value in keys.items() if value}
 

@@ -6,7 +6,6 @@ for resampling would change the score. Every problem is reported, and the other 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,12 +21,13 @@ from tqdm.auto import tqdm
 
 from shapeloss.files import atomic, write_text
 from shapeloss.geometry import Edge, check_choice
-from shapeloss.listing import declared_classes
+from shapeloss.listing import contradiction, read_names
 from shapeloss.metrics import METRICS, score_case
 from shapeloss.volumes import (
     PLANES,
     Volume,
     acquisition_axis,
+    case_name,
     find_volumes,
     fold,
     grid_difference,
@@ -56,13 +56,17 @@ class Scores:
     edge: Edge = "open"
     """Whether the edge of the field of view is a boundary ("closed") or not."""
     named_by: str = ""
-    """The file that named the structures, where none was named by hand."""
+    """Where the names of the structures come from, in a few words."""
+    notes: tuple[str, ...] = ()
+    """Files that were not used, and are no fault."""
 
 
-def match(predictions: Path, truth: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
+def match(
+    predictions: Path, truth: Path, notes: list[str] | None = None
+) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
     """Case → (prediction, truth), by name, and the problems: missing, surplus or doubled files, links out of a folder.
 
-    Two files are one case, whatever their names.
+    Two files are one case, whatever their names. `notes` gets a line on what else lies in a folder.
 
     Raises:
         FileNotFoundError: a path that does not exist.
@@ -75,20 +79,16 @@ def match(predictions: Path, truth: Path) -> tuple[dict[str, tuple[Path, Path]],
         raise ValueError(f"{predictions} and {truth}: give two folders or two files, not one of each")
     if truth.is_file():
         return {volume_name(truth): (predictions, truth)}, []
-    found, problems = find_volumes(predictions)
-    wanted, more = find_volumes(truth)
+    found, problems = find_volumes(predictions, notes)
+    wanted, more = find_volumes(truth, notes)
     problems += more
-    there, expected = ({volume_name(path) for path in folder.iterdir()} for folder in (predictions, truth))
+    there, expected = ({case_name(path) for path in folder.iterdir()} for folder in (predictions, truth))
     missing = sorted(set(wanted) - there)  # a file that was refused has its own line
     surplus = sorted(set(found) - expected)
-    lines = fold(
-        [f"{wanted[name]}: has no prediction in {predictions} by the name {name}; add it" for name in missing],
-        "cases without a prediction",
-    )
-    lines += fold(
-        [f"{found[name]}: has no truth in {truth} by the name {name}; add it or remove the file" for name in surplus],
-        "predictions without a truth",
-    )
+    lines = [f"{wanted[name]}: has no prediction in {predictions} by the name {name}; add it" for name in missing]
+    lines += [
+        f"{found[name]}: has no truth in {truth} by the name {name}; add it or remove the file" for name in surplus
+    ]
     return {name: (found[name], wanted[name]) for name in sorted(set(wanted) & set(found))}, problems + lines
 
 
@@ -109,9 +109,10 @@ def score_folders(
     Args:
         predictions: a folder of label maps (NIfTI, NRRD, MetaImage), or one file.
         truth: the same, with the same names; formats may differ.
-        classes: label → name of the structures to score; all other labels count as background. None: those of the
-            `dataset.json` in the truth's folder or the one above; without one, every label that occurs in a truth is a
-            structure, named "label 1" and so on; if all truths are empty, every label of a prediction.
+        classes: label → name of the structures to score; all other labels count as background. None: the labels that
+            occur in a truth, and those of the `dataset.json` in the truth's folder or the one above that occur in a
+            prediction, by its names. Without such a file they are named "label 1" and so on; if all truths are empty,
+            every label of a prediction is one.
         merge: old label → new label, applied to both sides first; other labels stay.
         merge_predictions: more of it for the predictions alone; where both name a label, this one counts there.
         plane: of the slices for the in-plane metrics: sagittal, coronal, axial, or auto, across the longest voxel side
@@ -122,22 +123,25 @@ def score_folders(
         edge: "closed" takes the edge of the field of view for a boundary, as surface-distance and MONAI do.
 
     Raises:
-        ValueError, FileNotFoundError: an argument that cannot be used, names that contradict `dataset.json`, or no case
-            that can be scored.
+        ValueError, FileNotFoundError: an argument that cannot be used, names that contradict `dataset.json`, a label to
+            ignore there, or no case that can be scored.
     """
     check_choice("edge", edge, get_args(Edge))
     if plane not in ("auto", *PLANES):
         raise ValueError(f"plane must be auto, {', '.join(PLANES)}; got {plane!r}")
     if unknown := [name for name in metrics if name not in METRICS]:
         raise ValueError(f"no metric {', '.join(unknown)}; there are {', '.join(METRICS)}")
-    pairs, problems = match(Path(predictions), Path(truth))
+    notes: list[str] = []
+    pairs, problems = match(Path(predictions), Path(truth), notes)
     merge = dict(merge or {})
     merges = ({**merge, **(merge_predictions or {})}, merge)
-    description, declared = _declared(Path(truth))
-    if classes is not None and not merge:
-        _check_names(classes, declared, description)
-    by_file = classes is None and bool(declared) and not merge and _covers(declared, pairs)
-    names = declared if by_file else dict(classes) if classes is not None else _labels_of(pairs, merges)
+    description, declared = read_names(Path(truth) if Path(truth).is_dir() else Path(truth).parent, merge)
+    if wrong := contradiction(classes or {}, declared, merge):
+        raise ValueError(
+            f"--labels contradicts {description}: {wrong}; correct --labels, or leave it out: those names are then used"
+        )
+    names = dict(classes) if classes is not None else _structures(pairs, merges, declared)
+    named_by = "--labels" if classes is not None else str(description or "their labels, for no dataset.json names them")
     rows: list[dict[str, Any]] = []
     ignored: Counter[int] = Counter()
     planes: set[str] = set()
@@ -151,63 +155,38 @@ def score_folders(
         ignored.update(strange)
         planes.add(used)
     if not rows:
-        shown = "".join(f"\n  - {problem}" for problem in problems)
+        shown = "".join(f"\n  - {problem}" for problem in fold(problems))
         raise ValueError(f"no case of {predictions} could be scored against {truth}{shown}")
     per_case = pd.DataFrame(rows).sort_values("case", kind="stable").reset_index(drop=True)
-    named_by = str(description) if by_file else ""
-    labels = dict(sorted(ignored.items()))
-    return Scores(per_case, names, labels, tuple(sorted(planes)), tuple(problems), edge, named_by)
+    left_out = dict(sorted(ignored.items()))
+    return Scores(per_case, names, left_out, tuple(sorted(planes)), tuple(problems), edge, named_by, tuple(notes))
 
 
-def _declared(truth: Path) -> tuple[Path, dict[int, str]]:
-    """The `dataset.json` in the folder of the truths or the one above it, and the structures that it names."""
-    folder = (truth if truth.is_dir() else truth.parent).absolute()
-    for place in (folder / "dataset.json", folder.parent / "dataset.json"):
-        try:
-            return place, declared_classes(json.loads(place.read_text(encoding="utf-8"))["labels"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-            continue  # none, or not in Decathlon or nnU-Net layout: it names nothing
-    return folder / "dataset.json", {}
-
-
-def _check_names(classes: Mapping[int, str], declared: Mapping[int, str], description: Path) -> None:
-    """Names given by hand against those of the data set.
-
-    Raises:
-        ValueError: they contradict each other.
-    """
-    labels = {name.strip().lower(): label for label, name in declared.items()}
-    wrong = [
-        f"label {label} is {name!r}, there {declared.get(label, 'not declared')!r}"
-        for label, name in classes.items()
-        if labels.get(name.strip().lower(), label) != label  # the name belongs to another label there
-    ]
-    if wrong:
-        raise ValueError(
-            f"the names of structures contradict {description}: {'; '.join(wrong)}; correct them, or leave them out: "
-            "those of the file are then used"
-        )
-
-
-def _covers(declared: Mapping[int, str], pairs: Mapping[str, tuple[Path, Path]]) -> bool:
-    """Are all labels of the truths declared?"""
-    return set(_labels_of(pairs, ({}, {}))) <= set(declared)
-
-
-def _labels_of(
-    pairs: Mapping[str, tuple[Path, Path]], merges: tuple[Mapping[int, int], Mapping[int, int]]
+def _structures(
+    pairs: Mapping[str, tuple[Path, Path]],
+    merges: tuple[Mapping[int, int], Mapping[int, int]],
+    declared: Mapping[int, str],
 ) -> dict[int, str]:
-    for side in (1, 0):  # the truths; where all are empty, what the predictions invent
+    """Label → name of each structure that occurs in a truth, and of the declared ones that occur in a prediction.
+
+    Where all truths are empty and nothing is declared, what the predictions hold. Names of merged labels are joined.
+    """
+    names: dict[int, list[str]] = {}
+    for old, name in declared.items():
+        names.setdefault(merges[1].get(old, old), []).append(name)
+    labels: set[int] = set()
+    for side in (1, 0):
+        if side == 0 and labels and not names:
+            break
         found: set[int] = set()
         for files in pairs.values():
             try:
                 values = np.unique(read_labels(files[side]).array).tolist()
             except (ValueError, OSError, MemoryError):
                 continue  # named when the case is scored
-            found |= {merges[side].get(int(value), int(value)) for value in values}
-        if found - {0}:
-            return {label: f"label {label}" for label in sorted(found - {0})}
-    return {1: "label 1"}
+            found |= {merges[side].get(int(value), int(value)) for value in values} - {0}
+        labels |= found & set(names) if side == 0 and names else found
+    return {label: "+".join(names.get(label, ())) or f"label {label}" for label in sorted(labels or {1})}
 
 
 def _run(work: Mapping[str, tuple[Any, ...]], jobs: int, progress: bool) -> Any:
@@ -291,8 +270,11 @@ def summarise(scores: Scores) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def summary_markdown(scores: Scores, predictions: str | Path, truth: str | Path) -> str:
-    """The summary as a page: mean ± SD per structure, counts, what was left out, and what the metrics are."""
+def summary_markdown(scores: Scores, predictions: str | Path, truth: str | Path, short: bool = False) -> str:
+    """The summary as a page: mean ± SD per structure, counts, what was left out, and what the metrics are.
+
+    `short`: of many problems of one kind, the first few and a count.
+    """
     summary = summarise(scores)
     shown = [name for name in SUMMARY_METRICS if name in set(summary["metric"])] or list(summary["metric"].unique())[:6]
     cases = scores.per_case["case"].nunique()
@@ -315,13 +297,14 @@ def summary_markdown(scores: Scores, predictions: str | Path, truth: str | Path)
     ]  # fmt: skip
     if scores.named_by:
         names = ", ".join(f"{label} {name}" for label, name in scores.classes.items())
-        lines += ["", f"Structures as {scores.named_by} names them: {names}."]
+        lines += ["", f"Structures: {names} (named by {scores.named_by})."]
     if scores.ignored:
         labels = ", ".join(f"{label} (in {count} files)" for label, count in scores.ignored.items())
         lines += ["", f"Labels that no structure was named for count as background: {labels}."]
+    lines += [line for note in scores.notes for line in ("", f"{note}.")]
     if scores.problems:
         lines += ["", f"## {len(scores.problems)} problem(s): not in these numbers", ""]
-        lines += [f"- {problem}" for problem in scores.problems]
+        lines += [f"- {problem}" for problem in (fold(scores.problems) if short else scores.problems)]
     return "\n".join(lines) + "\n"
 
 

@@ -13,6 +13,7 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,23 +24,29 @@ import SimpleITK
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
+from shapeloss.contents import foreign_content, foreign_start
 from shapeloss.files import explain
 from shapeloss.headers import VolumeError, check_data, check_expanded, check_length, data_name, itk_format, read_header
 
 FORMATS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd")
 """Endings that can be read."""
 UNREADABLE = (
-    *(".img", ".img.gz", ".hdr", ".nii.bz2", ".nii.zip", ".nii.xz", ".mgz", ".mgh", ".mnc", ".dcm", ".ima"),
-    *(".gipl", ".gipl.gz", ".vtk", ".vti", ".npy", ".npz", ".tif", ".tiff", ".mat", ".h5", ".zarr"),
+    *(".img", ".img.gz", ".hdr", ".mgz", ".mgh", ".mnc", ".nrrd.gz", ".raw", ".raw.gz", ".zraw", ".dcm", ".ima"),
+    *(".gipl", ".gipl.gz", ".vtk", ".vti", ".tif", ".tiff"),
 )
 """Endings of other volumes: such a file is named, never passed over."""
+ARRAYS = (".npy", ".npz", ".mat", ".h5", ".zarr")
+"""Endings of what may be a volume: a problem where no volume of that name is read (else it is one's probabilities)."""
 GRID_TOLERANCE = 0.02
-"""How far two grids may lie apart at their corners, as a share of the shortest voxel side, and still count as one: an
-orientation written as a NIfTI quaternion is rounded so that near 180° corners move by half a percent of a voxel."""
+"""How far two grids may lie apart at their corners and still count as one, as a share of the shortest voxel side."""
+QUATERNION_ROUNDING = 5e-7
+"""Error of the squared real part of an orientation that is a NIfTI quaternion in float32: near 180°, where that part
+is small, it turns a grid by up to 0.07°, which is most of a voxel at the far corner of a knee."""
 SIZE_TOLERANCE = 0.01
 """How far the voxel sizes of one NIfTI header may differ from each other, as a share."""
-LABEL_ROUNDING = 1e-6
-"""Relative rounding of a label that is stored with a scale factor in float32."""
+LABEL_ROUNDING = 1e-3
+"""How far a label may lie from a whole number: stored as an integer of 16 bits with a scale factor in float32, labels
+of up to 65 are that exact."""
 ANGLE_TOLERANCE = 1e-3
 """How large the cosine between two axes may be that count as at right angles: float32 headers have 1e-7."""
 MAX_VOXELS = 2**31
@@ -107,22 +114,48 @@ def volume_name(path: str | Path) -> str:
     return name[: len(name) - len(volume_ending(path))]
 
 
+def case_name(path: str | Path) -> str:
+    """As :func:`volume_name`, of a volume in a format that is not read too: which case it would be."""
+    name = Path(path).name
+    others = (ending for ending in (*UNREADABLE, *ARRAYS) if name.lower().endswith(ending))
+    return volume_name(path) if volume_ending(path) else name.removesuffix(name[len(name) - len(next(others, "")) :])
+
+
 def unreadable_fault(path: str | Path) -> str:
-    """What to say of a file that is a volume by its name, in a format that is not read; empty for any other file."""
+    """What to say of a file that is a volume by its name and is not read; empty for any other file."""
     name = Path(path).name.lower()
-    known = not name.startswith(".") and not volume_ending(name) and name.endswith(UNREADABLE)
-    return "is in a format that is not read, so it is left out; convert it to .nii.gz" if known else ""
+    if name.startswith(".") or volume_ending(name):
+        return ""
+    if name.endswith(UNREADABLE):
+        return "is in a format that is not read, so it is left out; convert it to .nii.gz"
+    if part := re.search(rf"({'|'.join(map(re.escape, FORMATS))})\b.+$", name):
+        return f"ends in {part[0]}, so it is left out; complete or unpack it, and rename it to …{part[1]}"
+    return ""
 
 
-def fold(lines: Sequence[str], what: str, shown: int = 3) -> list[str]:
-    """Problems of one kind: each in its own line, or the first few and a count.
+def fold(problems: Sequence[str], shown: int = 3) -> list[str]:
+    """Problems of one kind together: each in its own line, or the first few and a count.
 
-    >>> fold([f"k{n}: has no truth" for n in range(40)], "cases without a truth")[-1]
-    'and 37 more cases without a truth (40 in all)'
+    Two are of one kind if they differ in names, paths and numbers only.
+
+    >>> fold([f"k{n}: has no truth in b by the name k{n}; add it" for n in range(40)])[-1]
+    '… and 37 more like the line above (40 in all)'
     """
-    if len(lines) <= shown + 1:
-        return list(lines)
-    return [*lines[:shown], f"and {len(lines) - shown} more {what} ({len(lines)} in all)"]
+    kinds: dict[str, list[str]] = {}
+    for problem in problems:
+        path, _, fault = problem.partition(": ")
+        if name := volume_name(path):
+            fault = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "…", fault)
+        kinds.setdefault(re.sub(r"\S*(/|\d)\S*", "…", fault), []).append(problem)
+    return [
+        line
+        for lines in kinds.values()
+        for line in (
+            lines
+            if len(lines) <= shown + 1
+            else [*lines[:shown], f"… and {len(lines) - shown} more like the line above ({len(lines)} in all)"]
+        )
+    ]
 
 
 def one_line(text: str) -> str:
@@ -165,18 +198,19 @@ def image_fault(image: np.ndarray) -> str:
     return ""
 
 
-def find_volumes(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
+def find_volumes(folder: str | Path, notes: list[str] | None = None) -> tuple[dict[str, Path], list[str]]:
     """The volumes right in a folder: ({name: path}, problems).
 
     A name that occurs twice or that cannot be written, a link that leads out of the folder, and a volume in a format
-    that is not read are problems, and left out; hidden files and files that are no volumes are passed over.
+    that is not read are problems, and left out. `notes` gets a line with what else lies there, but for hidden files.
     """
     folder = Path(folder)
     by_name: dict[str, list[Path]] = {}
-    problems, unread = [], []
+    unread, others = unused_files(folder)
+    problems = [one_line(f"{folder / name}: {fault}") for name, fault in unread.items()]
+    if notes is not None and others:
+        notes.append(unused_note(folder, others))
     for path in sorted(folder.iterdir()):
-        if fault := unreadable_fault(path):
-            unread.append(one_line(f"{path}: {fault}"))
         if path.name.startswith(".") or not volume_ending(path) or path.is_dir():
             continue
         if fault := name_fault(path.name) or link_fault(path, folder):
@@ -185,8 +219,37 @@ def find_volumes(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
             by_name.setdefault(volume_name(path), []).append(path)
     for name, (first, *more) in by_name.items():
         problems += [f"{path}: is a second volume of case {name}, beside {first.name}; remove one" for path in more]
-    problems += fold(unread, "files in formats that are not read")
     return {name: paths[0] for name, paths in by_name.items() if len(paths) == 1}, problems
+
+
+def unused_files(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """What lies in a folder and is no volume that is read: ({name of a volume: its fault}, other names).
+
+    Hidden files are passed over, and so are the data files of the headers that lie there.
+    """
+    names = sorted(path.name for path in folder.glob("[!.]*"))
+    stems = {volume_name(name) for name in names if volume_ending(name)}
+    rest = [name for name in names if not volume_ending(name) or (folder / name).is_dir()]
+    data: set[str] = set()
+    for path in (folder / name for name in names if rest and not volume_ending(name).startswith((".nii", ".mha"))):
+        with suppress(VolumeError, OSError):  # named when it is read
+            data |= {file.name for file in volume_files(path)} if volume_ending(path) else set()
+    rest = [name for name in rest if name not in data]
+    faults = {name: fault for name in rest if (fault := unreadable_fault(name))}
+    for name in rest:
+        stem, dot, ending = name.rpartition(".")
+        if dot + ending.lower() in ARRAYS and stem not in stems:
+            faults[name] = "is in a format that is not read, so it is left out; convert it to .nii.gz"
+    return faults, [name + "/" * (folder / name).is_dir() for name in rest if name not in faults]
+
+
+def unused_note(
+    folder: Path, names: Sequence[str], why: str = "they are no volumes by their names", shown: int = 3
+) -> str:
+    """A line on files that are not used, and are no fault."""
+    more = f" and {len(names) - shown} more" if len(names) > shown + 1 else ""
+    listed = ", ".join(names[:shown] if more else names)
+    return one_line(f"{folder}: not used ({why}): {listed}{more}")
 
 
 def volume_files(path: Path) -> list[Path]:
@@ -221,7 +284,7 @@ def read_volume(path: str | Path) -> Volume:
             raise VolumeError(f"{path}: {fault}")
         volume = _read_nifti(path) if ending.startswith(".nii") else _read_itk(path)
     except PermissionError as error:
-        raise VolumeError(f"{path}: must not be read ({error.strerror}); change its permissions") from error
+        raise VolumeError(f"{path}: cannot be read: permission denied; change its permissions") from error
     except OSError as error:
         raise VolumeError(explain(error, path)) from error
     except MemoryError as error:
@@ -263,7 +326,7 @@ def read_labels(path: str | Path, remap: Mapping[int, int] | None = None) -> Vol
     array = volume.array
     values = np.unique(array)
     if values.dtype.kind not in "iub":
-        fractional = np.abs(values - np.round(values)) > LABEL_ROUNDING * np.maximum(1, np.abs(values))
+        fractional = np.abs(values - np.round(values)) > np.maximum(LABEL_ROUNDING, 1e-7 * np.abs(values))
         if not fractional.any():
             array = np.round(array)
             values = np.unique(array)
@@ -312,13 +375,19 @@ def parse_remap(text: str) -> dict[int, int]:
 
 
 def grid_difference(volume: Volume, other: Volume) -> str:
-    """How the grid of `volume` differs from that of `other`: one line, empty if they are the same grid."""
+    """How the grid of `volume` differs from that of `other`: one line, empty if they are the same grid.
+
+    They are where no corner lies further apart than :data:`GRID_TOLERANCE`, and what a NIfTI quaternion may turn.
+    """
     if volume.array.shape != other.array.shape:
         shapes = [" × ".join(map(str, v.array.shape)) for v in (volume, other)]
         return f"{shapes[0]} voxels, not {shapes[1]}"
     corners = np.stack(np.meshgrid(*[(0, n - 1) for n in volume.array.shape], [1], indexing="ij"), -1).reshape(-1, 4)
-    gap = np.linalg.norm((corners @ (volume.affine - other.affine).T)[:, :3], axis=1).max()
-    if gap <= GRID_TOLERANCE * min(volume.spacing + other.spacing):
+    gaps = np.linalg.norm((corners @ (volume.affine - other.affine).T)[:, :3], axis=1)
+    gap = gaps.max()
+    lengths = np.linalg.norm((corners[:, :3] * other.spacing), axis=1)  # from the first voxel, which a turn leaves
+    allowed = GRID_TOLERANCE * min(volume.spacing + other.spacing) + _quaternion_turn(other.affine) * lengths
+    if (gaps <= allowed).all():
         return ""
     if not np.allclose(volume.spacing, other.spacing, atol=1e-4):
         sizes = [" × ".join(f"{x:g}" for x in v.spacing) for v in (volume, other)]
@@ -333,6 +402,16 @@ def grid_difference(volume: Volume, other: Volume) -> str:
     return f"shifted by {gap:.3g} mm"
 
 
+def _quaternion_turn(affine: np.ndarray) -> float:
+    """By how much (rad) the rounding of a NIfTI quaternion may turn a grid: 1e-7, but for turns near 180°."""
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    if np.linalg.det(directions) < 0:
+        directions[:, 2] *= -1  # as NIfTI stores it, with qfac −1
+    real = max(1 + np.trace(directions), 0) / 4  # squared
+    steps = math.sqrt(real + QUATERNION_ROUNDING), math.sqrt(max(real - QUATERNION_ROUNDING, 0))
+    return 2 * max(abs(step - math.sqrt(real)) for step in steps)
+
+
 def _read_nifti(path: Path) -> Volume:
     packed = path.name.lower().endswith(".gz")
     try:
@@ -340,7 +419,7 @@ def _read_nifti(path: Path) -> Volume:
             start = stream.read(1024)
             if not start:
                 raise VolumeError(f"{path}: expands to 0 bytes; copy or download it again")
-            if fault := foreign_start(start):
+            if fault := foreign_start(start, path.name.lower()):
                 raise VolumeError(f"{path}: {fault}")
         image: Any = nibabel.load(path)
         if not isinstance(image, nibabel.Nifti1Pair):
@@ -364,12 +443,14 @@ def _read_nifti(path: Path) -> Volume:
         raise VolumeError(f"{path}: does not start as NIfTI does; check how it was made") from error
     except MemoryError:
         raise
-    except (EOFError, zlib.error, OSError, ValueError, TypeError, OverflowError) as error:
+    except (EOFError, zlib.error, OSError) as error:
         if _of_the_system(error):
             raise
-        raise VolumeError(f"{path}: is no sound NIfTI file ({_reason(error)}); copy or download it again") from error
+        cut = "Not a gzipped file" not in str(error)  # else nothing says that another copy would be better
+        remedy = "copy or download it again" if cut else "check how it was made"
+        raise VolumeError(f"{path}: is not a valid NIfTI file ({_reason(error)}); {remedy}") from error
     except Exception as error:  # nibabel's header checks raise classes of their own
-        raise VolumeError(f"{path}: has a broken NIfTI header ({_reason(error)}); copy or download it again") from error
+        raise VolumeError(f"{path}: has a broken NIfTI header ({_reason(error)}); check how it was made") from error
 
 
 def _read_itk(path: Path) -> Volume:
@@ -394,7 +475,7 @@ def _read_itk(path: Path) -> Volume:
             raise
         if re.search("bad_alloc|allocate memory", str(error)):  # ITK's own lack of memory
             raise MemoryError from error
-        raise VolumeError(f"{path}: is no sound {kind} file ({_reason(error)}); copy or download it again") from error
+        raise VolumeError(f"{path}: is not a valid {kind} file ({_reason(error)}); check how it was made") from error
     return Volume(SimpleITK.GetArrayFromImage(image).transpose(), itk_affine(image))
 
 
@@ -427,46 +508,16 @@ def _check_voxel_size(path: Path, header_class: Any, start: bytes, axes: int) ->
     if int(header["sform_code"]) == 0 and not (np.isfinite(sizes) & (sizes > 0)).all():
         shown = " × ".join(f"{value:g}" for value in sizes)
         raise VolumeError(f"{path}: voxel size {shown} mm or directions make no grid; correct the header")
+    sizes = np.abs(sizes)
     if int(header["sform_code"]) > 0 and len(sizes) == 3 and (np.isfinite(sizes) & (sizes > 0)).all():
         sform = np.linalg.norm(np.stack([header[f"srow_{row}"][:3] for row in "xyz"]).astype(float), axis=0)
         if (np.isfinite(sform) & (sform > 0)).all() and (np.abs(sform - sizes) > SIZE_TOLERANCE * sizes).any():
             said = [" × ".join(f"{value:.4g}" for value in each) for each in (sform, sizes)]
             raise VolumeError(
                 f"{path}: has voxels of {said[0]} mm by its sform, but {said[1]} mm by its pixdim, so lengths in mm "
-                "are not known; find out which is right and correct the other"
+                "are not known; find out which is right and correct the other (nibabel: image.set_qform(image.affine) "
+                "keeps the sform, image.set_sform(image.get_qform()) the pixdim)"
             )
-
-
-def foreign_content(path: Path) -> str:
-    """What a file is that is no volume of the kind that its name says, with the remedy; empty if nothing is seen."""
-    with open(path, "rb") as stream:
-        start = stream.read(512)
-    name = path.name
-    packed = start.startswith(b"\x1f\x8b")
-    if name.lower().endswith(".nii.gz") and not packed and _starts_nifti(start):
-        return f"is not packed, although its name ends in .gz; rename it to {name[:-3]}"
-    if name.lower().endswith(".nii") and packed:
-        return f"is packed by gzip, although its name does not end in .gz; rename it to {name}.gz"
-    return foreign_start(start)
-
-
-def foreign_start(start: bytes) -> str:
-    """What begins with these bytes and is no volume, with the remedy; empty if nothing is seen."""
-    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")[:64].lower()
-    if text.startswith((b"<!doctype html", b"<html")):
-        return "is a web page, perhaps of a log-in or an error; open its address in a browser and download it again"
-    if text.startswith(b"version https://git-lfs"):
-        return "is a pointer of Git LFS, not the file itself; fetch it with git lfs pull"
-    if text.startswith(b"/annex/objects") or b"/annex/objects/" in text:
-        return "is a pointer of git-annex, not the file itself; fetch it with git annex get"
-    if start.startswith(b"PK\x03\x04"):
-        return "is a zip archive; unpack it"
-    return ""
-
-
-def _starts_nifti(start: bytes) -> bool:
-    """Does it begin with the size of a NIfTI-1 or NIfTI-2 header, in either byte order?"""
-    return start[:4] in [size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big")]
 
 
 def _of_the_system(error: BaseException) -> bool:

@@ -238,6 +238,65 @@ def _(folder):
     path.write_bytes(re.sub(rb"encoding: \w+", b"encoding: ascii", path.read_bytes()))
 
 
+@fault("a NIfTI with two voxel sizes")
+def _(folder):
+    patch(folder / IMAGE, 80, struct.pack("<3f", 1, 1, 1))  # pixdim; the sform stays
+
+
+@fault("an unpacked NIfTI named as a packed one")
+def _(folder):
+    (folder / IMAGE).write_bytes(gzip.decompress((folder / IMAGE).read_bytes()))
+
+
+@fault("a packed NIfTI named as an unpacked one")
+def _(folder):
+    (folder / IMAGE).rename(folder / "images/bad.nii")
+
+
+@fault("a web page by this name")
+def _(folder):
+    (folder / IMAGE).write_bytes(b"<!DOCTYPE html>\n<html>Please log in")
+
+
+@fault("a pointer of Git LFS")
+def _(folder):
+    (folder / IMAGE).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+
+
+@fault("a zip archive by this name")
+def _(folder):
+    (folder / IMAGE).write_bytes(b"PK\x03\x04" + bytes(60))
+
+
+@fault("a NIfTI named as another format")
+def _(folder):
+    (folder / "images/bad.mha").write_bytes(gzip.decompress((folder / IMAGE).read_bytes()))
+    (folder / IMAGE).unlink()
+
+
+@fault("segmentation layers")
+def _(folder):
+    (folder / MASK).unlink()
+    layers = np.stack([mask_array() == 1, mask_array() == 3]).astype(np.uint8)
+    header = (
+        "NRRD0004\ntype: unsigned char\ndimension: 4\nspace: right-anterior-superior\nsizes: 2 4 6 5\n"
+        "space directions: none (0.7,0,0) (0,0.365,0) (0,0,0.365)\nkinds: list domain domain domain\nencoding: raw\n\n"
+    )
+    (folder / "labels/bad.seg.nrrd").write_bytes(header.encode() + layers.tobytes(order="F"))
+
+
+@fault("an image in a format that is not read")
+def _(folder):
+    (folder / IMAGE).rename(folder / "images/bad.mgz")
+
+
+@fault("an image whose download did not end")
+def _(folder):
+    for path in (IMAGE, MASK):
+        (folder / path).unlink()
+    (folder / "images/bad.nii.gz.part").write_bytes(b"half")
+
+
 @fault("NaN in the image")
 def _(folder):
     image = image_array().astype(np.float32)
@@ -542,6 +601,27 @@ def _(folder, described):
     (folder / "labelsTr/bad.nii.gz").unlink()
 
 
+@folder_fault("a volume in a format that is not read")
+def _(folder, described):
+    del described["training"]
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part / "bad.nii.gz").unlink()
+    (folder / "labelsTr/bad.nii.gz.img").touch()
+
+
+@folder_fault("a number of cases that is not there")
+def _(folder, described):
+    (folder / "labelsTr/bad.nii.gz").unlink()
+    described["training"].pop()
+    described["numTraining"] = 2
+
+
+@folder_fault("several channels")
+def _(folder, described):
+    described["training"].pop()
+    described["modality"] = {"0": "T1", "1": "T2"}
+
+
 @folder_fault("a label that is not declared")
 def _(folder, described):
     nifti(folder / "labelsTr/bad.nii.gz", mask_array() * np.uint8(2))
@@ -568,6 +648,16 @@ def _(path):
 @no_layout("a dataset.json without labels")
 def _(path):
     path.write_text("{}")
+
+
+@no_layout("a label to ignore")
+def _(path):
+    path.write_text('{"labels": {"background": 0, "femur": 1, "ignore": 2}}')
+
+
+@no_layout("a region of several labels")
+def _(path):
+    path.write_text('{"labels": {"background": 0, "bones": [1, 2], "tibia": 2}, "regions_class_order": [1, 2]}')
 
 
 @no_layout("a dataset.json without cases")
@@ -1080,6 +1170,48 @@ def _(folder):
     written = [folder / f"ausgabe 膝/{part}/{name}.nii.gz" for part in ("imagesTr", "labelsTr")]
     assert np.array_equal(read_volume(written[0]).array, image_array())
     assert np.array_equal(read_labels(written[1]).array > 0, mask_array() > 0)
+
+
+@no_fault("files that are no volumes")
+def _(folder):
+    pair(folder, "a")
+    for name in (".DS_Store", "dataset.json", "notes.txt", "a.npz"):
+        (folder / "images" / name).touch()
+    notes = []
+    entries, problems = pair_entries(folder / "images", folder / "labels", notes)
+    assert (list(entries), problems) == (["a"], [])
+    assert len(notes) == 1
+    assert notes[0].endswith("not used (they are no volumes by their names): a.npz, dataset.json, notes.txt")
+
+
+@no_fault("labels with a scale factor")
+def _(folder):
+    raw = bytearray(nibabel.Nifti1Image(mask_array() * np.uint8(50), AFFINE).to_bytes())
+    raw[112:120] = np.float32([1 / 50, 0]).tobytes()
+    (folder / "a.nii").write_bytes(raw)
+    assert np.array_equal(read_labels(folder / "a.nii").array, mask_array())
+
+
+@no_fault("letters beyond ASCII in a header")
+def _(folder):
+    image = SimpleITK.GetImageFromArray(mask_array())
+    image.SetMetaData("0008|0080", "Århus 学")
+    SimpleITK.WriteImage(image, str(folder / "a.mha"))
+    assert np.array_equal(read_labels(folder / "a.mha").array, mask_array().transpose())
+
+
+@no_fault("one grid as a matrix and as a quaternion")
+def _(folder):
+    turn = np.diag([-1.0, -1.0, 1.0])  # by 180°, where a quaternion in float32 is least exact
+    tilt = np.array([[1, -5e-4, 0], [5e-4, 1, 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ tilt @ AFFINE[:3, :3]
+    for part, array in (("images", image_array()), ("labels", mask_array())):
+        written = nibabel.Nifti1Image(array, affine if part == "images" else None)
+        written.set_qform(affine, 1)
+        (folder / part).mkdir()
+        nibabel.save(written, folder / part / "a.nii.gz")
+    assert list(import_pairs(folder, folder / "out")["cases"]) == ["a"]
 
 
 @no_fault("a source that cannot be written")

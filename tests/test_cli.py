@@ -106,7 +106,8 @@ def test_evaluate(monkeypatch, capsys, tmp_path, pair):
     ]
     (pair[1] / "c.nii.gz").write_bytes((pair[1] / "a.nii.gz").read_bytes())
     message = call(monkeypatch, "evaluate", *pair, *options)
-    assert message == "error: 1 problem(s), listed above; the other cases were scored"
+    listed = f"listed above and in {tmp_path / 'scores/summary.md'}"
+    assert message == f"error: 1 problem(s), {listed}; the other cases were scored"
     assert "c.nii.gz: has no prediction" in capsys.readouterr().out
     assert "labels must be written as 1:femur,3:tibia" in call(monkeypatch, "evaluate", *pair, "--labels", "femur")
     assert "a remapping must be written" in call(monkeypatch, "evaluate", *pair, "--remap", "7=1")

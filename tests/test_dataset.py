@@ -1,7 +1,9 @@
 """Reading a folder: layouts, orientations, the split, and every fault that must be found before training."""
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from shapeloss.dataset import cached_map, choose_slice_axis, deal, normalise, prepare, read_manifest
 from shapeloss.experiment import Experiment, Split
+from shapeloss.files import write_nifti
 from shapeloss.listing import DatasetError, find_cases
 
 SPACING = (0.7, 0.365, 0.365)
@@ -140,7 +143,7 @@ def test_fractional_labels_and_truncated_files(folder):
     (folder / "labelsTr/case_3.nii.gz").write_bytes(b"")
     text = "\n".join(problems_of(folder))
     assert "labelsTr/case_1.nii.gz: has fractional label 0.5" in text
-    assert "imagesTr/case_2.nii.gz: is no sound NIfTI file" in text
+    assert "imagesTr/case_2.nii.gz: is not a valid NIfTI file" in text
     assert "labelsTr/case_3.nii.gz: is empty (0 bytes)" in text
 
 
@@ -208,7 +211,10 @@ def test_too_few_cases(folder):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ({"background": 0, "femur": 1, "tibia": 2, "ignore": 3}, "label 3 is 'ignore', voxels without a truth"),
+        (
+            {"background": 0, "femur": 1, "tibia": 2, "ignore": 3},
+            "label 3 is 'ignore' .voxels without a truth.* --remap 3:0",
+        ),
         ({"0": "background", "1": "femur", "2": "Ignore"}, "label 2 is 'ignore'.* --remap"),
         ({"background": 0, "femur": [1, 2], "tibia": 2}, "'femur' is a region of the labels 1, 2"),
     ],
@@ -230,9 +236,83 @@ def test_a_second_channel_and_a_volume_in_another_format_are_named(tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "femur": 1}}))
     _, cases, problems = find_cases(tmp_path)
     assert list(cases) == ["k2"]
-    assert [problem.split(":")[0] for problem in problems] == [
-        "labelsTr/k3.hdr", "labelsTr/k3.img", "imagesTr/k1_0001.nii.gz",
+    assert sorted(problem.split(":")[0] for problem in problems) == [
+        "imagesTr/k1_0001.nii.gz", "labelsTr/k3.hdr", "labelsTr/k3.img",
     ]  # fmt: skip
+
+
+def described(folder, listed=True, **values):
+    """Two cases in Decathlon layout, or, not listed, in that of nnU-Net; more may be said in dataset.json."""
+    names = ("k1", "k2")
+    for name in names:
+        for part, array in (("imagesTr", np.arange(24.0).reshape(2, 3, 4)), ("labelsTr", np.eye(3, 4, dtype=np.uint8))):
+            path = folder / part / f"{name}.nii.gz"
+            write_nifti(path, np.broadcast_to(array, (2, 3, 4)).copy(), np.eye(4))
+    labels = {"labels": {"background": 0, "femur": 1}}
+    training = [{"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"} for n in names]
+    text = labels | ({"training": training} if listed else {}) | values
+    (folder / "dataset.json").write_text(json.dumps(text))
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"numTraining": 3}, "dataset.json: 'numTraining' is 3, but there are 2 training cases; add those"),
+        ({"channel_names": {"0": "T1", "1": "T2"}}, r"'channel_names' names 2 channels \(T1, T2\); one image a case"),
+        ({"modality": {"0": "MRI", "1": "CT"}}, r"'modality' names 2 channels \(MRI, CT\)"),
+    ],
+)
+def test_what_the_description_says_of_other_cases_and_channels_is_named(tmp_path, listed, said, message):
+    described(tmp_path, listed, **said)
+    _, cases, problems = find_cases(tmp_path)
+    assert list(cases) == ["k1", "k2"]
+    assert len(problems) == 1
+    assert re.search(message, problems[0])
+
+
+@pytest.mark.parametrize("number", [2, "2", None])
+def test_a_description_that_is_right_is_no_problem(tmp_path, number):
+    described(tmp_path, numTraining=number, modality={"0": "MRI"}, channel_names={})
+    assert find_cases(tmp_path)[2] == []
+
+
+def test_what_a_list_leaves_out_is_said(tmp_path):
+    """Not as a fault, for whoever wrote the list chose; without a list a volume that is not read is one."""
+    for listed in (True, False):
+        described(tmp_path, listed)
+        for name in ("k3.nii.gz", "k4.img", "readme.txt"):
+            (tmp_path / "labelsTr" / name).touch()
+        (tmp_path / "imagesTr/k3.nii.gz").touch()
+        notes = []
+        _, cases, problems = find_cases(tmp_path, notes=notes)
+        names = f"{tmp_path / 'labelsTr'}: not used (they are no volumes by their names): readme.txt"
+        if listed:
+            why = "not used ('training' of dataset.json does not list them)"
+            beyond = [
+                f"{tmp_path / 'imagesTr'}: {why}: k3.nii.gz",
+                f"{tmp_path / 'labelsTr'}: {why}: k3.nii.gz, k4.img",
+            ]
+            assert (list(cases), problems, notes) == (["k1", "k2"], [], [*beyond, names])
+        else:
+            assert list(cases) == ["k1", "k2", "k3"]
+            assert ["labelsTr/k4.img: is in a format" in problem for problem in problems] == [True]
+            assert notes == [names]
+
+
+def test_a_label_to_ignore_may_be_merged(tmp_path):
+    described(tmp_path, labels={"background": 0, "femur": 1, "ignore": 2})
+    with pytest.raises(DatasetError, match="label 2 is 'ignore'"):
+        find_cases(tmp_path, merged=[1])
+    assert find_cases(tmp_path, merged=[2])[0] == {1: "femur"}
+
+
+def test_many_problems_of_one_kind_are_folded():
+    error = DatasetError(Path("data"), [f"labelsTr/k{k}.nii.gz: is empty (0 bytes); copy it again" for k in range(40)])
+    assert len(error.problems) == 40
+    assert str(error).startswith("data: 40 problem(s)")
+    assert len(str(error).splitlines()) == 1 + 3 + 1
+    assert str(error).endswith("… and 37 more like the line above (40 in all)")
 
 
 def test_folders_in_another_layout(tmp_path):

@@ -121,7 +121,7 @@ def test_new_images_are_predicted_as_the_test_cases_were(run_folder, tmp_path):
     written, problems = predict_files(load_run(folder), tmp_path / "in", tmp_path / "out", progress=False)
     assert [path.name for path in written] == ["knee é 1.nii.gz", "second.nii.gz", "third.nii.gz"]
     assert len(problems) == 1
-    assert "broken.nii.gz: is no sound NIfTI file" in problems[0]
+    assert "broken.nii.gz: is not a valid NIfTI file" in problems[0]
     expected = read_labels(folder / "predictions" / f"{name}.nii.gz").oriented("RAS")
     for path in written:
         found = read_labels(path)

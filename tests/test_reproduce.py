@@ -417,7 +417,7 @@ def test_a_data_set_with_faults_stops_before_training(whole, tmp_path):
     command += ["--results", str(tmp_path / "results"), "--figures", str(tmp_path / "figures")]
     done = subprocess.run(command, env=tree.environment, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode != 0
-    assert "imagesTr/knee_002.nii.gz: is no sound NIfTI file" in done.stderr
+    assert "imagesTr/knee_002.nii.gz: is not a valid NIfTI file" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "results" / "runs").exists()
 

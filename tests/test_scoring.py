@@ -156,7 +156,7 @@ def test_every_problem_is_named_and_the_others_are_scored(folders):
         "shape.nii.gz: its grid is not that of",
         "6 × 20 × 18 voxels, not 6 × 20 × 16; resample it with nearest neighbour",
         "shifted by 2 mm",
-        "broken.nii.gz: is no sound NIfTI file",
+        "broken.nii.gz: is not a valid NIfTI file",
         "twice.nrrd: is a second volume of case twice",
         "soft.nii.gz: has fractional label 0.5",
     ):
@@ -255,13 +255,41 @@ def pair(tmp_path):
 
 def test_structures_have_the_names_of_the_data_set(pair):
     scores = score_folders(*pair, metrics=("dice",), progress=False)
-    assert list(scores.per_case["structure"][:3]) == ["femur", "tibia", "patella"]
-    assert f"Structures as {pair[1].parent / 'dataset.json'} names them: 1 femur" in summary_markdown(scores, *pair)
+    assert list(scores.per_case["structure"]) == ["femur", "patella", "mean", "merged"]
+    named = f"Structures: 1 femur, 3 patella (named by {pair[1].parent / 'dataset.json'})."
+    assert named in summary_markdown(scores, *pair)
+    merged = score_folders(*pair, merge={3: 1}, metrics=("dice",), progress=False)
+    assert list(merged.per_case["structure"]) == ["femur+patella", "mean", "merged"]
+    invented = nibabel.load(pair[1] / "a.nii.gz").get_fdata().astype(np.uint8)
+    invented[0, 0, :2] = 2, 9
+    nibabel.save(nibabel.Nifti1Image(invented, np.diag([0.7, 0.4, 0.4, 1.0])), pair[0] / "a.nii.gz")
+    scores = score_folders(*pair, metrics=("dice",), progress=False)
+    assert scores.per_case.query("invented and structure != 'mean'")["structure"].tolist() == ["tibia"]
+    assert scores.ignored == {9: 1}
+    (pair[1].parent / "dataset.json").write_text('{"labels": {"background": 0, "bones": [1, 2]}}')
+    scores = score_folders(*pair, metrics=("dice",), progress=False)
+    assert list(scores.classes.values()) == ["label 1", "label 3"]
+    assert "named by their labels, for no dataset.json names them" in summary_markdown(scores, *pair)
+
+
+def test_a_label_to_ignore_is_not_scored_unless_it_is_merged(pair):
+    description = {"labels": {"background": 0, "femur": 1, "tibia": 2, "ignore": 3}}
+    (pair[1].parent / "dataset.json").write_text(json.dumps(description))
+    for classes in (None, {1: "femur"}):
+        with pytest.raises(ValueError, match=r"dataset.json: label 3 is 'ignore'.* --remap 3:0"):
+            score_folders(*pair, classes, metrics=("dice",), progress=False)
+    scores = score_folders(*pair, merge={3: 0}, metrics=("dice",), progress=False)
+    assert scores.classes == {1: "femur"}
 
 
 def test_names_that_contradict_the_data_set_are_refused(pair):
-    with pytest.raises(ValueError, match=r"contradict .*dataset.json: label 3 is 'tibia', there 'patella'"):
+    with pytest.raises(
+        ValueError,
+        match=r"contradicts .*dataset.json: label 3 is called 'tibia', which is label 2 there .3 is 'patella'",
+    ):
         score_folders(*pair, {1: "femur", 3: "tibia"}, metrics=("dice",), progress=False)
+    scores = score_folders(*pair, {3: "tibia"}, {2: 3}, metrics=("dice",), progress=False)  # merged, so it is right
+    assert "tibia" in scores.classes.values()
     scores = score_folders(*pair, {1: "femur", 3: "knee cap"}, metrics=("dice",), progress=False)  # another word
     assert set(scores.per_case["structure"]) >= {"femur", "knee cap"}
 
@@ -289,5 +317,8 @@ def test_many_missing_predictions_are_counted(pair):
     for number in range(40):
         (pair[1] / f"k{number}.nii.gz").write_bytes((pair[1] / "a.nii.gz").read_bytes())
     scores = score_folders(*pair, metrics=("dice",), progress=False)
-    assert len(scores.problems) == 4
-    assert scores.problems[-1] == "and 37 more cases without a prediction (40 in all)"
+    assert len(scores.problems) == 40
+    page = summary_markdown(scores, *pair, short=True)
+    assert page.count("has no prediction") == 3
+    assert "- … and 37 more like the line above (40 in all)" in page
+    assert summary_markdown(scores, *pair).count("has no prediction") == 40  # the file has them all

@@ -375,6 +375,51 @@ def test_a_folder_as_nnunet_has_it(tmp_path):
     assert "k1.nrrd: is a link that leads out of" in problems[1]
 
 
+@pytest.fixture
+def with_ignore(tmp_path):
+    """A folder in nnU-Net's layout with a label to ignore, 3, and a file beside the images."""
+    source = tmp_path / "set"
+    nifti(source / "imagesTr/k1_0000.nii.gz", image_array())
+    nifti(source / "labelsTr/k1.nii.gz", mask_array())
+    (source / "imagesTr/notes.txt").touch()
+    labels = {"background": 0, "femur": 1, "tibia": 2, "ignore": 3}
+    (source / "dataset.json").write_text(json.dumps({"labels": labels}))
+    return source
+
+
+def test_a_label_to_ignore_is_imported_where_it_is_merged(monkeypatch, capsys, tmp_path, with_ignore):
+    for options in ((), ("--labels", "1:femur,2:tibia"), ("--remap", "2:1")):
+        message = call(monkeypatch, "folder", with_ignore, tmp_path / "out", *options)
+        assert "label 3 is 'ignore' (voxels without a truth)" in message
+        assert not (tmp_path / "out").exists()
+    assert not call(monkeypatch, "folder", with_ignore, tmp_path / "out", "--remap", "3:0")
+    assert "imagesTr: not used (they are no volumes by their names): notes.txt" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out/dataset.json").read_text(encoding="utf-8"))["labels"]["1"] == "femur"
+    found = read_labels(tmp_path / "out/labelsTr/k1.nii.gz").array
+    assert np.array_equal(found, mask_array() * (mask_array() == 1))
+
+
+def test_names_that_belong_to_another_label_are_refused(monkeypatch, tmp_path, with_ignore):
+    arguments = ("--labels", "1:tibia", "--remap", "3:0")
+    for command in (("folder", with_ignore), ("pairs", with_ignore / "imagesTr", with_ignore / "labelsTr")):
+        message = call(monkeypatch, *command, tmp_path / "out", *arguments)
+        assert re.search(
+            r"--labels contradicts .*dataset.json: label 1 is called 'tibia', which is label 2 there", message
+        )
+        assert "(1 is 'femur'); correct --labels" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_many_faults_of_one_kind_are_folded_in_the_message(tmp_path):
+    for number in range(9):
+        nifti(tmp_path / f"images/k{number}.nii.gz", image_array())
+    pair(tmp_path, "sound")
+    with pytest.raises(ImportProblems) as caught:
+        import_pairs(tmp_path, tmp_path / "out")
+    assert len(caught.value.problems) == 9
+    assert str(caught.value).endswith("… and 6 more like the line above (9 in all)")
+
+
 def test_oblique_volumes_stay_where_they_are(tmp_path):
     direction = (0.8, 0.6, 0, -0.6, 0.8, 0, 0, 0, 1)
     image, mask = np.random.default_rng(0).integers(0, 99, (4, 6, 5)).astype(np.int16), mask_array()

@@ -3,6 +3,7 @@
 import errno
 import gzip
 import os
+import re
 from pathlib import Path
 
 import nibabel
@@ -13,7 +14,16 @@ from scipy.spatial.transform import Rotation
 from test_bad_input import page_rows
 
 from shapeloss.scoring import score_folders
-from shapeloss.volumes import FORMATS, Volume, VolumeError, find_volumes, grid_difference, read_labels, read_volume
+from shapeloss.volumes import (
+    FORMATS,
+    Volume,
+    VolumeError,
+    find_volumes,
+    fold,
+    grid_difference,
+    read_labels,
+    read_volume,
+)
 
 SPACING = (0.7, 0.365, 0.365)
 SHEARED = "has axes that are not at right angles (sheared); resample it onto a straight grid"
@@ -90,7 +100,7 @@ def test_a_sheared_label_map_is_not_scored_and_the_others_are(tmp_path):
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [
-        (errno.EACCES, "must not be read (Permission denied); change its permissions"),
+        (errno.EACCES, "cannot be read: permission denied; change its permissions"),
         (errno.EIO, f"{os.strerror(errno.EIO)}; correct that and run the same command again"),
     ],
 )
@@ -112,7 +122,7 @@ def test_a_file_that_the_system_does_not_read_is_not_called_broken(tmp_path, mon
 def test_permissions(tmp_path):
     path = write(tmp_path / "k.nii.gz", turned())
     path.chmod(0)
-    with pytest.raises(VolumeError, match=r"must not be read \(Permission denied\); change its permissions"):
+    with pytest.raises(VolumeError, match=r"cannot be read: permission denied; change its permissions"):
         read_volume(path)
 
 
@@ -137,17 +147,17 @@ def test_too_little_memory_is_not_the_files_fault(tmp_path, monkeypatch, ending)
 def test_a_truncated_gzip_is_still_broken(tmp_path):
     path = write(tmp_path / "k.nii.gz", turned())
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(VolumeError, match=r"is no sound NIfTI file \(.*\); copy or download it again"):
+    with pytest.raises(VolumeError, match=r"is not a valid NIfTI file \(.*\); copy or download it again"):
         read_volume(path)
     path.write_bytes(b"no gzip")
-    with pytest.raises(VolumeError, match=r"is no sound NIfTI file \(Not a gzipped file"):
+    with pytest.raises(VolumeError, match=r"is not a valid NIfTI file \(Not a gzipped file"):
         read_volume(path)
 
 
 def test_the_page_says_what_the_machine_and_earlier_predictions_may_do():
     """Each row's words stand in the test that makes the fault."""
     places = {
-        "a file that must not be read": "test_volumes.py",
+        "a file that cannot be read": "test_volumes.py",
         "too little memory": "test_volumes.py",
         "an output that must not be written": "test_cli.py",
         "an output on a read-only disk": "test_cli.py",
@@ -193,12 +203,57 @@ def test_probabilities_are_no_labels(tmp_path):
         read_labels(path)
 
 
+@pytest.mark.parametrize("bits", [16, 8])
+def test_labels_scaled_to_integers_are_as_exact_as_their_bits(tmp_path, bits):
+    """nibabel stores real values by scaling them to all integers: 4 labels in 16 bits are exact to 3e-5."""
+    values, step = np.where(small_labels() == 2, 4.0, small_labels()), 4 / (2**bits - 1)
+    raw = np.round((values - 2) / step).clip(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    stored = bytearray(nibabel.Nifti1Image(raw.astype(f"int{bits}"), AFFINE).to_bytes())
+    stored[112:120] = np.float32([step, 2]).tobytes()
+    (tmp_path / "a.nii").write_bytes(stored)
+    if bits == 8:
+        with pytest.raises(VolumeError, match="has fractional label"):
+            read_labels(tmp_path / "a.nii")
+    else:
+        assert set(np.unique(read_labels(tmp_path / "a.nii").array)) == {0, 1, 4}
+
+
 @pytest.mark.parametrize("name", ["Århus", "学"])
 def test_a_metaimage_header_may_have_any_letters(tmp_path, name):
     image = SimpleITK.GetImageFromArray(small_labels().T.copy())
     image.SetMetaData("0008|0080", name)
     SimpleITK.WriteImage(image, str(tmp_path / "a.mha"))
     assert np.array_equal(read_labels(tmp_path / "a.mha").array, small_labels())
+
+
+def test_an_nrrd_header_may_have_any_letters_and_free_text(tmp_path):
+    """Comments and key:=value pairs are text, whatever they look like, and may be long."""
+    header = "NRRD0005\n# Århus 学 sizes: 9 9 9\ncontent: Århus\ntype: unsigned char\ndimension: 3\n"
+    header += (
+        "space: left-posterior-superior\nsizes: 6 7 8\nencoding: raw\nspace directions: (0.7,0,0) (0,0.4,0) (0,0,0.4)\n"
+    )
+    header += "encoding:=none\ndata file:=away.raw\nSegment0_Name:=膝\n"
+    header += "".join(f"Segment{k}_Tags:={'x' * 1000}\n" for k in range(100))
+    path = tmp_path / "a.seg.nrrd"
+    path.write_bytes(header.encode() + b"\n" + small_labels().tobytes("F"))
+    assert np.array_equal(read_labels(path).array, small_labels())
+    assert read_labels(path).spacing == (0.7, 0.4, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "message"),
+    [
+        ("a.nrrd", "RGB-color domain domain domain", "has 3 values per voxel; .* so split or convert it"),
+        ("a.nrrd", "list domain domain domain", "has 3 values per voxel; .* so split or convert it"),
+        ("a.seg.nrrd", "list domain domain domain", "holds 3 segmentation layers"),
+    ],
+)
+def test_a_fourth_axis_is_named_as_what_it_is(tmp_path, name, kinds, message):
+    header = "NRRD0004\ntype: unsigned char\ndimension: 4\nspace: left-posterior-superior\nsizes: 3 2 2 2\n"
+    header += f"space directions: none (1,0,0) (0,1,0) (0,0,1)\nkinds: {kinds}\nencoding: raw\n\n"
+    (tmp_path / name).write_bytes(header.encode() + bytes(24))
+    with pytest.raises(VolumeError, match=message):
+        read_volume(tmp_path / name)
 
 
 def test_one_grid_as_matrix_and_as_quaternion_near_180_degrees(tmp_path):
@@ -223,6 +278,36 @@ def test_one_grid_as_matrix_and_as_quaternion_near_180_degrees(tmp_path):
     assert "shifted by 0.025" in grid_difference(Volume(values, affine), matrix)
 
 
+@pytest.mark.parametrize("short_of_180", [0, 1e-4, 3e-4, 1e-3, 1e-2])
+def test_what_a_quaternion_may_turn_is_one_grid_at_every_corner(short_of_180):
+    """At 180° float32 turns a grid by up to 0.07°; a grid that is turned by more is another."""
+    rng = np.random.default_rng(0)
+    values = np.broadcast_to(np.uint8(0), (384, 384, 160))
+    for _ in range(60):
+        axis = rng.normal(size=3)
+        affine = np.eye(4)
+        turn = Rotation.from_rotvec(axis / np.linalg.norm(axis) * (np.pi - short_of_180)).as_matrix()
+        affine[:3, :3] = turn * [0.365, 0.365, 0.7]
+        affine[:3, 3] = rng.uniform(-100, 100, 3)
+        header = nibabel.Nifti1Header()
+        header.set_qform(affine, 1)
+        rounded = nibabel.Nifti1Header(header.binaryblock).get_qform()
+        assert grid_difference(Volume(values, rounded), Volume(values, affine)) == ""
+        assert grid_difference(Volume(values, affine), Volume(values, rounded)) == ""
+        other = affine.copy()
+        other[:3, :3] = Rotation.from_rotvec([0, 0, np.radians(0.2)]).as_matrix() @ affine[:3, :3]
+        assert "axes turned by" in grid_difference(Volume(values, other), Volume(values, affine))
+
+
+def test_a_quaternion_far_from_180_degrees_excuses_nothing():
+    """There float32 turns a grid by less than 1e-6: a fifth of a voxel at the far corner is another grid."""
+    values = np.broadcast_to(np.uint8(0), (384, 384, 160))
+    affine = np.diag([0.365, 0.365, 0.7, 1.0])
+    turned = affine.copy()
+    turned[:3, :3] = Rotation.from_rotvec([0, 0, 0.2 * 0.365 / 198]).as_matrix() @ affine[:3, :3]
+    assert grid_difference(Volume(values, turned), Volume(values, affine))
+
+
 def test_sizes_of_a_header_that_contradict_each_other_are_named(tmp_path):
     image = nibabel.Nifti1Image(small_labels(), AFFINE)
     image.set_qform(AFFINE, 1)
@@ -245,8 +330,25 @@ def test_sizes_of_a_header_that_contradict_each_other_are_named(tmp_path):
         ("a.nii.gz", b"<!DOCTYPE html><html>", "is a web page"),
         ("a.nrrd", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a pointer of Git LFS"),
         ("a.mha", b"PK\x03\x04rest", "is a zip archive; unpack it"),
+        ("a.nii.gz", gzip.compress(b"\n <html>"), "is a web page"),
+        (
+            "a.nii.gz",
+            gzip.compress(gzip.compress(bytes(400))),
+            "is packed by gzip more often than its name says; unpack",
+        ),
+        ("a.nrrd", nibabel.Nifti1Image(small_labels(), AFFINE).to_bytes(), "is a file in NIfTI .* end in .nii$"),
+        ("a.nii", b"NRRD0004\ntype: short\n", "is a file in NRRD by its content; rename it to end in .nrrd$"),
+        ("a.nii.gz", b"ObjectType = Image\n", "is a file in MetaImage by its content; rename it to end in .mha$"),
+        ("a.nii.gz", b"BZh91AY", "is packed by bzip2; unpack it"),
+        ("a.nii.gz", b"../.git/annex/objects/x/y", "is a pointer of git-annex"),
+        ("a.nii", bytes(128) + b"DICM", "is a DICOM file; convert it"),
+        ("a.nii.gz", b"anything else", r"is not a valid NIfTI file \(Not a gzipped file.*\); check how it was made"),
+        ("a.nii.gz", b"", r"is empty \(0 bytes\); copy or download it again"),
     ],
-    ids=["unpacked", "packed", "page", "pointer", "zip"],
+    ids=[
+        *("unpacked", "packed", "page", "pointer", "zip", "packed page", "packed twice", "NIfTI", "NRRD", "MetaImage"),
+        *("bzip2", "annex", "DICOM", "unknown", "empty"),
+    ],
 )
 def test_a_file_by_the_wrong_name_gets_the_remedy_for_its_cause(tmp_path, name, content, remedy):
     (tmp_path / name).write_bytes(content)
@@ -264,7 +366,7 @@ def test_segments_of_an_editor(tmp_path):
     assert set(found) == {"one", "two"}
     assert problems == []
     assert np.array_equal(read_labels(found["one"]).array, small_labels() == 1)
-    with pytest.raises(VolumeError, match="holds 2 layers of segments; export it as one label map"):
+    with pytest.raises(VolumeError, match=r"holds 2 segmentation layers, .* export them as one label map"):
         read_volume(found["two"])
 
 
@@ -273,8 +375,52 @@ def test_volumes_in_other_formats_are_named_and_folded(tmp_path):
         (tmp_path / f"k{number}.mgz").touch()
     for name in ("a.nii.gz", "dataset.json", "scores.csv", ".DS_Store"):
         (tmp_path / name).touch()
+    notes = []
+    found, problems = find_volumes(tmp_path, notes)
+    assert set(found) == {"a"}
+    assert len(problems) == 9
+    assert "k0.mgz: is in a format that is not read, so it is left out; convert it to .nii.gz" in problems[0]
+    assert fold(problems)[3:] == ["… and 6 more like the line above (9 in all)"]
+    assert notes == [f"{tmp_path}: not used (they are no volumes by their names): dataset.json, scores.csv"]
+
+
+NOT_READ = (
+    "b.img",
+    "b.hdr",
+    "c.nii.gz.part",
+    "d.nii.zip",
+    "e.nii.gz.crdownload",
+    "f.raw",
+    "g.npz",
+    "h.NII.bz2",
+    "i.dcm",
+)
+
+
+@pytest.mark.parametrize("name", NOT_READ)
+def test_what_looks_like_a_volume_is_a_problem(tmp_path, name):
+    for file in ("a.nii.gz", name):
+        (tmp_path / file).touch()
     found, problems = find_volumes(tmp_path)
     assert set(found) == {"a"}
-    assert len(problems) == 4
-    assert "k0.mgz: is in a format that is not read, so it is left out; convert it to .nii.gz" in problems[0]
-    assert problems[3] == "and 6 more files in formats that are not read (9 in all)"
+    assert len(problems) == 1
+    assert re.search(rf"{re.escape(name)}: .*, so it is left out; ", problems[0])
+
+
+def test_what_belongs_to_a_volume_is_none(tmp_path):
+    """Data beside its header, probabilities beside their label map; and a folder is named, not looked into."""
+    for name in ("k.mhd", "n.nhdr"):
+        write(tmp_path / name, np.eye(3))
+    (tmp_path / "k.npz").touch()
+    (tmp_path / "old").mkdir()
+    notes = []
+    found, problems = find_volumes(tmp_path, notes)
+    assert (set(found), problems) == ({"k", "n"}, [])
+    assert notes == [f"{tmp_path}: not used (they are no volumes by their names): k.npz, old/"]
+
+
+def test_faults_of_one_kind_are_folded():
+    many = [f"/a b/k{k:02d}.nii.gz: its grid is shifted by {k / 7:.3g} mm against /c/k{k:02d}.nii.gz" for k in range(9)]
+    few = [f"/a b/{name}.nii: is empty (0 bytes); copy it again" for name in ("x", "y", "z", "w")]
+    folded = fold([many[0], few[0], *many[1:], *few[1:]])
+    assert folded == [*many[:3], "… and 6 more like the line above (9 in all)", *few]

@@ -104,9 +104,13 @@ def folder(
     from shapeloss.poses import check_orientation
     from shapeloss.sources.folders import folder_entries, folder_source
 
-    section = profile_source(profile, "folder")
-    entries, own, problems = folder_entries(source, check_orientation(mask_orientation))
-    finish(output, entries, problems, choose_labels(labels, remap, section, own), folder_source(source, licence))
+    section, notes = profile_source(profile, "folder"), list[str]()
+    entries, own, problems = folder_entries(
+        source, choose_remap(remap, section), notes, check_orientation(mask_orientation)
+    )
+    chosen = choose_labels(labels, remap, section, own)
+    print("".join(f"{note}\n" for note in notes), end="")
+    finish(output, entries, problems, chosen, folder_source(source, licence))
 
 
 @app.command()
@@ -121,13 +125,16 @@ def pairs(
     profile: Profile = None,
 ) -> None:
     """Two folders of images and label maps, matched by name; --labels names the structures."""
+    from shapeloss.listing import read_names
     from shapeloss.poses import check_orientation
     from shapeloss.sources.folders import folder_source, pair_entries
 
-    section = profile_source(profile, "pairs")
+    section, notes = profile_source(profile, "pairs"), list[str]()
     chosen = choose_labels(labels, remap, section, None)
-    found = pair_entries(images, masks, check_orientation(mask_orientation))
-    finish(output, *found, chosen, folder_source(images, licence, masks))
+    check_labels(chosen, *read_names(masks, chosen.merge))
+    entries, problems = pair_entries(images, masks, notes, check_orientation(mask_orientation))
+    print("".join(f"{note}\n" for note in notes), end="")
+    finish(output, entries, problems, chosen, folder_source(images, licence, masks))
 
 
 def profile_source(profile: Path | None, kind: str) -> DataSource | None:
@@ -151,17 +158,39 @@ def choose_labels(labels: str, remap: str, section: DataSource | None, default: 
     """The structures to keep: as the command says, else as the profile says, else the source's own.
 
     Raises:
-        ValueError: nobody names any.
+        ValueError: nobody names any, or the names contradict those that a source declares.
     """
     from shapeloss.sources.layout import Labels
-    from shapeloss.volumes import parse_labels, parse_remap
+    from shapeloss.volumes import parse_labels
 
     names: Mapping[int, str] = parse_labels(labels) if labels else section.labels if section else {}
     if not names and default is None:
         raise ValueError("name the structures to keep, such as --labels 1:femur,3:tibia")
-    merge = parse_remap(remap) if remap else section.remap if section else {}
+    merge = choose_remap(remap, section)
     complete = not names and default is not None and default.complete
-    return Labels(names or (default.names if default else {}), merge or (default.merge if default else {}), complete)
+    chosen = Labels(names or (default.names if default else {}), merge or (default.merge if default else {}), complete)
+    if default is not None and default.complete:
+        check_labels(chosen, "dataset.json", default.names)
+    return chosen
+
+
+def choose_remap(remap: str, section: DataSource | None) -> Mapping[int, int]:
+    """The labels to merge: as the command says, else as the profile says."""
+    from shapeloss.volumes import parse_remap
+
+    return parse_remap(remap) if remap else section.remap if section else {}
+
+
+def check_labels(chosen: Labels, place: Path | str | None, declared: Mapping[int, str]) -> None:
+    """Do the names given by hand mean the same as those of a data set?
+
+    Raises:
+        ValueError: a name belongs to another label there.
+    """
+    from shapeloss.listing import contradiction
+
+    if wrong := contradiction(chosen.names, declared, chosen.merge):
+        raise ValueError(f"--labels contradicts {place}: {wrong}; correct --labels")
 
 
 def accept_licence(output: Path, source: Source, labels: Labels, accepted: bool) -> None:

@@ -5,25 +5,33 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from shapeloss.files import content_hash
 from shapeloss.listing import find_cases
 from shapeloss.sources.layout import Entry, Labels, Source, pair_entry
-from shapeloss.volumes import find_volumes, link_fault, one_line, volume_ending, volume_name
+from shapeloss.volumes import case_name, find_volumes, link_fault, one_line, volume_name
 
 UNKNOWN = "unknown"
 
 
-def folder_entries(folder: Path, orientation: str = "") -> tuple[dict[str, Entry], Labels, list[str]]:
+def folder_entries(
+    folder: Path, merged: Collection[int] = (), notes: list[str] | None = None, orientation: str = ""
+) -> tuple[dict[str, Entry], Labels, list[str]]:
     """The cases of a folder with `dataset.json`, its own structures, and what is wrong.
+
+    Args:
+        folder: with `dataset.json`.
+        merged: labels that are merged into another, so that one to ignore among them is no fault.
+        notes: gets a line on files that are not used, and are no fault.
+        orientation: of label maps without a pose, such as PIR; empty: they have one.
 
     Raises:
         DatasetError: the folder is not in such a layout.
     """
-    classes, files, listed = find_cases(folder)
+    classes, files, listed = find_cases(folder, merged, notes)
     entries, problems = {}, [f"{folder}/{fault}" for fault in listed]
     for name, pair in files.items():
         image, label = (folder / path for path in pair)
@@ -39,18 +47,23 @@ def folder_entries(folder: Path, orientation: str = "") -> tuple[dict[str, Entry
     return entries, Labels(classes, complete=True), problems
 
 
-def pair_entries(images: Path, labels: Path, orientation: str = "") -> tuple[dict[str, Entry], list[str]]:
-    """Images and label maps of one name, from two folders; an image may end in nnU-Net's `_0000`."""
+def pair_entries(
+    images: Path, labels: Path, notes: list[str] | None = None, orientation: str = ""
+) -> tuple[dict[str, Entry], list[str]]:
+    """Images and label maps of one name, from two folders; an image may end in nnU-Net's `_0000`.
+
+    `notes` gets a line on files that are not used, and are no fault.
+    """
     found, there = [], []
     problems: list[str] = []
     for folder in (images, labels):
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: there is no such folder; check the name")
-        volumes, faults = find_volumes(folder)
+        volumes, faults = find_volumes(folder, notes)
         problems += faults
         found.append(volumes)
-        files = [path for path in folder.iterdir() if volume_ending(path) and not path.is_dir()]
-        there.append({volume_name(path) for path in files})  # the refused ones too
+        files = [path for path in folder.iterdir() if not path.is_dir()]
+        there.append({case_name(path) for path in files})  # the refused ones too
     pictures, masks = found
     # the bare name first: cases may themselves be numbered case_0000, case_0001
     partner = {name: name if name in pictures else f"{name}_0000" for name in masks}

@@ -27,6 +27,7 @@ from shapeloss.poses import place_labels, pose_fault
 from shapeloss.volumes import (
     Volume,
     VolumeError,
+    fold,
     grid_difference,
     image_fault,
     name_fault,
@@ -42,11 +43,12 @@ LOCK = ".import.lock"
 
 
 class ImportProblems(ValueError):
-    """What was wrong with an import; the message lists every problem. Sound cases were written."""
+    """What was wrong with an import; the message lists every problem, many of one kind with a count. Sound cases were
+    written."""
 
     def __init__(self, output: Path, problems: Sequence[str], written: int) -> None:
         self.problems = [one_line(problem) for problem in problems]
-        lines = "".join(f"\n  - {problem}" for problem in self.problems)
+        lines = "".join(f"\n  - {problem}" for problem in fold(self.problems))
         super().__init__(f"{len(problems)} problem(s); {output} holds the {written} sound case(s){lines}")
 
 
