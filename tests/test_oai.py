@@ -381,6 +381,24 @@ def _(series, masks):
     (series / "copy").write_bytes((series / "004").read_bytes())
 
 
+@fault("two echoes")
+def _(series, masks):
+    write_echoes(series, two_echoes(), **{"0010|0020": "9000296"})
+    for path in series.glob("[01][0-9][0-9]"):
+        path.unlink()
+
+
+@fault("images of two kinds at one place")
+def _(series, masks):
+    for k, place in enumerate(positions()):
+        spoil(series, f"phase{k}", place=place, **{"0008|0008": "ORIGINAL\\PRIMARY\\P"})
+
+
+@fault("a label map without a pose")
+def _(series, masks):
+    bare_mask(masks / "9000296_LEFT.nii.gz", (2, 0, 1))
+
+
 @fault("a foreign slice")
 def _(series, masks):
     write_slice(series / "foreign", knee_image()[:, :, 0], [50, 0, 0], **{"0020|000e": "1.9", "0010|0020": "9000296"})
