@@ -79,6 +79,9 @@ def predict(
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     overwrite: Annotated[bool, typer.Option(help="Make label maps again that are there.")] = False,
     side: Annotated[str, typer.Option(help="left or right, if the run mirrors knees and no import.json says it.")] = "",
+    any_spacing: Annotated[
+        bool, typer.Option("--any-spacing", help="Voxels more than twice as fine or coarse as in the training, too.")
+    ] = False,
 ) -> None:
     """Segment new images with a trained network; each label map lies on its image's own grid."""
     from shapeloss.inference import load_run, predict_files
@@ -87,7 +90,9 @@ def predict(
         raise ValueError(f"--side is left or right; got {side!r}")
     trained = load_run(run)
     notes: list[str] = []
-    written, problems = predict_files(trained, images, output, device, overwrite, side, notes=notes)
+    written, problems = predict_files(
+        trained, images, output, device, overwrite, side, notes=notes, any_spacing=any_spacing
+    )
     names = ", ".join(f"{label} {name}" for label, name in trained.classes.items())
     print("\n".join([f"{len(written)} label maps written in {output}: {names}", *notes]))
     if problems:

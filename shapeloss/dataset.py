@@ -8,17 +8,19 @@ back to the grid and orientation of their image (:meth:`Manifest.write_labels`),
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from shapeloss.checksums import DamagedError, cached_array, cached_arrays, read_checked_json, write_checked_json
 from shapeloss.experiment import Experiment, Split
-from shapeloss.files import atomic, code_hash, content_hash, file_hash, write_json, write_nifti
+from shapeloss.files import code_hash, content_hash, file_hash, write_nifti
 from shapeloss.listing import DatasetError, find_cases
 from shapeloss.preprocessing import Triple, WorkingGrid, normalise
+from shapeloss.scans import Scan, describe
 from shapeloss.volumes import (
     Volume,
     VolumeError,
@@ -70,6 +72,8 @@ class Manifest:
     """Voxel size in mm that volumes are resampled to; None keeps each one's own."""
     working_size: tuple[int, int, int] | None = None
     """Voxels that volumes are cut or padded to; None keeps the whole field of view."""
+    scans: Mapping[str, Scan] = field(default_factory=dict)
+    """Case → what its image is like as scanned, which a run hands on to `shapeloss predict`."""
 
     @property
     def num_classes(self) -> int:
@@ -105,11 +109,7 @@ class Manifest:
             code_hash("preprocessing", "volumes", "dataset"),
         )
         paths = {kind: cache / f"{name}-{kind}-{digest}.npy" for kind in ("image", "labels", "affine")}
-        if not all(path.is_file() for path in paths.values()):
-            case = self._prepare(name)
-            for kind, path in paths.items():
-                _save(path, getattr(case, kind))
-        image, labels, affine = (np.load(paths[kind], "r", allow_pickle=False) for kind in paths)
+        image, labels, affine = cached_arrays(paths, lambda: vars(self._prepare(name))).values()
         return Case(name, image, labels, affine_spacing(affine), np.array(affine))
 
     def original(self, name: str) -> Case:
@@ -193,28 +193,28 @@ def read_sides(folder: Path) -> dict[str, str]:
         raise DatasetError(folder, [f"{IMPORT_RECORD} is no record of an import; import into a new folder"]) from error
 
 
-def _save(path: Path, array: np.ndarray) -> None:
-    with atomic(path) as temporary:
-        np.save(temporary, np.ascontiguousarray(array), allow_pickle=False)
-
-
 def read_manifest(path: str | Path) -> Manifest:
     """Read what :func:`prepare` wrote.
 
     Raises:
         FileNotFoundError: nothing was written yet; says what to run.
+        ValueError: it is damaged.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"{path} does not exist: the data are not prepared; run make reproduce with this profile first, which "
             "makes it, and executes all notebooks"
         )
-    values = json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        values = read_checked_json(path)
+    except DamagedError as error:
+        raise ValueError(f"{error}; remove it and run the same command again, which makes it") from error
     values["folder"] = Path(values["folder"])
     values["classes"] = {int(label): name for label, name in values["classes"].items()}
     values["cases"] = tuple(values["cases"])
     for key in ("working_spacing", "working_size"):
         values[key] = tuple(values[key]) if values[key] else None
+    values["scans"] = {name: Scan.from_json(scan) for name, scan in values.get("scans", {}).items()}
     return Manifest(**values)
 
 
@@ -240,20 +240,21 @@ def prepare(experiment: Experiment, folder: str | Path, output: str | Path) -> M
     ]
     found: set[int] = set()
     entries = []
-    spacings = {}
+    scans: dict[str, Scan] = {}
     sides = read_sides(folder) if experiment.data.mirror_to else {}
     for name, split_name in deal(files, experiment.data.split).items():
         entry, labels_found, case_problems = check_case(folder, name, *files[name], classes)
         problems += case_problems
         found |= labels_found
-        if "ras_spacing" in entry:
-            spacings[name] = entry.pop("ras_spacing")
+        if "scan" in entry:
+            scans[name] = entry.pop("scan")
         if side := experiment.data.mirror_to:
             if name in sides:
                 entry["mirrored"] = sides[name] != side
             else:
                 problems.append(f"case {name}: {IMPORT_RECORD} has no side for it; import it, or drop data.mirror_to")
         entries.append({"name": name, "split": split_name} | entry)
+    problems += twice(entries)
     problems += [
         f"label {label} ({name}) is declared in dataset.json but occurs in no case; remove it or add cases that have it"
         for label, name in classes.items()
@@ -261,15 +262,16 @@ def prepare(experiment: Experiment, folder: str | Path, output: str | Path) -> M
     ]
     data = experiment.data
     try:
-        axis, rule = choose_slice_axis(data.slice_axis, spacings)
+        axis, rule = choose_slice_axis(data.slice_axis, {name: scan.spacing for name, scan in scans.items()})
     except ValueError as error:
         problems.append(str(error))
     if problems:
         raise DatasetError(folder, problems)
     manifest = Manifest(
-        folder, experiment.name, classes, tuple(entries), data.intensity, axis, rule, data.spacing, data.size
+        folder, experiment.name, classes, tuple(entries), data.intensity, axis, rule, data.spacing, data.size, scans
     )
-    write_json(output, vars(manifest) | {"folder": str(folder)})
+    described = {name: asdict(scan) for name, scan in scans.items()}
+    write_checked_json(output, vars(manifest) | {"folder": str(folder), "scans": described})
     return manifest
 
 
@@ -282,6 +284,19 @@ def deal(names: Collection[str], split: Split) -> dict[str, str]:
     order = np.random.default_rng(split.seed).permutation(sorted({*names} - {*fixed})).tolist()
     parts = [part for part in SPLITS for _ in range(getattr(split, part)) if not (part == "test" and split.test_cases)]
     return dict(sorted({**fixed, **dict(zip(order, parts, strict=False))}.items()))
+
+
+def twice(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is wrong with cases that have one image: the network would be tested on what it was trained on."""
+    first: dict[str, Mapping[str, Any]] = {}
+    problems = []
+    for entry in entries:
+        if "image_sha256" in entry and (other := first.setdefault(entry["image_sha256"], entry)) is not entry:
+            problems.append(
+                f"{entry['image']}: is the same image as {other['image']} (cases {entry['name']}, {entry['split']}, "
+                f"and {other['name']}, {other['split']}); remove one"
+            )
+    return problems
 
 
 def choose_slice_axis(stated: int | None, spacings: Mapping[str, Triple]) -> tuple[int, str]:
@@ -321,7 +336,7 @@ def check_case(
 ) -> tuple[dict[str, Any], set[int], list[str]]:
     """Read one case and look for everything that would spoil a run: (manifest entry, labels that occur, problems).
 
-    The entry has `ras_spacing` on top, the voxel size along X, Y, Z of RAS.
+    The entry has `scan` on top: what its image is like.
     """
     problems: list[str] = []
     volumes: dict[str, Volume] = {}
@@ -356,7 +371,7 @@ def check_case(
         "label": label_path,
         "shape": list(image.array.shape),
         "spacing": list(image.spacing),
-        "ras_spacing": affine_spacing(image.oriented("RAS").affine),
+        "scan": describe(image),
         "image_sha256": file_hash(folder / image_path),
         "label_sha256": file_hash(folder / label_path),
     }
@@ -378,7 +393,6 @@ def cached_map(
         json.dumps([case.labels.shape, case.spacing, dict(spec)], sort_keys=True),
         code_hash("distance", "maps", "losses", "distance_losses"),
     )
-    path = cache / f"{case.name}-{key}.npy"
-    if not path.is_file():
-        _save(path, np.asarray(compute(case.labels, case.spacing), dtype=np.float32))
-    return np.load(path, "r", allow_pickle=False)
+    return cached_array(
+        cache / f"{case.name}-{key}.npy", lambda: np.asarray(compute(case.labels, case.spacing), dtype=np.float32)
+    )

@@ -13,10 +13,11 @@ import pandas as pd
 import pyvista as pv
 from tqdm import tqdm
 
+from shapeloss.checksums import DamagedError, read_checked_json
 from shapeloss.dataset import Case, Manifest
 from shapeloss.distance import distance_penalty
 from shapeloss.experiment import Experiment
-from shapeloss.files import atomic
+from shapeloss.files import atomic, file_hash
 from shapeloss.metrics import score_case
 from shapeloss.provenance import commit
 from shapeloss.render import POSTERIOR, widest_view
@@ -40,6 +41,7 @@ def read_runs(experiment: Experiment, results: str | Path) -> list[dict[str, Any
 
     Raises:
         FileNotFoundError: a training has not ended; says what to run.
+        ValueError: a file of it is damaged.
     """
     paths = [folder / "run.json" for _, _, folder in run_folders(experiment, results)]
     for path in paths:
@@ -48,7 +50,20 @@ def read_runs(experiment: Experiment, results: str | Path) -> list[dict[str, Any
                 f"{path} does not exist: this training has not ended; run make reproduce with this profile, or "
                 "notebook 02 with this loss and seed"
             )
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return [_read_run(path) for path in paths]
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    """What a run.json says, once it and the files it names are found to be as the training wrote them."""
+    remedy = f"remove {path} and run make reproduce again, which writes it from the training's checkpoint"
+    try:
+        values = read_checked_json(path)
+    except DamagedError as error:
+        raise ValueError(f"{error}; {remedy}") from error
+    for name, digest in values.get("sha256", {}).items():
+        if file_hash(path.parent / name) != digest:
+            raise ValueError(f"{path.parent / name}: is not what the training wrote: its SHA-256 differs; {remedy}")
+    return values
 
 
 def score_runs(experiment: Experiment, manifest: Manifest, results: str | Path, output: str | Path) -> pd.DataFrame:
@@ -87,6 +102,7 @@ def read_scores(figures: str | Path) -> pd.DataFrame:
 
 def read_histories(experiment: Experiment, results: str | Path) -> pd.DataFrame:
     """The learning curves of all trainings: loss, seed, step, train_loss, learning_rate, val_dice."""
+    read_runs(experiment, results)  # are all there, and sound?
     runs = run_folders(experiment, results)
     return pd.concat(
         [pd.read_csv(folder / "history.csv").assign(loss=loss, seed=seed) for loss, seed, folder in runs],

@@ -13,17 +13,16 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from monai.inferers import sliding_window_inference
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from scipy import ndimage
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from shapeloss.checksums import DamagedError, load_tensors, read_checked_json
 from shapeloss.dataset import read_sides, working_grid, write_labels_as
 from shapeloss.experiment import Data, Network, Postprocessing, Training
 from shapeloss.files import alone, content_hash, explain, sweep, write_json
-from shapeloss.preprocessing import normalise
+from shapeloss.preprocessing import Triple, normalise
+from shapeloss.scans import Scan, TrainedOn, describe, size
 from shapeloss.vnet import VNet
 from shapeloss.volumes import VolumeError, find_volumes, image_fault, one_line, read_volume, volume_name
 
@@ -103,14 +102,17 @@ class TrainedRun:
     data: Data
     training: Training
     postprocessing: Postprocessing
+    trained_on: TrainedOn | None = None
+    """What the training images were like; a run of before this was recorded says nothing."""
 
     @property
     def fingerprint(self) -> str:
         """A hash of all of it: equal for equal networks, wherever they lie."""
         weights = sorted(self.network.state_dict().items())
         sections = [section.model_dump(mode="json") for section in (self.data, self.training, self.postprocessing)]
+        scans = [self.trained_on.to_json()] if self.trained_on else []
         return content_hash(
-            json.dumps([self.classes, *sections], sort_keys=True),
+            json.dumps([self.classes, *sections, *scans], sort_keys=True),
             *[part for name, values in weights for part in (name, values.cpu().numpy().tobytes())],
         )
 
@@ -128,15 +130,18 @@ def load_run(folder: str | Path) -> TrainedRun:
                 f"{folder} holds no {name}; give a finished training's folder: results/<profile>/runs/<loss>/seed<n>"
             )
     try:
-        values = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        values = read_checked_json(folder / "run.json")
         classes = {int(label): str(name) for label, name in values["classes"].items()}
         sections = values["experiment"]
         training = Training.model_validate(sections["training"])
         network = VNet(1, max(classes) + 1, Network.model_validate(sections["network"]).options)
-        network.load_state_dict(load_file(folder / "weights.safetensors"))
+        network.load_state_dict(load_tensors(folder / "weights.safetensors")[0])
         data = Data.model_validate(sections["data"])
         post = Postprocessing.model_validate(sections["postprocessing"])
-    except (KeyError, TypeError, AttributeError, ValidationError, json.JSONDecodeError, SafetensorError) as error:
+        trained_on = TrainedOn.from_json(values["trained_on"]) if "trained_on" in values else None
+    except DamagedError as error:
+        raise ValueError(f"{error}; copy it again from where it was trained, or train it again") from error
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:  # pydantic's errors too
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"{folder} is no run of this version ({type(error).__name__}: {reason}); train it again"
@@ -145,7 +150,7 @@ def load_run(folder: str | Path) -> TrainedRun:
         raise ValueError(
             f"{folder / 'weights.safetensors'} does not fit the network of run.json; train again"
         ) from error
-    return TrainedRun(network, classes, data, training, post)
+    return TrainedRun(network, classes, data, training, post, trained_on)
 
 
 def predict_files(
@@ -157,10 +162,14 @@ def predict_files(
     side: str = "",
     progress: bool = True,
     notes: list[str] | None = None,
+    any_spacing: bool = False,
 ) -> tuple[list[Path], list[str]]:
     """Segment images; each label map lies on its image's own grid, with the image's affine.
 
-    `predict.json` beside them says which run made each, and for which side, so that maps of two are never mixed.
+    An image whose voxels are finer or coarser than those of the training by more than a tenth is noted, by more than
+    twice refused. Where all training images had one voxel size, an image of another is resampled to it, and its label
+    map back. `predict.json` beside them says which run made each, for which side, and to what its image was resampled;
+    maps of two runs or sides are never mixed.
 
     Args:
         run: from :func:`load_run`.
@@ -171,7 +180,8 @@ def predict_files(
         side: left or right, of all these images, where the run mirrors knees to one side; where it is empty, the
             `import.json` of their data set is asked.
         progress: show a bar with the time left.
-        notes: takes lines about label maps that are kept.
+        notes: takes lines about label maps that are kept, and about images that are not like those of the training.
+        any_spacing: segment images of any voxel size.
 
     Returns:
         The label maps written, and what was wrong with the images that gave none.
@@ -202,7 +212,7 @@ def predict_files(
         if (target / f"{case}.nii.gz").resolve() == path.resolve():
             raise ValueError(one_line(f"{path}: is an image that its label map would replace; choose another folder"))
     with alone(target, LOCK, f"another prediction writes into {target}; waiting until it ends"):
-        return _predict(run, source, found, problems, target, device, overwrite, side, progress, notes)
+        return _predict(run, source, found, problems, target, device, overwrite, side, progress, notes, any_spacing)
 
 
 def _case_of_channel(name: str, names: Collection[str]) -> str:
@@ -213,7 +223,7 @@ def _case_of_channel(name: str, names: Collection[str]) -> str:
 
 def _predict(
     run: TrainedRun, source: Path, found: Mapping[str, Path], problems: list[str], target: Path, device: str,
-    overwrite: bool, side: str, progress: bool, notes: list[str] | None,
+    overwrite: bool, side: str, progress: bool, notes: list[str] | None, any_spacing: bool,
 ) -> tuple[list[Path], list[str]]:  # fmt: skip
     sides = read_sides((source if source.is_dir() else source.parent).absolute().parent) if run.data.mirror_to else {}
     cases, fingerprint = [name.removesuffix("_0000") for name in found], run.fingerprint
@@ -225,7 +235,8 @@ def _predict(
     precision = resolve_precision(run.training.precision)
     fabric = Fabric(accelerator=device, devices=1, precision=precision)  # as in training, so that numbers are equal
     model = fabric.setup(run.network.to(memory_format=torch.channels_last_3d))  # type: ignore[call-overload]
-    written = []
+    written: list[Path] = []
+    unlike: dict[str, list[str]] = {}  # line → cases
     for name, path in tqdm(found.items(), desc="predict", unit="image", disable=not progress):
         case = name.removesuffix("_0000")
         place = target / f"{case}.nii.gz"
@@ -241,16 +252,24 @@ def _predict(
             if fault := image_fault(scan.array):
                 problems.append(f"{path}: {fault}")
                 continue
+            own, spacing = describe(scan), run.data.spacing
+            if run.trained_on and not any_spacing and (refusal := run.trained_on.refusal(own)):
+                problems.append(f"{path}: {refusal}")
+                continue
+            if run.trained_on and spacing is None:
+                spacing = run.trained_on.resample_to(own.spacing)
             ras = scan.oriented("RAS")
-            grid = working_grid(ras, run.data.spacing, run.data.size, mirrored)
+            grid = working_grid(ras, spacing, run.data.size, mirrored)
             image = torch.from_numpy(normalise(grid.image_to_working(ras.array), run.data.intensity))
             labels = predict_labels(model, fabric.to_device(image[None, None]), run.training.patch_size)
             labels = postprocess(labels, run.postprocessing)
             if record.pop(case, None):  # killed before the new entry, its maker is unknown rather than wrong
                 write_json(target / RECORD, {"maps": record})
-            write_labels_as(place, labels, scan, run.data.spacing, run.data.size, mirrored)
+            write_labels_as(place, labels, scan, spacing, run.data.size, mirrored)
             written.append(place)
-            record[case] = {"run": fingerprint, "side": its_side}
+            record[case] = {"run": fingerprint, "side": its_side, "resampled_to": list(spacing) if spacing else None}
+            for line in _unlike(run, own, spacing):
+                unlike.setdefault(line, []).append(case)
             write_json(target / RECORD, {"maps": dict(sorted(record.items()))})
         except VolumeError as error:
             problems.append(one_line(str(error)))
@@ -260,10 +279,30 @@ def _predict(
             problems.append(
                 f"{path}: there is not enough memory on {device}; train with training.patch_size, or use cpu"
             )
+    if notes is not None:
+        notes += [one_line(f"{_some(cases)}: {line}") for line, cases in unlike.items()]
+        if run.trained_on is None:
+            notes.append(
+                "the run does not record what it was trained on: voxel sizes were not compared; train it again"
+            )
     return written, problems
 
 
-def _read_record(folder: Path, run: str, side_of: Mapping[str, str], overwrite: bool) -> dict[str, dict[str, str]]:
+def _unlike(run: TrainedRun, scan: Scan, spacing: Triple | None) -> list[str]:
+    """How an image differs from those of the training, and what was done about it."""
+    if run.trained_on is None:
+        return []
+    lines = run.trained_on.warnings(scan)
+    if spacing and run.data.spacing is None:
+        lines.append(f"resampled to the {size(spacing)} mm of the training, and the label map back")
+    return lines
+
+
+def _some(cases: list[str]) -> str:
+    return ", ".join(cases[:3]) + (f", … ({len(cases)} images)" if len(cases) > 3 else "")
+
+
+def _read_record(folder: Path, run: str, side_of: Mapping[str, str], overwrite: bool) -> dict[str, dict[str, Any]]:
     """Case → which run made its label map and for which side, of those that are there.
 
     Raises:
@@ -273,7 +312,7 @@ def _read_record(folder: Path, run: str, side_of: Mapping[str, str], overwrite: 
     place = folder / RECORD
     try:
         maps = json.loads(place.read_text(encoding="utf-8"))["maps"]
-        record = {case: {"run": str(made["run"]), "side": str(made["side"])} for case, made in maps.items()}
+        record = {case: dict(made, run=str(made["run"]), side=str(made["side"])) for case, made in maps.items()}
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -20,18 +20,18 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric, seed_everything
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from shapeloss.checksums import DamagedError, load_tensors, save_tensors, write_checked_json
 from shapeloss.dataset import SPLITS, Case, Manifest, cached_map
 from shapeloss.experiment import Experiment, Training
-from shapeloss.files import atomic, code_hash, content_hash, write_json
+from shapeloss.files import atomic, code_hash, content_hash, file_hash
 from shapeloss.inference import postprocess, predict_labels, resolve_precision
 from shapeloss.losses import HausdorffDTLoss
 from shapeloss.provenance import own_code, provenance
+from shapeloss.scans import TrainedOn
 from shapeloss.vnet import VNet
 
 CODE = (
@@ -145,12 +145,11 @@ def train(
         found = predict_labels(model, fabric.to_device(as_image(case)), options.patch_size)
         found = postprocess(found, experiment.postprocessing)
         manifest.write_labels(folder / "predictions" / f"{name}.nii.gz", found, name)
-    with atomic(folder / "weights.safetensors") as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in best.items()}, temporary)
+    save_tensors(folder / "weights.safetensors", best, {})
     history = pd.DataFrame(state.history)
     with atomic(folder / "history.csv") as temporary:
         history.to_csv(temporary, index=False)
-    write_json(
+    write_checked_json(
         folder / "run.json",
         {
             "loss": loss_name,
@@ -163,6 +162,8 @@ def train(
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "seconds_since_last_start": round(time.monotonic() - started, 1),
             "classes": manifest.classes,
+            "trained_on": TrainedOn.of([manifest.scans[name] for name in manifest.names("train")]).to_json(),
+            "sha256": {"history.csv": file_hash(folder / "history.csv")},
             "experiment": json.loads(experiment.section("data", "network", "training", "postprocessing")),
         }
         | whence,
@@ -310,20 +311,23 @@ def save(
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
     for index, values in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
-    metadata = {"fingerprint": fingerprint, "state": json.dumps(asdict(state))}
-    with atomic(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+    save_tensors(path, tensors, {"fingerprint": fingerprint, "state": json.dumps(asdict(state))})
 
 
 def restore(path: Path, fingerprint: str, network: nn.Module, optimiser: Any) -> tuple[State, dict[str, Tensor]]:
-    """Fill network and optimiser from a checkpoint: (state, best weights), or a fresh start where there is none."""
-    if not path.is_file():
+    """Fill network and optimiser from a checkpoint: (state, best weights).
+
+    A fresh start where there is none, where it is of another training, and, which is said, where it is damaged.
+    """
+    try:
+        tensors, metadata = load_tensors(path)
+    except FileNotFoundError:
         return State(), {}
-    with safe_open(path, "pt") as opened:
-        metadata = opened.metadata()
-    if metadata["fingerprint"] != fingerprint:
+    except DamagedError as error:
+        print(f"{error}; this training starts again from its first step", flush=True)
         return State(), {}
-    tensors = load_file(path)
+    if metadata.get("fingerprint") != fingerprint:
+        return State(), {}
     part = {
         prefix: {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
         for prefix in ("network.", "best.", "optimiser.")

@@ -21,7 +21,7 @@ def write_case(folder, name, labels, affine=None, image=None, suffix=""):
     affine = np.diag([*SPACING, 1.0]) if affine is None else affine
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    image = labels + np.random.default_rng(0).normal(size=labels.shape) if image is None else image
+    image = labels + np.random.default_rng([*name.encode()]).normal(size=labels.shape) if image is None else image
     nibabel.save(nibabel.Nifti1Image(image.astype(np.float32), affine), folder / f"imagesTr/{name}{suffix}.nii.gz")
     nibabel.save(nibabel.Nifti1Image(labels, affine), folder / f"labelsTr/{name}.nii.gz")
 

@@ -159,7 +159,8 @@ def test_label_maps_of_two_runs_are_not_mixed(run_folder, tmp_path):
     run, out = load_run(folder), tmp_path / "out"
     predict_files(run, tmp_path / "in", out, progress=False)
     made = json.loads((out / "predict.json").read_text(encoding="utf-8"))["maps"]
-    assert made == {name: {"run": run.fingerprint, "side": ""} for name in ("a", "b")}
+    entry = {"run": run.fingerprint, "side": "", "resampled_to": [12.0, 6.0, 6.0]}
+    assert made == dict.fromkeys(("a", "b"), entry)
     shutil.copytree(folder, tmp_path / "elsewhere")
     assert predict_files(load_run(tmp_path / "elsewhere"), tmp_path / "in", out, progress=False) == ([], [])
 
@@ -287,17 +288,23 @@ def test_faults_of_a_run_are_explained(run_folder, tmp_path):
         load_run(tmp_path)
     shutil.copytree(folder, tmp_path / "run")
     (tmp_path / "run" / "weights.safetensors").write_bytes(b"garbage" * 100)
-    with pytest.raises(ValueError, match="is no run of this version"):
+    with pytest.raises(ValueError, match=r"weights.safetensors: is damaged: .*; copy it again from where it was"):
         load_run(tmp_path / "run")
     values = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    del values["checksum"]
     values["experiment"]["network"]["options"]["widths"] = [16, 8]
     shutil.copytree(folder, tmp_path / "other")
     (tmp_path / "other" / "run.json").write_text(json.dumps(values))
     with pytest.raises(ValueError, match=r"weights.safetensors does not fit the network of run.json"):
         load_run(tmp_path / "other")
     (tmp_path / "other" / "run.json").write_text("{")
-    with pytest.raises(ValueError, match="is no run of this version"):
+    with pytest.raises(ValueError, match=r"run.json: is damaged: it is not valid JSON .*; copy it again"):
         load_run(tmp_path / "other")
+    values["experiment"]["network"]["options"]["widths"] = [8, 8]
+    for broken in ({"classes": values["classes"]}, {**values, "trained_on": {"images": 3}}):
+        (tmp_path / "other" / "run.json").write_text(json.dumps(broken))
+        with pytest.raises(ValueError, match=r"is no run of this version \(KeyError"):
+            load_run(tmp_path / "other")
 
 
 def test_faults_of_the_images_are_explained(run_folder, tmp_path):

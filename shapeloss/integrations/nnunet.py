@@ -19,7 +19,6 @@ says so: region-based training, an ignore label, cascades.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -32,6 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from shapeloss.checksums import cached_array
 from shapeloss.distance import Reading, distance_penalty, penalty_options
 from shapeloss.losses import build_loss
 
@@ -157,6 +157,7 @@ class CasesWithPhi:
     ) -> None:
         self.dataset, self.folder, self.compute = dataset, folder, compute
         self.identifiers = dataset.identifiers
+        self.checked: set[str] = set()
 
     def __getitem__(self, identifier: str) -> tuple[Any, Any, NDArray[np.int16], dict[str, Any]]:
         return self.load_case(identifier)
@@ -164,11 +165,11 @@ class CasesWithPhi:
     def load_case(self, identifier: str) -> tuple[Any, Any, NDArray[np.int16], dict[str, Any]]:
         data, labels, _, properties = self.dataset.load_case(identifier)
         path = self.folder / f"{identifier}.npy"
-        if not path.exists():
-            unfinished = self.folder / f"{identifier}.{os.getpid()}.tmp.npy"
-            np.save(unfinished, self.compute(np.asarray(labels[0]), properties))
-            unfinished.replace(path)
-        return data, labels, np.load(path, mmap_mode="r"), properties
+        if identifier in self.checked:
+            return data, labels, np.load(path, mmap_mode="r"), properties
+        phi = cached_array(path, lambda: self.compute(np.asarray(labels[0]), properties))
+        self.checked.add(identifier)  # its checksum is read once a process, not once a step
+        return data, labels, phi, properties
 
 
 class TransformsWithPhi:
