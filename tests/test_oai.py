@@ -881,7 +881,7 @@ def test_a_slice_that_must_not_be_read_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr("shapeloss.sources.oai.is_dicom", refuse)
     (line,) = problems_of(tmp_path)
-    assert line == f"{series / '004'}: must not be read (Permission denied); change its permissions"
+    assert line == f"{series / '004'}: may not be read (Permission denied); change its permissions"
 
 
 def test_a_folder_that_must_not_be_read_ends_no_import(tmp_path, monkeypatch):
@@ -895,7 +895,7 @@ def test_a_folder_that_must_not_be_read_ends_no_import(tmp_path, monkeypatch):
     assert list(entries) == ["9000099_00m_LEFT"]
     missing, shut = problems
     assert "1 slice is missing" in missing
-    assert shut == f"{tmp_path / 'oai/12m'}: must not be read (Permission denied); change its permissions"
+    assert shut == f"{tmp_path / 'oai/12m'}: may not be read (Permission denied); change its permissions"
     assert problems_of(tmp_path / "oai", visit="00m") == [missing]  # it is of another visit
     assert len(problems_of(tmp_path / "oai", visit="00m", participants=["9111111"])) == 1
 
@@ -908,13 +908,13 @@ def test_a_folder_of_label_maps_that_must_not_be_read(tmp_path, monkeypatch):
     shut_folder(monkeypatch, tmp_path / "masks/9000296")
     asked = [PARTICIPANT, "9000296", "9111111"]
     shut, missing = problems_of(tmp_path / "oai", tmp_path / "masks", participants=asked)
-    assert shut == f"{tmp_path / 'masks/9000296'}: must not be read (Permission denied); change its permissions"
+    assert shut == f"{tmp_path / 'masks/9000296'}: may not be read (Permission denied); change its permissions"
     assert "no label map of 9111111" in missing
     assert problems_of(tmp_path / "oai", tmp_path / "masks", participants=[PARTICIPANT]) == []
     monkeypatch.undo()
     shut_folder(monkeypatch, tmp_path / "masks/more")
     (shut,) = problems_of(tmp_path / "oai", tmp_path / "masks", participants=asked)
-    assert "/more: must not be read" in shut
+    assert "/more: may not be read" in shut
 
 
 def test_a_link_to_a_folder_inside_is_no_fault(tmp_path):

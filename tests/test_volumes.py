@@ -164,12 +164,18 @@ def test_the_page_says_what_the_machine_and_earlier_predictions_may_do():
         "label maps of another run or side": "test_inference.py",
         "a predict.json that is none": "test_inference.py",
         "images in the output folder": "test_inference.py",
+        "voxels more than twice as fine or coarse as any of the training": "test_scans.py",
+        "a prepared volume, map or checkpoint with a flipped bit": "test_checksums.py",
+        "weights with a flipped bit": "test_checksums.py",
+        "a run.json or cases.json that was changed": "test_checksums.py",
+        "a history that was changed": "test_checksums.py",
+        "one image under two names": "test_protocol.py",
     }
-    rows = page_rows("Predictions", "The machine")
+    rows = page_rows("Predictions", "Results", "The machine")
     assert set(rows) == set(places)
     for name, (message, remedy) in rows.items():
         text = (Path(__file__).parent / places[name]).read_text(encoding="utf-8")
-        for words in (message.partition(" (")[0], remedy.split(", ")[0]):
+        for words in (message.partition(" (")[0].partition(" …")[0], remedy.split(", ")[0].removesuffix(" run.json")):
             assert words in text, (name, words)
 
 

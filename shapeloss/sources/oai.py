@@ -254,7 +254,7 @@ def _find_folders(tree: Path) -> Iterator[tuple[Path, str]]:
             os.stat(os.path.join(folder, os.curdir))  # the dot asks for more, and a path drops it
             inside = sorted(path for path in folder.iterdir() if os.path.isdir(path))
         except OSError as error:
-            yield folder, f"must not be read ({error.strerror}); change its permissions"
+            yield folder, f"may not be read ({error.strerror}); change its permissions"
             continue
         yield folder, ""
         waiting += reversed(inside)
@@ -311,7 +311,7 @@ def _file_fault(path: Path, tree: Path) -> str:
             return "is empty (0 bytes); copy or download it again"
         return "" if is_dicom(path) else "is named like a slice but is no DICOM file; copy it again, or remove it"
     except OSError as error:
-        return f"must not be read ({error.strerror}); change its permissions"
+        return f"may not be read ({error.strerror}); change its permissions"
 
 
 def _pattern(path: Path) -> str:
