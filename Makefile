@@ -60,7 +60,7 @@ test: $(VENV)/.test ## ruff, types, unit tests, and the smoke profile end to end
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@$(PY) -m pytest -m "not slow" --durations=5 -n "$$RUN_CORES"
+	@$(PY) -m pytest -m "not slow" --durations=5 -n "$$RUN_CORES" --dist loadgroup
 
 test-all: $(VENV)/.test ## the tests, the slow ones too, and the mutations
 	@$(PY) -m pytest

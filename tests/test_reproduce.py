@@ -34,6 +34,7 @@ import run
 from shapeloss.dataset import read_manifest
 from shapeloss.experiment import load_experiment
 
+pytestmark = pytest.mark.xdist_group("reproduce")  # in one process: most take up what one run has made
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -236,6 +237,7 @@ def test_the_report_names_what_is_stale(whole, tmp_path):
     assert "<td>notebook 05_audit</td><td><code>0123456789ab</code>" in page()
     path = tmp_path / "results" / "runs" / "ce" / "seed0" / "run.json"
     run_values = json.loads(path.read_text(encoding="utf-8"))
+    del run_values["checksum"]
     own = {"class": "mine:Mine", "file": "mine.py", "code": "f" * 64}
     path.write_text(json.dumps(run_values | {"data": "other", "custom_loss": own}))
     assert "Stale: trainings (trained on other data: ce, seed 0)." in page()

@@ -524,8 +524,8 @@ def test_a_small_memory_is_a_problem_of_one_case(tmp_path, monkeypatch):
 
 def test_what_is_imported_passes_the_check(tmp_path, monkeypatch, capsys):
     """Pairs by the command, with the labels of a profile, and then the check that precedes a run."""
-    for name in ("a", "b", "c"):
-        pair(tmp_path, name)
+    for index, name in enumerate(("a", "b", "c")):
+        pair(tmp_path, name, image_array() + index)
     profile = {
         "name": "mine",
         "description": "my knees",
