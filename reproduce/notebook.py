@@ -16,8 +16,8 @@ import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from shapeloss.files import atomic, locked
-from shapeloss.provenance import commit
+from shapeloss._files import atomic, locked
+from shapeloss.runs.provenance import commit
 
 
 def unknown_parameters(notebook: Path, names: list[str]) -> list[str]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from shapeloss.budget import budget_note, read_longer
-from shapeloss.experiment import load_experiment
-from shapeloss.files import write_text
-from shapeloss.metrics import contract_table
+from shapeloss._files import write_text
+from shapeloss.metrics import definition_table
+from shapeloss.replication.convergence import budget_note, read_longer
+from shapeloss.replication.profile import load_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,7 +23,7 @@ def blocks() -> dict[str, str]:
     profile = ROOT / "reproduce" / "profiles" / "phantom.yaml"
     scores = pd.read_csv(ROOT / "figures" / "per_case.csv")
     budget = budget_note(load_experiment(profile), scores, read_longer(profile))
-    return texts | {"contract": contract_table(), "budget": budget}
+    return texts | {"contract": definition_table(), "budget": budget}
 
 
 def filled(text: str) -> str:

@@ -20,11 +20,11 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from PIL import Image
 
-from shapeloss.dataset import Manifest, read_manifest
-from shapeloss.evaluation import provenance_line, read_runs
-from shapeloss.experiment import Experiment, load_experiment
-from shapeloss.files import write_text
+from shapeloss._files import write_text
+from shapeloss.data.manifest import Manifest, read_manifest
 from shapeloss.metrics import METRICS
+from shapeloss.replication.profile import Experiment, load_experiment
+from shapeloss.replication.scores import provenance_line, read_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDEST = 1800  # pixels of an embedded figure

@@ -20,9 +20,9 @@ from typing import TextIO
 import child
 from tqdm import tqdm
 
-from shapeloss.experiment import Experiment, load_experiment
-from shapeloss.files import explain, locked, sweep, write_json
-from shapeloss.listing import DatasetError, find_cases
+from shapeloss._files import locked, os_error_message, remove_partial_files, write_json
+from shapeloss.data.layout import DatasetError, find_cases
+from shapeloss.replication.profile import Experiment, load_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = {
@@ -199,8 +199,8 @@ def run(experiment: Experiment, profile: Path, data: str, results: Path, figures
         config["python"] = sys.executable
         write_json(results / "workflow.json", {key: str(value) for key, value in config.items()})
         link(results, project=ROOT, data=source, figures=figures)
-        sweep(results, depth=4)
-        sweep(figures, depth=0)  # below it, another profile may be writing
+        remove_partial_files(results, depth=4)
+        remove_partial_files(figures, depth=0)  # below it, another profile may be writing
         environment = child.environment(ROOT, results / ".home")
         log.parent.mkdir(exist_ok=True)
         command = [sys.executable, str(ROOT / "reproduce" / "workflow.py"), *snakemake_arguments(results, cores)]
@@ -275,7 +275,7 @@ def main() -> None:
         print("\nInterrupted. The same command goes on from the last checkpoint.", file=sys.stderr)
         sys.exit(128 + interrupt.args[0])
     except OSError as error:
-        sys.exit(f"error: {explain(error, results)}")
+        sys.exit(f"error: {os_error_message(error, results)}")
     if status:
         sys.exit(status)
     print(summary(figures, results, time.monotonic() - started))

@@ -1,5 +1,5 @@
 """`python -m shapeloss`."""
 
-from shapeloss.cli import main
+from shapeloss.cli.main import main
 
 main()

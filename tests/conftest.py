@@ -11,9 +11,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from shapeloss.dataset import prepare
-from shapeloss.experiment import Experiment
-from shapeloss.phantom import PhantomOptions, write_dataset
+from shapeloss.data.manifest import prepare
+from shapeloss.phantom.contrast import PhantomOptions
+from shapeloss.phantom.dataset import write_dataset
+from shapeloss.replication.profile import Experiment
 
 torch.set_num_threads(1)
 settings.register_profile("steady", derandomize=True)
@@ -40,7 +41,7 @@ def tiny_manifest(tiny_experiment, tmp_path_factory):
     """Four tiny phantom knees, checked and dealt out."""
     folder = tmp_path_factory.mktemp("knees")
     write_dataset(folder / "data", 4, PhantomOptions(**{k: tuple(v) for k, v in TINY.items()}))
-    return prepare(tiny_experiment, folder / "data", folder / "cases.json")
+    return prepare(tiny_experiment.data, folder / "data", folder / "cases.json")
 
 
 CHARACTERS = locale.setlocale(locale.LC_CTYPE)

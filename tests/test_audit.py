@@ -13,22 +13,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from shapeloss import granular
-from shapeloss.audit import (
-    audit_csv,
-    audit_summary,
-    audit_table,
-    compare_sources,
-    grim,
-    grimmer,
-    largest_sd,
-    read_printed,
-    required_correlation,
-)
-from shapeloss.granular import find_sample, targets
-from shapeloss.moments import tail
-from shapeloss.paper import read_paper
-from shapeloss.relation import check_relation, mean_limits, measure_relation, measure_voxel_steps
+from shapeloss.replication.paper import read_paper
+from shapeloss.review.audit import grim as granular
+from shapeloss.review.audit.consistency import compare_sources, required_correlation
+from shapeloss.review.audit.dice_vs_boundary import check_relation, mean_limits, measure_relation, measure_voxel_steps
+from shapeloss.review.audit.grim import find_sample, grim, grimmer, targets
+from shapeloss.review.audit.sd_bounds import largest_sd, read_printed, tail
+from shapeloss.review.audit.summary import audit_csv, audit_summary, audit_table
 
 PAPER_FILE = Path(__file__).parents[1] / "reproduce" / "paper.yaml"
 

@@ -21,15 +21,16 @@ import SimpleITK
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shapeloss import files
-from shapeloss.dataset import check_case, read_sides
-from shapeloss.listing import DatasetError, find_cases
-from shapeloss.sources.archives import LARGEST, Member, read_tar, read_zip
-from shapeloss.sources.commands import choose_labels
-from shapeloss.sources.folders import folder_entries, folder_source, pair_entries
-from shapeloss.sources.layout import Entry, ImportProblems, Labels, write_cases
-from shapeloss.sources.oaizib_cm import SOURCE, find_entries
-from shapeloss.volumes import VolumeError, read_labels, read_volume
+from shapeloss import _files as files
+from shapeloss.cli.imports import choose_labels
+from shapeloss.data.headers import VolumeError
+from shapeloss.data.layout import DatasetError, find_cases
+from shapeloss.data.manifest import check_case, read_sides
+from shapeloss.data.volume import read_labels, read_volume
+from shapeloss.importers.archives import LARGEST, Member, read_tar, read_zip
+from shapeloss.importers.folders import folder_entries, folder_source, pair_entries
+from shapeloss.importers.oaizib_cm import SOURCE, find_entries
+from shapeloss.importers.writer import Entry, ImportProblems, Labels, write_cases
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "bad-input.md"
 AFFINE = np.diag([0.7, 0.365, 0.365, 1.0])
@@ -812,7 +813,7 @@ def test_a_full_disk_is_named_and_the_import_goes_on_later(tmp_path, monkeypatch
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(path, array, affine)
 
-    monkeypatch.setattr("shapeloss.sources.layout.write_nifti", full)
+    monkeypatch.setattr("shapeloss.data.volume.write_nifti", full)
     with pytest.raises(ImportProblems) as caught:
         import_pairs(tmp_path, tmp_path / "out")
     assert_promised(caught.value.problems, "a full disk", "out/imagesTr/b.nii.gz")
@@ -834,7 +835,7 @@ def test_the_second_file_of_a_case_that_fails_takes_the_first_with_it(tmp_path, 
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(path, array, affine)
 
-    monkeypatch.setattr("shapeloss.sources.layout.write_nifti", full)
+    monkeypatch.setattr("shapeloss.data.volume.write_nifti", full)
     with pytest.raises(ImportProblems) as caught:
         import_pairs(tmp_path, tmp_path / "out")
     assert_promised(caught.value.problems, "a full disk", "out/labelsTr/a.nii.gz")
@@ -855,7 +856,7 @@ def test_a_case_that_cannot_be_written_anew_stays_as_it_was(tmp_path, monkeypatc
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(path, array, affine)
 
-    monkeypatch.setattr("shapeloss.sources.layout.write_nifti", full)
+    monkeypatch.setattr("shapeloss.data.volume.write_nifti", full)
     with pytest.raises(ImportProblems, match="2 sound case") as caught:
         import_pairs(tmp_path, tmp_path / "out")
     assert_promised(caught.value.problems, "a full disk", "out/labelsTr/b.nii.gz")
@@ -950,7 +951,7 @@ def test_two_imports_into_one_folder_come_one_after_the_other(tmp_path, monkeypa
                 other.start()
                 assert not came.wait(0.5)
 
-    monkeypatch.setattr("shapeloss.sources.layout.write_nifti", slow)
+    monkeypatch.setattr("shapeloss.data.volume.write_nifti", slow)
     import_pairs(tmp_path, tmp_path / "out", "a")
     other.join()
     assert imported(tmp_path / "out") == ["a", "b"]
@@ -965,7 +966,7 @@ def test_a_folder_where_no_lock_can_be_had_is_verified_all_the_same(tmp_path, mo
     def refuse(path, waiting):
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
-    monkeypatch.setattr("shapeloss.files.locked", refuse)
+    monkeypatch.setattr("shapeloss._files.locked", refuse)
     assert list(import_pairs(tmp_path, tmp_path / "out")["cases"]) == ["a"]
 
 

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from shapeloss.budget import budget_note, read_longer
-from shapeloss.experiment import load_experiment
+from shapeloss.replication.convergence import budget_note, read_longer
+from shapeloss.replication.profile import load_experiment
 
 PROFILES = Path(__file__).parents[1] / "reproduce" / "profiles"
 CASES = [f"case{number}" for number in range(6)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from shapeloss.checksums import (
+from shapeloss.data.checksums import (
     DamagedError,
     cached_array,
     load_array,
@@ -18,12 +18,13 @@ from shapeloss.checksums import (
     save_tensors,
     write_checked_json,
 )
-from shapeloss.dataset import prepare, read_manifest
-from shapeloss.evaluation import read_histories, read_runs
-from shapeloss.files import write_nifti
-from shapeloss.inference import load_run
-from shapeloss.training import train, truth_map
-from shapeloss.volumes import VolumeError, read_labels
+from shapeloss.data.headers import VolumeError
+from shapeloss.data.manifest import prepare, read_manifest
+from shapeloss.data.volume import read_labels, write_nifti
+from shapeloss.replication.scores import read_histories, read_runs
+from shapeloss.runs.map_cache import truth_map
+from shapeloss.runs.predict_folder import load_run
+from shapeloss.runs.run import train
 
 
 def flip(path, bit):
@@ -215,7 +216,7 @@ def test_each_bit_of_a_label_map_counts(tmp_path):
 
 def test_a_damaged_list_of_cases_is_named(damaged, tiny_experiment, tiny_manifest, tmp_path):
     path = tmp_path / "cases.json"
-    prepare(tiny_experiment, tiny_manifest.folder, path)
+    prepare(tiny_experiment.data, tiny_manifest.folder, path)
     assert read_manifest(path) == tiny_manifest
     path.write_text(path.read_text(encoding="utf-8").replace("femur", "fimur", 1), encoding="utf-8")
     with pytest.raises(ValueError, match=r"cases.json: is damaged, or was edited: its checksum differs; remove it and"):

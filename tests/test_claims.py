@@ -10,9 +10,9 @@ import pytest
 import yaml
 from scipy import stats
 
-from shapeloss.claims import claims_markdown, evaluate_claims, findings_table, overall, read_paper, write_claims
-from shapeloss.paired import detectable_effect, hodges_lehmann, power_of
-from shapeloss.paper import Paper
+from shapeloss.replication.claims import claims_markdown, evaluate_claims, findings_table, overall, write_claims
+from shapeloss.replication.paper import Paper, read_paper
+from shapeloss.stats.paired_tests import detectable_effect, hodges_lehmann, power_of
 
 PAPER_FILE = Path(__file__).parents[1] / "reproduce" / "paper.yaml"
 SPREAD = np.linspace(-0.004, 0.004, 10)  # ten cases, none equal

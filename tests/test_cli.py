@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 import shapeloss
-from shapeloss.audit import audit_summary
-from shapeloss.cli import main
-from shapeloss.files import atomic
-from shapeloss.training import train
+from shapeloss._files import atomic
+from shapeloss.cli.main import main
+from shapeloss.review.audit.summary import audit_summary
+from shapeloss.runs.run import train
 
 PAPER = Path(__file__).resolve().parents[1] / "reproduce" / "paper.yaml"
 
@@ -220,7 +220,7 @@ def test_an_output_that_cannot_be_written_is_named_with_a_remedy(
     def refuse(dir, **_):
         raise OSError(number, os.strerror(number), f"{dir}/.partial-x86yrhdl.json")
 
-    monkeypatch.setattr("shapeloss.files.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("shapeloss._files.tempfile.mkstemp", refuse)
     place = tmp_path / "out" / "cases.json"
     message = call(monkeypatch, "check", tiny_manifest.folder, "--profile", profile, "--output", place)
     assert message == "error: " + remedy.format(place)

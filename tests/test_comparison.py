@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shapeloss.comparison import compare_scores, read_scores
-from shapeloss.paired import equivalence, hodges_lehmann, holm, signed_rank_test
+from shapeloss.review.compare_tables import compare_scores
+from shapeloss.review.score_tables import read_scores
+from shapeloss.stats.paired_tests import equivalence, hodges_lehmann, holm, signed_rank_test
 
 RNG = np.random.default_rng(3)
 CASES = [f"case {i}" for i in range(10)]

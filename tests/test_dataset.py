@@ -9,10 +9,13 @@ import nibabel
 import numpy as np
 import pytest
 
-from shapeloss.dataset import cached_map, choose_slice_axis, deal, normalise, prepare, read_manifest
-from shapeloss.experiment import Experiment, Split
-from shapeloss.files import write_nifti
-from shapeloss.listing import DatasetError, find_cases
+from shapeloss.data.grid import normalise
+from shapeloss.data.layout import DatasetError, find_cases
+from shapeloss.data.manifest import assign_splits, choose_slice_axis, prepare, read_manifest
+from shapeloss.data.options import Split
+from shapeloss.data.volume import write_nifti
+from shapeloss.replication.profile import Experiment
+from shapeloss.runs.map_cache import cached_map
 
 SPACING = (0.7, 0.365, 0.365)
 
@@ -50,13 +53,13 @@ def experiment(train=2, validation=1, test=1):
 
 def problems_of(folder):
     with pytest.raises(DatasetError) as caught:
-        prepare(experiment(), folder, folder / "cases.json")
+        prepare(experiment().data, folder, folder / "cases.json")
     assert not (folder / "cases.json").exists()
     return caught.value.problems
 
 
 def test_manifest_comes_back_and_splits_are_disjoint(folder):
-    written = prepare(experiment(), folder, folder / "cases.json")
+    written = prepare(experiment().data, folder, folder / "cases.json")
     manifest = read_manifest(folder / "cases.json")
     assert manifest == written
     assert manifest.classes == {1: "femur", 2: "tibia"}
@@ -73,9 +76,9 @@ def test_manifest_comes_back_and_splits_are_disjoint(folder):
 
 def test_split_depends_on_the_seed_only():
     names = [f"c{i:02}" for i in range(40)]
-    assert deal(names, Split()) == deal(names[::-1], Split())
-    assert deal(names, Split()) != deal(names, Split(seed=1))
-    assert len(deal(names, Split(train=3))) == 18
+    assert assign_splits(names, Split()) == assign_splits(names[::-1], Split())
+    assert assign_splits(names, Split()) != assign_splits(names, Split(seed=1))
+    assert len(assign_splits(names, Split(train=3))) == 18
 
 
 def test_nnunet_layout_is_read_too(folder):
@@ -87,7 +90,7 @@ def test_nnunet_layout_is_read_too(folder):
     assert not problems
     assert classes == {1: "femur", 2: "tibia"}
     assert files["case_1"] == ("imagesTr/case_1_0000.nii.gz", "labelsTr/case_1.nii.gz")
-    prepare(experiment(), folder, folder / "cases.json")
+    prepare(experiment().data, folder, folder / "cases.json")
 
 
 @pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR", "SAL"])
@@ -97,7 +100,7 @@ def test_predictions_return_to_the_orientation_of_their_image(folder, axes):
     turn = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(axes))
     stored = nibabel.Nifti1Image(labels_of(0), np.diag([*SPACING, 1.0])).as_reoriented(turn)
     write_case(folder, "case_0", np.asarray(stored.dataobj), stored.affine)
-    manifest = prepare(experiment(), folder, folder / "cases.json")
+    manifest = prepare(experiment().data, folder, folder / "cases.json")
     case = manifest.load("case_0")
     assert np.array_equal(case.labels, labels_of(0))  # whatever the orientation on disk, memory is RAS
     assert case.spacing == SPACING
@@ -176,7 +179,7 @@ def test_an_empty_mask_and_a_link_out_of_the_folder(folder, tmp_path_factory):
 def test_a_working_grid_and_the_way_back(folder):
     values = experiment().model_dump() | {"losses": {"ce": {}}}
     values["data"] |= {"spacing": (1.4, 0.5, 0.5), "size": (4, 10, 8)}
-    manifest = prepare(Experiment.model_validate(values), folder, folder / "cases.json")
+    manifest = prepare(Experiment.model_validate(values).data, folder, folder / "cases.json")
     assert read_manifest(folder / "cases.json") == manifest
     case, own = manifest.load("case_0"), manifest.original("case_0")
     assert case.image.shape == case.labels.shape == (4, 10, 8)
@@ -187,11 +190,11 @@ def test_a_working_grid_and_the_way_back(folder):
     assert written.shape == image.shape
     assert np.array_equal(written.affine, image.affine)
     assert (manifest.read_labels(folder / "out.nii.gz") == own.labels).mean() > 0.8  # a grid of a few voxels
-    assert manifest.hash != prepare(experiment(), folder, folder / "cases.json").hash
+    assert manifest.hash != prepare(experiment().data, folder, folder / "cases.json").hash
 
 
 def test_arrays_on_disk_are_those_in_memory(folder, tmp_path):
-    manifest = prepare(experiment(), folder, folder / "cases.json")
+    manifest = prepare(experiment().data, folder, folder / "cases.json")
     case = manifest.load("case_0")
     for _ in range(2):
         mapped = manifest.load("case_0", tmp_path / "cache")
@@ -205,7 +208,7 @@ def test_arrays_on_disk_are_those_in_memory(folder, tmp_path):
 
 def test_too_few_cases(folder):
     with pytest.raises(DatasetError, match=r"4 cases, but the split needs 6 \(4 train, 1 validation, 1 test\)"):
-        prepare(experiment(train=4), folder, folder / "cases.json")
+        prepare(experiment(train=4).data, folder, folder / "cases.json")
 
 
 @pytest.mark.parametrize(
@@ -334,7 +337,7 @@ def test_folders_in_another_layout(tmp_path):
 
 
 def test_a_file_that_changes_after_the_check_is_noticed(folder):
-    manifest = prepare(experiment(), folder, folder / "cases.json")
+    manifest = prepare(experiment().data, folder, folder / "cases.json")
     write_case(folder, "case_0", labels_of(1), image=np.arange(336.0).reshape(6, 7, 8))
     with pytest.raises(ValueError, match="changed since it was checked"):
         manifest.load("case_0")
@@ -343,7 +346,7 @@ def test_a_file_that_changes_after_the_check_is_noticed(folder):
 
 
 def test_maps_are_computed_once_per_content(folder):
-    manifest = prepare(experiment(), folder, folder / "cases.json")
+    manifest = prepare(experiment().data, folder, folder / "cases.json")
     case, calls = manifest.load("case_0"), []
 
     def compute(labels, spacing):
@@ -399,7 +402,7 @@ def test_problems_of_the_list_and_of_the_files_come_at_once(folder):
     lines = problems_of(folder)
     assert [line.split(": ")[0] for line in lines] == ["dataset.json", "other/case_0.nii.gz", "labelsTr/case_1.nii.gz"]
     with pytest.raises(DatasetError, match="5 cases, but the split needs 9"):  # the doubled and the unreadable counted
-        prepare(experiment(train=7), folder, folder / "cases.json")
+        prepare(experiment(train=7).data, folder, folder / "cases.json")
 
 
 def test_images_in_another_format_and_without_a_label(folder):
@@ -410,7 +413,7 @@ def test_images_in_another_format_and_without_a_label(folder):
     SimpleITK.WriteImage(SimpleITK.ReadImage(str(image)), str(folder / "imagesTr/case_1_0000.nrrd"))
     image.unlink()
     assert find_cases(folder)[1]["case_1"] == ("imagesTr/case_1_0000.nrrd", "labelsTr/case_1.nii.gz")
-    prepare(experiment(), folder, folder / "cases.json").load("case_1")
+    prepare(experiment().data, folder, folder / "cases.json").load("case_1")
     (folder / "cases.json").unlink()
     (folder / "labelsTr/case_3.nii.gz").unlink()
     assert any("imagesTr/case_3.nii.gz: has no label map in" in problem for problem in problems_of(folder))
@@ -452,11 +455,11 @@ def write_axes(folder, name, spacing, axes="RAS"):
 def test_slices_lie_across_the_coarsest_side_unless_another_is_stated(folder, spacing, axis, rule, axes):
     for number in range(4):
         write_axes(folder, f"case_{number}", spacing, axes)
-    manifest = prepare(experiment(), folder, folder / "cases.json")
+    manifest = prepare(experiment().data, folder, folder / "cases.json")
     assert manifest.slice_axis == axis == json.loads((folder / "cases.json").read_text(encoding="utf-8"))["slice_axis"]
     assert manifest.slice_rule.startswith(rule)
     stated = experiment().model_copy(update={"data": experiment().data.model_copy(update={"slice_axis": 2})})
-    manifest = prepare(stated, folder, folder / "cases.json")
+    manifest = prepare(stated.data, folder, folder / "cases.json")
     assert manifest.slice_axis == 2
     others = "" if axis == 2 else f"; the coarsest voxel side is across {('sagittal', 'coronal')[axis]} slices"
     assert manifest.slice_rule == f"axial (axis 2), as the profile states{others}"

@@ -20,7 +20,7 @@ from shapeloss.distance import (
     penalty_options,
     weight_near_boundary,
 )
-from shapeloss.maps import mask_distance, normalised_signed_distance, signed_distance, unet_weight
+from shapeloss.losses.label_maps import mask_distance, normalised_signed_distance, signed_distance, unet_weight
 
 KNEE = (0.7, 0.365, 0.365)
 

@@ -17,12 +17,15 @@ import pytest
 import torch
 import yaml
 
-from shapeloss import evaluation, files, style
-from shapeloss.charts import figure_training
-from shapeloss.experiment import load_experiment
+from shapeloss import _files as files
 from shapeloss.losses import build_loss
-from shapeloss.provenance import commit, own_code, provenance
-from shapeloss.training import train
+from shapeloss.plotting import style
+from shapeloss.plotting.curves import figure_training
+from shapeloss.replication import scores as evaluation
+from shapeloss.replication.profile import load_experiment
+from shapeloss.runs.map_cache import custom_loss_source
+from shapeloss.runs.provenance import commit, provenance
+from shapeloss.runs.run import train
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "reproduce"))
@@ -130,7 +133,7 @@ def test_the_commit_is_asked_for_before_training(monkeypatch, tiny_experiment, t
     def fails(*_):
         raise RuntimeError("asked")
 
-    monkeypatch.setattr("shapeloss.provenance.commit", fails)
+    monkeypatch.setattr("shapeloss.runs.provenance.commit", fails)
     with pytest.raises(RuntimeError, match="asked"):
         train(tiny_experiment, tiny_manifest, "ce", 0, tmp_path / "run", tmp_path / "maps")
     assert not (tmp_path / "run" / "progress").exists()
@@ -141,7 +144,7 @@ def test_a_disk_without_locks_stops_nothing(number, monkeypatch, tmp_path, capsy
     def refuse(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("shapeloss.files.fcntl.flock", refuse)
+    monkeypatch.setattr("shapeloss._files.fcntl.flock", refuse)
     with files.locked(tmp_path / "lock", "waiting"):
         (tmp_path / "done").touch()
     assert (tmp_path / "done").exists()
@@ -266,7 +269,7 @@ def test_a_custom_loss_in_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     load_experiment(ROOT / "reproduce/profiles/smoke.yaml")
     importlib.invalidate_caches()
-    assert own_code(build_loss("lab_loss:Mine", num_classes=4))["class"] == "lab_loss:Mine"
+    assert custom_loss_source(build_loss("lab_loss:Mine", num_classes=4))["class"] == "lab_loss:Mine"
     assert provenance(loss=torch.nn.Identity())["commit"]
     with pytest.raises(ValueError, match=r"lab_loss\.py has no class 'Mien' \(did you mean 'Mine'\?\); it has Mine"):
         build_loss("lab_loss:Mien", num_classes=4)
@@ -290,13 +293,13 @@ def test_the_users_matplotlibrc_changes_no_figure(tmp_path):
 
 
 def test_the_note_names_the_commits_of_training_and_evaluation(monkeypatch):
-    monkeypatch.setattr("shapeloss.evaluation.commit", lambda: "b")
+    monkeypatch.setattr("shapeloss.runs.provenance.commit", lambda: "b")
     assert evaluation.commits([{"commit": "b"}, {"commit": "b"}]) == "Commit: b."
     assert evaluation.commits([{"commit": "b"}, {"commit": "a"}]) == "Commit: b; trained at a, b."
 
 
 def test_a_notebook_before_its_results_says_what_to_run(tmp_path, tiny_experiment):
-    from shapeloss.dataset import read_manifest
+    from shapeloss.data.manifest import read_manifest
 
     with pytest.raises(FileNotFoundError, match=r"cases\.json does not exist: .*run make reproduce"):
         read_manifest(tmp_path / "cases.json")

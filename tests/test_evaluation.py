@@ -6,19 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shapeloss.dataset import prepare
-from shapeloss.evaluation import (
-    distance_map_panels,
-    landmark_errors,
-    read_landmarks,
-    representative_case,
-    surface_error_panels,
-)
-from shapeloss.experiment import Experiment
-from shapeloss.files import write_nifti
-from shapeloss.phantom import PhantomOptions, write_dataset
-from shapeloss.render import widest_view
-from shapeloss.surfaces import label_surface, region_error
+from shapeloss.data.manifest import prepare
+from shapeloss.data.volume import write_nifti
+from shapeloss.metrics.mesh import label_surface, region_error
+from shapeloss.phantom.contrast import PhantomOptions
+from shapeloss.phantom.dataset import write_dataset
+from shapeloss.plotting.render import widest_view
+from shapeloss.plotting.slices import distance_map_panels
+from shapeloss.replication.profile import Experiment
+from shapeloss.replication.scores import representative_case
+from shapeloss.replication.surface_errors import landmark_errors, read_landmarks, surface_error_panels
 
 OPTIONS = PhantomOptions(shape=(36, 56, 72), spacing=(2.8, 2.0, 2.0))
 PATTERNS = ["*notch*", "*_plateau"]
@@ -31,7 +28,7 @@ def results(tmp_path_factory):
     split = {"train": 1, "validation": 1, "test": 1}
     experiment = Experiment(name="x", description="x", losses=["dpce", "ce"], data={"split": split}, seeds=(0,))
     write_dataset(folder / "data", 3, OPTIONS)
-    manifest = prepare(experiment, folder / "data", folder / "cases.json")
+    manifest = prepare(experiment.data, folder / "data", folder / "cases.json")
     name = manifest.names("test")[0]
     case = manifest.original(name)
     moved = np.where(case.labels == 1, 0, case.labels)

@@ -14,15 +14,16 @@ import SimpleITK
 import torch
 from torch import nn
 
-from shapeloss.dataset import prepare, write_labels_as
-from shapeloss.experiment import Postprocessing
-from shapeloss.files import locked
-from shapeloss.inference import load_run, postprocess, predict_files, predict_labels
-from shapeloss.sources.folders import folder_source, pair_entries
-from shapeloss.sources.layout import Labels, write_cases
-from shapeloss.training import train
+from shapeloss._files import locked
+from shapeloss.data.manifest import prepare, write_labels_as
+from shapeloss.data.volume import grid_difference, read_labels, read_volume
+from shapeloss.importers.folders import folder_source, pair_entries
+from shapeloss.importers.writer import Labels, write_cases
+from shapeloss.predict import postprocess, predict_labels
+from shapeloss.runs.options import Postprocessing
+from shapeloss.runs.predict_folder import load_run, predict_files
+from shapeloss.runs.run import train
 from shapeloss.vnet import VNet, VNetOptions
-from shapeloss.volumes import grid_difference, read_labels, read_volume
 
 
 def test_closing_fills_a_gap_and_the_largest_component_stays():
@@ -102,7 +103,7 @@ def run_folder(tiny_experiment, tiny_manifest, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     data = tiny_experiment.data.model_copy(update={"spacing": (12.0, 6.0, 6.0), "size": (8, 20, 24)})
     experiment = tiny_experiment.model_copy(update={"data": data})
-    manifest = prepare(experiment, tiny_manifest.folder, folder / "cases.json")
+    manifest = prepare(experiment.data, tiny_manifest.folder, folder / "cases.json")
     train(experiment, manifest, "ce", 0, folder / "run", folder / "maps")
     return folder / "run", manifest
 
@@ -219,7 +220,7 @@ def test_a_prediction_that_fails_leaves_no_record_of_itself(run_folder, tmp_path
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("shapeloss.inference.write_labels_as", killed)
+    monkeypatch.setattr("shapeloss.data.manifest.write_labels_as", killed)
     with pytest.raises(KeyboardInterrupt):
         predict_files(other, image, tmp_path / "out", overwrite=True, progress=False)
     assert place.read_bytes() == before
@@ -276,7 +277,7 @@ def test_no_image_is_replaced_by_its_label_map(run_folder, tmp_path):
 def test_a_window_larger_than_the_image(run_folder, tmp_path):
     folder, manifest = run_folder
     run = load_run(folder)
-    run = dataclasses.replace(run, training=run.training.model_copy(update={"patch_size": (16, 32, 32)}))
+    run = dataclasses.replace(run, training=dataclasses.replace(run.training, patch_size=(16, 32, 32)))
     image = manifest.folder / f"imagesTr/{manifest.names('test')[0]}.nii.gz"
     written, problems = predict_files(run, image, tmp_path, progress=False)
     assert (len(written), problems) == (1, [])
@@ -330,7 +331,7 @@ def test_each_image_that_gives_none_has_a_line_and_the_others_go_on(run_folder, 
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         write_labels_as(path, *arguments)
 
-    monkeypatch.setattr("shapeloss.inference.write_labels_as", write)
+    monkeypatch.setattr("shapeloss.data.manifest.write_labels_as", write)
     written, problems = predict_files(load_run(folder), tmp_path / "in", tmp_path / "out", progress=False)
     assert [path.name for path in written] == ["sound.nii.gz"]
     assert len(problems) == 3

@@ -12,7 +12,7 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, RandFlipd
 from shapeloss.distance import distance_penalty
 from shapeloss.integrations.monai import DistancePenaltyd
 from shapeloss.losses import BoundaryLoss, DiceLoss, DistancePenalizedCELoss
-from shapeloss.maps import signed_distance
+from shapeloss.losses.label_maps import signed_distance
 
 KNEE = (0.7, 0.365, 0.365)
 

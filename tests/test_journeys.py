@@ -27,12 +27,12 @@ from test_project import ROOT
 from test_scoring import write
 from test_sources import on_hub, seal
 
-from shapeloss import inference
-from shapeloss.dataset import read_manifest, write_labels_as
-from shapeloss.evaluation import score_runs
-from shapeloss.experiment import load_experiment
+from shapeloss.data.manifest import read_manifest, write_labels_as
 from shapeloss.metrics import DEFAULT_METRICS, METRICS, score_case
-from shapeloss.training import train
+from shapeloss.replication.profile import load_experiment
+from shapeloss.replication.scores import score_runs
+from shapeloss.runs import predict_folder as inference
+from shapeloss.runs.run import train
 
 DESS = (0.7, 0.365, 0.365)
 STATED = {

@@ -14,7 +14,6 @@ from scipy import ndimage, special
 from torch import nn
 from torch.nn import functional as F
 
-from shapeloss import maps
 from shapeloss.distance import READINGS, PenaltyOptions, distance_penalty
 from shapeloss.losses import (
     LOSSES,
@@ -32,6 +31,7 @@ from shapeloss.losses import (
     UNetWeightedCELoss,
     build_loss,
 )
+from shapeloss.losses import label_maps as maps
 
 KNEE = (0.7, 0.365, 0.365)
 SHAPES = [(2, 5, 6), (1, 4, 5, 6)]  # (B, X, Y[, Z])

@@ -26,8 +26,8 @@ from scipy import ndimage
 from surface_distance import lookup_tables
 from surface_distance import metrics as surface_distance
 
-from shapeloss import metrics as m
-from shapeloss.geometry import _element_areas
+from shapeloss.metrics import functions as m
+from shapeloss.metrics.geometry import _element_areas
 
 SPACING = (0.7, 0.365, 0.365)
 ROOT = Path(__file__).parents[1]
@@ -764,7 +764,7 @@ def test_contract_of_formula_and_percentile(name):
 
 
 def test_contract_table_has_a_row_for_each_contract():
-    lines = m.contract_table().splitlines()
+    lines = m.definition_table().splitlines()
     for name, contract in m.METRICS.items():
         (row,) = [line for line in lines if f"`{name}`" in line]
         cells = [cell.strip().replace("\\|", "|") for cell in row.replace("\\|", "¦").strip("|").split("|")]
@@ -776,14 +776,16 @@ def test_contract_table_has_a_row_for_each_contract():
 def test_the_contracts_name_the_versions_that_they_were_checked_with():
     pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower()
     for library in ("MONAI", "medpy", "surface-distance"):
-        (release,) = re.findall(rf"{library} (\d+(?:\.\d+)+)[ ,]", m.contract_table().split("Other libraries: ")[1])[:1]
+        (release,) = re.findall(rf"{library} (\d+(?:\.\d+)+)[ ,]", m.definition_table().split("Other libraries: ")[1])[
+            :1
+        ]
         assert f"{library.lower()}=={release}\n" in pinned
 
 
 def test_readme_shows_the_contracts():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = readme.split("<!-- contract:begin -->")[1].split("<!-- contract:end -->")[0]
-    assert shown.strip() == m.contract_table().strip(), "put contract_table() between the markers in README.md"
+    assert shown.strip() == m.definition_table().strip(), "put definition_table() between the markers in README.md"
 
 
 # --- properties ------------------------------------------------------------------------------------------------------

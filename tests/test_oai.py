@@ -17,18 +17,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_bad_input import page_rows
 
-from shapeloss import cli
-from shapeloss.dataset import prepare, read_sides
-from shapeloss.evaluation import score_runs
-from shapeloss.experiment import Experiment
-from shapeloss.inference import load_run, predict_files
-from shapeloss.poses import check_orientation, pose_fault
-from shapeloss.sources import dicom
-from shapeloss.sources.dicom import check_slices, read_slice, read_stack
-from shapeloss.sources.layout import ImportProblems, write_cases
-from shapeloss.sources.oai import LABELS, SOURCE, Knee, find_entries, parse_knee, read_participants
-from shapeloss.training import train
-from shapeloss.volumes import Volume, VolumeError, grid_difference, read_labels, read_volume
+from shapeloss.cli import main as cli
+from shapeloss.data.headers import VolumeError
+from shapeloss.data.manifest import prepare, read_sides
+from shapeloss.data.poses import check_orientation, pose_fault
+from shapeloss.data.volume import Volume, grid_difference, read_labels, read_volume
+from shapeloss.importers import dicom
+from shapeloss.importers.dicom import check_slices, read_slice, read_stack
+from shapeloss.importers.oai import LABELS, SOURCE, Knee, find_entries, parse_knee, read_participants
+from shapeloss.importers.writer import ImportProblems, write_cases
+from shapeloss.replication.profile import Experiment
+from shapeloss.replication.scores import score_runs
+from shapeloss.runs.predict_folder import load_run, predict_files
+from shapeloss.runs.run import train
 
 SLICES, COLUMNS, ROWS = 10, 24, 16
 STEP, PIXEL = 0.7, 0.365
@@ -879,7 +880,7 @@ def test_a_slice_that_must_not_be_read_is_named(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied")
         return judge(path)
 
-    monkeypatch.setattr("shapeloss.sources.oai.is_dicom", refuse)
+    monkeypatch.setattr("shapeloss.importers.dicom.is_dicom", refuse)
     (line,) = problems_of(tmp_path)
     assert line == f"{series / '004'}: may not be read (Permission denied); change its permissions"
 
@@ -1188,7 +1189,7 @@ def experiment(**data):
 
 
 def test_left_knees_are_mirrored_and_noted(knees, tmp_path):
-    manifest = prepare(experiment(), knees / "data", tmp_path / "cases.json")
+    manifest = prepare(experiment().data, knees / "data", tmp_path / "cases.json")
     mirrored = {case["name"]: case["mirrored"] for case in manifest.cases}
     assert mirrored == {name: name.endswith("LEFT") for name in mirrored}
     assert len(mirrored) == 4
@@ -1200,7 +1201,7 @@ def test_left_knees_are_mirrored_and_noted(knees, tmp_path):
 @pytest.mark.parametrize("data", [{}, {"spacing": [0.7, 0.365, 0.365], "size": [8, 20, 14]}])
 def test_what_was_mirrored_comes_back_exactly(knees, tmp_path, data):
     """The truth as a prediction: on the scan's own grid it is the truth again, but for what was cut off."""
-    manifest = prepare(experiment(**data), knees / "data", tmp_path / "cases.json")
+    manifest = prepare(experiment(**data).data, knees / "data", tmp_path / "cases.json")
     for case in manifest.cases:
         path = tmp_path / f"{case['name']}.nii.gz"
         manifest.write_labels(path, manifest.load(case["name"]).labels, case["name"])
@@ -1217,7 +1218,7 @@ def test_without_the_side_no_knee_is_mirrored(knees, tmp_path):
         if path.name != "import.json":
             (tmp_path / "data" / path.name).symlink_to(path)
     with pytest.raises(ValueError, match=r"import.json has no side for it; import it, or drop data.mirror_to"):
-        prepare(experiment(), tmp_path / "data", tmp_path / "cases.json")
+        prepare(experiment().data, tmp_path / "data", tmp_path / "cases.json")
     (tmp_path / "data/import.json").write_text("[]")
     with pytest.raises(ValueError, match=r"import.json is no record of an import"):
         read_sides(tmp_path / "data")
@@ -1226,7 +1227,7 @@ def test_without_the_side_no_knee_is_mirrored(knees, tmp_path):
 def test_from_slices_to_scores(knees, tmp_path):
     """Import, check, train, predict, evaluate; then predict the knee without truth, in place."""
     trial = experiment()
-    manifest = prepare(trial, knees / "data", tmp_path / "cases.json")
+    manifest = prepare(trial.data, knees / "data", tmp_path / "cases.json")
     run = tmp_path / "runs/dpce/seed0"
     train(trial, manifest, "dpce", 0, run, tmp_path / "maps")
     scores = score_runs(trial, manifest, tmp_path, tmp_path / "per_case.csv")

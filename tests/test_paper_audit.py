@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from shapeloss.paper import Paper, read_paper
-from shapeloss.paper_audit import audit_markdown, audit_paper, what_follows, write_audit
-from shapeloss.relation import read_relation
+from shapeloss.replication.paper import Paper, read_paper
+from shapeloss.review.audit.dice_vs_boundary import read_relation
+from shapeloss.review.audit.paper import audit_markdown, audit_paper, conclusions, write_audit
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = ROOT / "reproduce" / "paper.yaml"
@@ -32,7 +32,7 @@ def changed(**values):
 def test_one_near_failure_beside_nine_near_perfect_ones(audit):
     dice = next(a for a in audit.results if a.name == "A: Global Dice of dice")
     assert dice.per_case.implication.startswith("one volume is at most 0.64, and the other nine average at least 0.99")
-    assert any("one volume is at most 0.64, and the other nine average at least 0.99" in p for p in what_follows(audit))
+    assert any("one volume is at most 0.64, and the other nine average at least 0.99" in p for p in conclusions(audit))
 
 
 def test_percent_lie_between_0_and_100(audit):
@@ -46,7 +46,7 @@ def test_the_sources_differ_by_a_factor_of_ten(audit):
     assert sd.loc["pcol", "shift"] == 0
     assert not sd["agree"].any()
     assert audit.sources.loc[audit.sources["metric"] != "dice", "agree"].all()
-    text = " ".join(what_follows(audit))
+    text = " ".join(conclusions(audit))
     assert "disagree in 5 of 16 numbers" in text
     assert "3 of them fit a shifted decimal point" in text
 
@@ -54,7 +54,7 @@ def test_the_sources_differ_by_a_factor_of_ten(audit):
 def test_the_correlation_that_significantly_needs(audit):
     assert audit.correlations["boundary", "A", "dice"].printed == pytest.approx(0.83, abs=0.005)
     assert set(audit.correlations) == {("boundary", s, loss) for s in "AB" for loss in ("dice", "pcol", "focal")}
-    text = next(point for point in what_follows(audit) if "No test" in point)
+    text = next(point for point in conclusions(audit) if "No test" in point)
     assert "0.31 at least" in text.replace("0.31 at\nleast", "0.31 at least")
     assert "0.84 for the hardest" in text
 
@@ -74,7 +74,7 @@ def test_what_was_not_seen_is_said():
     relation = read_relation(None, beside=PAPER)
     random_only = audit_paper(read_paper(PAPER), relation[relation["correlation_mm"] < 100])
     assert random_only.relations["A", "dice"].seen is False
-    points = [point for point in what_follows(random_only) if "not seen together on the phantom" in point]
+    points = [point for point in conclusions(random_only) if "not seen together on the phantom" in point]
     assert points[0].startswith("**A, dice")
     assert "does not show that it cannot be" in points[0]
 
@@ -101,18 +101,18 @@ def test_without_a_relation_that_question_is_left_out():
 
 def test_what_cannot_be_is_said():
     impossible = audit_paper(changed(A_dice_dice="0.96 ± 0.30"))
-    point = next(p for p in what_follows(impossible) if "Global Dice of dice" in p)
+    point = next(p for p in conclusions(impossible) if "Global Dice of dice" in p)
     assert point.startswith("**A: Global Dice of dice, 0.96 ± 0.30, cannot be true**")
     assert "**impossible**" in audit_markdown(impossible)
     over_structures = audit_paper(changed(A_dice_dice="0.96 ± 0.17"))
-    point = next(p for p in what_follows(over_structures) if "Global Dice of dice" in p)
+    point = next(p for p in conclusions(over_structures) if "Global Dice of dice" in p)
     assert "cannot be an SD over 10 volumes" in point
     assert "over 30 structures it can" in point
 
 
 def test_nothing_remarkable_is_not_remarked():
     quiet = changed(**{f"A_dice_{k}": v for k, v in {"dpce": "0.96 ± 0.01", "dice": "0.96 ± 0.01"}.items()})
-    points = what_follows(audit_paper(quiet))
+    points = conclusions(audit_paper(quiet))
     assert not any("Global Dice of dpce" in p or "Global Dice of dice" in p for p in points)
     assert any("Global Dice of pcol" in p for p in points)
 

@@ -15,18 +15,22 @@ from scipy.ndimage import binary_erosion, map_coordinates
 from scipy.spatial import cKDTree
 from skimage import measure
 
-from shapeloss import phantom
-from shapeloss.phantom import (
+from shapeloss.phantom import knee as phantom
+from shapeloss.phantom.anatomy import (
     BONES,
-    PhantomOptions,
-    anatomy_statistics,
-    make_anatomy,
-    make_knee,
+    RELIEF_MM,
+    box,
+    capsule,
+    distance_and_normal,
+    draw_waves,
     signed_distances,
-    write_dataset,
+    smooth_max,
+    smooth_min,
 )
-from shapeloss.phantom_anatomy import RELIEF_MM, box, capsule, distance_and_normal, draw_waves, smooth_max, smooth_min
-from shapeloss.phantom_contrast import CORTEX, GAIN, MARROW, acquire, coverage, draw_tissue
+from shapeloss.phantom.contrast import CORTEX, GAIN, MARROW, PhantomOptions, acquire, coverage, draw_tissue
+from shapeloss.phantom.dataset import write_dataset
+from shapeloss.phantom.knee import make_anatomy, make_knee
+from shapeloss.phantom.population import anatomy_statistics
 
 SMALL = PhantomOptions(shape=(16, 36, 48), spacing=(6.0, 3.0, 3.0))
 DESS = PhantomOptions(shape=(160, 384, 384), spacing=(0.7, 0.365, 0.365))

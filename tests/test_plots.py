@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from skimage.color import rgb2lab
 
-from shapeloss import charts, plots, style
 from shapeloss.distance import distance_penalty, weight_near_boundary
-from shapeloss.paper import read_paper
-from shapeloss.render import render_surfaces, view_plane, widest_view
-from shapeloss.surfaces import label_surface, surface_error
+from shapeloss.metrics.mesh import label_surface, surface_error
+from shapeloss.plotting import charts, style
+from shapeloss.plotting import slices as plots
+from shapeloss.plotting.render import render_surfaces, view_plane, widest_view
+from shapeloss.replication.paper import read_paper
 
 SPACING = (4.0, 1.5, 1.0)
 NAMES = {1: "femur", 2: "tibia"}

@@ -9,14 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from shapeloss.dataset import working_grid, write_labels_as
-from shapeloss.files import write_nifti
+from shapeloss.data.grid import WorkingGrid, normalise
+from shapeloss.data.manifest import working_grid, write_labels_as
+from shapeloss.data.volume import Volume, read_labels, read_volume, write_nifti
+from shapeloss.importers.folders import folder_source, pair_entries
+from shapeloss.importers.writer import Labels, write_cases
 from shapeloss.metrics import score_case
-from shapeloss.preprocessing import WorkingGrid, normalise
-from shapeloss.scoring import score_folders
-from shapeloss.sources.folders import folder_source, pair_entries
-from shapeloss.sources.layout import Labels, write_cases
-from shapeloss.volumes import Volume, read_labels, read_volume
+from shapeloss.review.score_folders import score_folders
 
 DATA_PAGE = Path(__file__).resolve().parents[1] / "docs" / "data.md"
 DESS = (0.7, 0.365, 0.365)

@@ -2,22 +2,23 @@
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from shapeloss import training
-from shapeloss.dataset import Manifest, deal, prepare
-from shapeloss.evaluation import score_runs
-from shapeloss.experiment import Split, Training
-from shapeloss.files import write_nifti
-from shapeloss.inference import predict_labels
-from shapeloss.listing import DatasetError
-from shapeloss.preprocessing import WorkingGrid
-from shapeloss.statistics import compare_losses
-from shapeloss.training import augment, case_of_step, train, validation_dice
+from shapeloss import train as loop
+from shapeloss.data.grid import WorkingGrid
+from shapeloss.data.layout import DatasetError
+from shapeloss.data.manifest import Manifest, assign_splits, prepare
+from shapeloss.data.options import Split
+from shapeloss.data.volume import write_nifti
+from shapeloss.predict import predict_labels
+from shapeloss.replication.scores import score_runs
+from shapeloss.runs import run as runs
+from shapeloss.runs.run import train
+from shapeloss.stats.compare_losses import compare_losses
+from shapeloss.train import TrainingOptions, TrainingVolume, augment, validation_dice, volume_of_step
 
 NAMES = [f"case{n:02d}" for n in range(20)]
 
@@ -26,7 +27,7 @@ NAMES = [f"case{n:02d}" for n in range(20)]
 @pytest.mark.parametrize("seed", range(5))
 def test_no_case_is_dealt_twice(seed, test_cases):
     split = Split(train=10, validation=4, test=len(test_cases) or 5, seed=seed, test_cases=test_cases)
-    dealt = deal(NAMES, split)
+    dealt = assign_splits(NAMES, split)
     parts = {part: {name for name, its in dealt.items() if its == part} for part in ("train", "validation", "test")}
     assert {part: len(names) for part, names in parts.items()} == {"train": 10, "validation": 4, "test": split.test}
     assert len(set.union(*parts.values())) == 14 + split.test
@@ -39,7 +40,7 @@ def test_one_image_under_two_names_is_refused(tiny_experiment, tiny_manifest, tm
     train_case, test_case = tiny_manifest.names("train")[0], tiny_manifest.names("test")[0]
     shutil.copy(tmp_path / f"data/imagesTr/{train_case}.nii.gz", tmp_path / f"data/imagesTr/{test_case}.nii.gz")
     with pytest.raises(DatasetError, match=r"is the same image as .* remove one") as caught:
-        prepare(tiny_experiment, tmp_path / "data", tmp_path / "cases.json")
+        prepare(tiny_experiment.data, tmp_path / "data", tmp_path / "cases.json")
     assert f"{test_case}, test" in str(caught.value)
     assert f"{train_case}, train" in str(caught.value)
 
@@ -54,17 +55,17 @@ def test_each_case_serves_for_what_it_was_dealt_for_and_test_cases_come_last(
         loaded.append((name, at_step[0]))
         return load(self, name, cache)
 
-    def watch_augment(case, *arguments):
-        trained.append(case.name)
-        return augment(case, *arguments)
+    def watch_augment(volume, *arguments):
+        trained.append(volume.name)
+        return augment(volume, *arguments)
 
-    def watch_validation(model, fabric, cases, options):
-        validated.extend(case.name for case in cases)
-        return validate(model, fabric, cases, options)
+    def watch_validation(network, volumes, options):
+        validated.extend(volume.name for volume in volumes)
+        return validate(network, volumes, options)
 
     monkeypatch.setattr(Manifest, "load", watch_load)
-    monkeypatch.setattr(training, "augment", watch_augment)
-    monkeypatch.setattr(training, "validation_dice", watch_validation)
+    monkeypatch.setattr(loop, "augment", watch_augment)
+    monkeypatch.setattr(runs, "validation_dice", watch_validation)
     train(
         tiny_experiment,
         tiny_manifest,
@@ -84,7 +85,7 @@ def test_each_case_serves_for_what_it_was_dealt_for_and_test_cases_come_last(
 
 
 def test_each_epoch_has_an_order_of_its_own():
-    orders = {tuple(case_of_step(epoch * 7 + i, 7, 0) for i in range(7)) for epoch in range(5)}
+    orders = {tuple(volume_of_step(epoch * 7 + i, 7, 0) for i in range(7)) for epoch in range(5)}
     assert len(orders) == 5
 
 
@@ -104,9 +105,8 @@ def test_validation_is_the_mean_dice_of_the_structures_alone():
     truth[0, 0, :4], truth[0, 1, :2] = 1, 2
     found = np.zeros_like(truth)
     found[0, 0, :2], found[0, 1, :2], found[0, 3, 4] = 1, 2, 2
-    case = SimpleNamespace(image=np.zeros(truth.shape, np.float32), labels=truth)
-    fabric = SimpleNamespace(to_device=lambda tensor: tensor)
-    dice = validation_dice(Fixed(found, 3), fabric, [case], Training())
+    volume = TrainingVolume(torch.zeros(truth.shape), torch.from_numpy(truth), (1.0, 1.0, 1.0))
+    dice = validation_dice(Fixed(found, 3), [volume], TrainingOptions())
     assert dice == pytest.approx((2 * 2 / (4 + 2) + 2 * 2 / (2 + 3)) / 2)  # with the background it would be 0.77
 
 
@@ -128,7 +128,7 @@ def test_the_training_loss_of_a_row_is_since_the_row_before(tiny_experiment, tin
 
 def test_of_equal_checkpoints_the_first_is_tested(tiny_experiment, tiny_manifest, tmp_path, monkeypatch):
     scores = iter([0.9, 0.9, 0.9])
-    monkeypatch.setattr(training, "validation_dice", lambda *_: next(scores))
+    monkeypatch.setattr(runs, "validation_dice", lambda *_: next(scores))
     train(tiny_experiment, tiny_manifest, "ce", 0, tmp_path, tmp_path / "maps")
     assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["best_step"] == 4
 
@@ -162,7 +162,7 @@ def predicted(tiny_experiment, tiny_manifest, tmp_path):
     experiment = tiny_experiment.model_validate(
         tiny_experiment.model_dump() | {"seeds": (0, 1), "data": tiny_experiment.data.model_dump() | {"split": split}}
     )
-    manifest = prepare(experiment, tiny_manifest.folder, tmp_path / "cases.json")
+    manifest = prepare(experiment.data, tiny_manifest.folder, tmp_path / "cases.json")
     expected = {}
     for row, loss in enumerate(experiment.losses):
         for seed in experiment.seeds:

@@ -31,8 +31,8 @@ import readme
 import report
 import run
 
-from shapeloss.dataset import read_manifest
-from shapeloss.experiment import load_experiment
+from shapeloss.data.manifest import read_manifest
+from shapeloss.replication.profile import load_experiment
 
 pytestmark = pytest.mark.xdist_group("reproduce")  # in one process: most take up what one run has made
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

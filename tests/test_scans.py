@@ -3,16 +3,17 @@
 import dataclasses
 import json
 import shutil
+from dataclasses import replace
 
 import nibabel
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from shapeloss.inference import load_run, predict_files
-from shapeloss.scans import Scan, TrainedOn, describe, plane
-from shapeloss.training import train
-from shapeloss.volumes import Volume, grid_difference, read_labels, read_volume
+from shapeloss.data.scans import Scan, TrainedOn, describe, plane
+from shapeloss.data.volume import Volume, grid_difference, read_labels, read_volume
+from shapeloss.runs.predict_folder import load_run, predict_files
+from shapeloss.runs.run import train
 
 KNEE = Scan((1.5, 0.36, 0.36), "PIR", 10.0, 900.0)
 
@@ -123,7 +124,7 @@ def test_other_slices_and_grey_values_are_noted():
 def run_folder(tiny_experiment, tiny_manifest, tmp_path_factory):
     """A run whose profile resamples nothing: all its images have 12 × 4.5 × 4.5 mm."""
     folder = tmp_path_factory.mktemp("trained")
-    longer = tiny_experiment.training.model_copy(update={"steps": 60, "learning_rate": 0.01})
+    longer = replace(tiny_experiment.training, steps=60, learning_rate=0.01)
     train(tiny_experiment.model_copy(update={"training": longer}), tiny_manifest, "ce", 0, folder, folder / "maps")
     return folder
 

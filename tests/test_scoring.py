@@ -9,10 +9,10 @@ import pytest
 import SimpleITK
 from scipy.spatial.transform import Rotation
 
-from shapeloss import scoring
+from shapeloss.data.axes import acquisition_axis
 from shapeloss.metrics import METRICS, score_case
-from shapeloss.scoring import keep_labels, score_folders, summarise, summary_markdown, write_scores
-from shapeloss.volumes import acquisition_axis
+from shapeloss.review import score_folders as scoring
+from shapeloss.review.score_folders import keep_labels, score_folders, summarise, summary_markdown, write_scores
 
 CLASSES = {1: "femur", 2: "tibia"}
 SPACING = (4.0, 0.5, 0.8)

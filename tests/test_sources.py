@@ -19,14 +19,15 @@ from monai.apps import DecathlonDataset
 from test_bad_input import image_array, import_pairs, itk, mask_array, nifti, pair
 from test_project import ROOT
 
-from shapeloss import cli
-from shapeloss.dataset import prepare
-from shapeloss.experiment import DataSource, Experiment, load_experiment
-from shapeloss.files import file_hash
-from shapeloss.sources.folders import folder_entries, folder_source
-from shapeloss.sources.layout import ImportProblems, Labels, write_cases
-from shapeloss.sources.oaizib_cm import default_cases, knee_side, parse_cases
-from shapeloss.volumes import Volume, read_labels, read_volume
+from shapeloss._files import file_hash
+from shapeloss.cli import main as cli
+from shapeloss.data.manifest import prepare
+from shapeloss.data.options import DataSource
+from shapeloss.data.volume import Volume, read_labels, read_volume
+from shapeloss.importers.folders import folder_entries, folder_source
+from shapeloss.importers.oaizib_cm import default_cases, knee_side, parse_cases
+from shapeloss.importers.writer import ImportProblems, Labels, write_cases
+from shapeloss.replication.profile import Experiment, load_experiment
 
 SHAPE = (12, 40, 40)
 LICENCE = "licence of OAIZIB-CM was not accepted"
@@ -222,7 +223,7 @@ def test_mirroring_takes_the_sides_of_oaizib(archives, tmp_path, monkeypatch):
     assert not call(monkeypatch, "oaizib", out, "--archives", archives, "--cases", "1,2,404", "--accept-licence")
     data = {"split": {"train": 1, "validation": 1, "test": 1}, "mirror_to": "left"}
     mirrored = Experiment(name="x", description="x", losses=["ce"], data=data)
-    manifest = prepare(mirrored, out, tmp_path / "cases.json")
+    manifest = prepare(mirrored.data, out, tmp_path / "cases.json")
     assert [case["mirrored"] for case in manifest.cases] == [True] * 3
 
 
@@ -516,7 +517,7 @@ def test_a_small_memory_is_a_problem_of_one_case(tmp_path, monkeypatch):
             raise MemoryError
         return read_volume(path)
 
-    monkeypatch.setattr("shapeloss.sources.layout.read_volume", greedy)
+    monkeypatch.setattr("shapeloss.data.volume.read_volume", greedy)
     with pytest.raises(ImportProblems, match="case a: there is not enough memory") as caught:
         import_pairs(tmp_path, tmp_path / "out")
     assert len(caught.value.problems) == 1
@@ -539,7 +540,7 @@ def test_what_is_imported_passes_the_check(tmp_path, monkeypatch, capsys):
     arguments = ["pairs", tmp_path / "images", tmp_path / "labels", tmp_path / "out"]
     assert not call(monkeypatch, *arguments, "--profile", tmp_path / "mine.yaml")
     assert "3 cases with tibia, femur" in capsys.readouterr().out
-    manifest = prepare(Experiment.model_validate(profile), tmp_path / "out", tmp_path / "cases.json")
+    manifest = prepare(Experiment.model_validate(profile).data, tmp_path / "out", tmp_path / "cases.json")
     assert manifest.classes == {1: "tibia", 2: "femur"}
     assert "name the structures to keep" in call(monkeypatch, *arguments)
     message = call(monkeypatch, "folder", tmp_path, tmp_path / "new", "--profile", tmp_path / "mine.yaml")
@@ -573,6 +574,6 @@ def test_labels_make_sense():
 
 
 def test_an_archive_entry_that_is_too_large_is_not_extracted(tmp_path, archives, monkeypatch):
-    monkeypatch.setattr("shapeloss.sources.archives.LARGEST", 100)
+    monkeypatch.setattr("shapeloss.importers.archives.LARGEST", 100)
     message = call(monkeypatch, "oaizib", tmp_path / "out", "--archives", archives, "--cases", "1", "--accept-licence")
     assert "no plausible scan" in message

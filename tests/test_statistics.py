@@ -17,11 +17,10 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_paired
 
-from shapeloss import paired
-from shapeloss.statistics import (
+from shapeloss.stats import paired_tests as paired
+from shapeloss.stats.compare_losses import case_means, compare_losses
+from shapeloss.stats.paired_tests import (
     bootstrap_mean,
-    case_means,
-    compare_losses,
     detectable_effect,
     differences,
     equivalence,
@@ -32,9 +31,8 @@ from shapeloss.statistics import (
     power_of,
     sign_flip_test,
     signed_rank_test,
-    summary_table,
-    write_table,
 )
+from shapeloss.stats.tables import summary_table, write_table
 
 # Hollander & Wolfe's depression data, the example of R's wilcox.test: V = 40, p = 0.03906 two-sided, 0.01953 one-sided.
 FIRST = [1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30]

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
-from shapeloss.phantom import PhantomOptions, make_knee, signed_distances
-from shapeloss.surfaces import label_surface, region_error, shape_biomarkers, surface_error, vertex_areas
+from shapeloss.metrics.mesh import label_surface, region_error, shape_biomarkers, surface_error, vertex_areas
+from shapeloss.phantom.anatomy import signed_distances
+from shapeloss.phantom.contrast import PhantomOptions
+from shapeloss.phantom.knee import make_knee
 
 COARSE = (4.0, 1.5, 1.5)  # the default phantom's
 DESS = (0.7, 0.365, 0.365)

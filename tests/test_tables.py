@@ -6,10 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shapeloss import comparison
-from shapeloss.audit import audit_csv
-from shapeloss.comparison import compare_scores, read_scores
-from shapeloss.tables import few, read_table
+from shapeloss.review import compare_tables as comparison
+from shapeloss.review.audit.summary import audit_csv
+from shapeloss.review.compare_tables import compare_scores
+from shapeloss.review.score_tables import read_scores
+from shapeloss.stats.read_table import few, read_table
 
 CASES = [f"knee_{i:02}" for i in range(8)]
 DICE = [0.95, 0.94, 0.96, 0.93, 0.97, 0.955, 0.945, 0.965]

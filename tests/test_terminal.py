@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from shapeloss.terminal import show_markdown
+from shapeloss.cli.terminal import show_markdown
 
 HEADER = ["against", "difference", "95 % interval", "p", "p (Holm)", "n", "smallest detectable", "note"]
 ROW = ["second", "+0.0123", "-0.0123 to +0.0234", "0.012", "<0.001", "12", "0.0123", "without knee_03"]

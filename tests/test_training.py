@@ -10,12 +10,14 @@ import torch
 from safetensors.torch import load_file
 from scipy import ndimage
 
-from shapeloss import training
-from shapeloss.dataset import Case
+from shapeloss.data.manifest import Case
 from shapeloss.distance import boundary_distance
-from shapeloss.experiment import Training
 from shapeloss.losses import DistancePenalizedCELoss
-from shapeloss.training import augment, case_of_step, learning_rate, rotate_in_plane, train, truth_map
+from shapeloss.runs import map_cache
+from shapeloss.runs import run as runs
+from shapeloss.runs.map_cache import mapped, truth_map
+from shapeloss.runs.run import train
+from shapeloss.train import TrainingOptions, TrainingVolume, augment, learning_rate, rotate_in_plane, volume_of_step
 
 SPACING = (4.0, 1.0, 2.0)
 
@@ -72,9 +74,7 @@ def test_a_killed_run_ends_with_the_same_numbers(step, whole, tiny_experiment, t
 def test_a_checkpoint_of_other_settings_is_not_taken_up(tiny_experiment, tiny_manifest, tmp_path):
     with pytest.raises(Killed):
         train(tiny_experiment, tiny_manifest, "dpce", 0, tmp_path, tmp_path / "maps", kill_at(6))
-    changed = tiny_experiment.model_copy(
-        update={"training": tiny_experiment.training.model_copy(update={"learning_rate": 5e-4})}
-    )
+    changed = tiny_experiment.model_copy(update={"training": replace(tiny_experiment.training, learning_rate=5e-4)})
     steps = []
     train(changed, tiny_manifest, "dpce", 0, tmp_path, tmp_path / "maps", lambda now, _: steps.append(now))
     assert steps[0] == 1
@@ -97,7 +97,7 @@ def test_the_best_checkpoint_is_tested_not_the_last(tiny_experiment, tiny_manife
         seen.append({name: tensor.detach().clone() for name, tensor in model.state_dict().items()})
         return next(scores)
 
-    monkeypatch.setattr(training, "validation_dice", scripted)
+    monkeypatch.setattr(runs, "validation_dice", scripted)
     train(tiny_experiment, tiny_manifest, "ce", 0, tmp_path, tmp_path / "maps")
     run = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
     assert (run["best_step"], run["best_val_dice"]) == (8, 0.9)
@@ -109,7 +109,7 @@ def test_the_best_checkpoint_is_tested_not_the_last(tiny_experiment, tiny_manife
 def test_losses_see_the_same_cases_and_weights(tiny_experiment, tiny_manifest, tmp_path):
     """Fairness: with a rate of zero each loss must end with the very same, untouched network."""
     frozen = tiny_experiment.model_copy(
-        update={"training": Training(steps=2, validate_every=2, learning_rate=1e-30, schedule="constant")}
+        update={"training": TrainingOptions(steps=2, validate_every=2, learning_rate=1e-30, schedule="constant")}
     )
     for loss in ("dpce", "ce"):
         train(frozen, tiny_manifest, loss, 0, tmp_path / loss, tmp_path / "maps")
@@ -134,19 +134,19 @@ def test_hausdorff_refuses_cases_of_several_spacings(tiny_experiment, tiny_manif
 def test_every_case_once_per_epoch():
     for seed in range(3):
         for epoch in range(3):
-            assert sorted(case_of_step(epoch * 7 + i, 7, seed) for i in range(7)) == list(range(7))
-    orders = {tuple(case_of_step(step, 7, seed) for step in range(7)) for seed in range(5)}
+            assert sorted(volume_of_step(epoch * 7 + i, 7, seed) for i in range(7)) == list(range(7))
+    orders = {tuple(volume_of_step(step, 7, seed) for step in range(7)) for seed in range(5)}
     assert len(orders) == 5
 
 
 def test_learning_rate():
-    options = Training(steps=100, learning_rate=2.0)
+    options = TrainingOptions(steps=100, learning_rate=2.0)
     rates = [learning_rate(step, options) for step in range(100)]
     assert rates[0] == pytest.approx(0.2)
     assert max(rates) == rates[9] == rates[10] == 2.0
     assert rates[55] == pytest.approx(1.0)
     assert rates[-1] < 0.01
-    assert {learning_rate(step, Training(schedule="constant")) for step in range(9)} == {1e-3}
+    assert {learning_rate(step, TrainingOptions(schedule="constant")) for step in range(9)} == {1e-3}
 
 
 def ball(shape=(3, 40, 20), radius=12.0):
@@ -184,8 +184,9 @@ def test_the_map_turns_with_its_labels():
     labels = (ball((3, 40, 40), 11.0) > 0).astype(np.uint8)
     spacing = (4.0, 1.0, 1.0)
     distance = torch.from_numpy(boundary_distance(labels, spacing))[None]
-    case = Case("ball", labels.astype(np.float32), labels, spacing, np.eye(4))
-    image, turned, phi = augment(case, distance, 0, Training(rotation_degrees=40), np.random.default_rng(3))
+    tensor = torch.from_numpy(labels)
+    volume = TrainingVolume(tensor.float(), tensor, spacing, distance)
+    image, turned, phi = augment(volume, 0, TrainingOptions(rotation_degrees=40), np.random.default_rng(3))
     assert turned.dtype == torch.int64
     assert not np.array_equal(turned[0].numpy(), labels)
     inner = (slice(None), slice(8, -8), slice(8, -8))
@@ -197,10 +198,10 @@ def test_the_map_turns_with_its_labels():
 
 def test_patches_are_cut_from_all_alike():
     index = torch.arange(6 * 8 * 10.0).reshape(6, 8, 10)
-    case = Case("index", index.numpy(), index.numpy().astype(np.int64), SPACING, np.eye(4))
-    options = Training(rotation_degrees=0, patch_size=(4, 8, 5))
+    volume = TrainingVolume(index, index.long(), SPACING, index[None].clone())
+    options = TrainingOptions(rotation_degrees=0, patch_size=(4, 8, 5))
     for seed in range(4):
-        image, labels, phi = augment(case, index[None].clone(), 0, options, np.random.default_rng(seed))
+        image, labels, phi = augment(volume, 0, options, np.random.default_rng(seed))
         assert image.shape == (1, 1, 4, 8, 5)
         assert torch.equal(image[0].long(), labels)
         assert torch.equal(phi.long(), labels)
@@ -211,7 +212,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment, tiny_manifest,
     monkeypatch.setattr(
         "shapeloss.vnet.VNet.forward", lambda self, x: self.last.weight.sum() * x.repeat(1, 4, 1, 1, 1) * np.nan
     )
-    with pytest.raises(FloatingPointError, match=r"lower training\.learning_rate"):
+    with pytest.raises(FloatingPointError, match=r"ce, seed 0: the loss became nan at step 1 .*; lower learning_rate"):
         train(tiny_experiment, tiny_manifest, "ce", 0, tmp_path, tmp_path / "maps")
 
 
@@ -219,17 +220,18 @@ def test_a_patch_is_cut_from_the_rotated_volume():
     """Cutting the slices first is only faster: the patch is that of the whole volume turned, then cut."""
     generator = np.random.default_rng(5)
     labels = generator.integers(0, 3, (9, 20, 24)).astype(np.uint8)
-    case = Case("x", generator.normal(size=labels.shape).astype(np.float32), labels, SPACING, np.eye(4))
+    values = torch.from_numpy(generator.normal(size=labels.shape).astype(np.float32))
     phi = torch.from_numpy(generator.random((1, *labels.shape)).astype(np.float32))
-    options = Training(rotation_degrees=30, patch_size=(4, 12, 30))
-    image, found, patch_phi = augment(case, phi, 0, options, np.random.default_rng(7))
+    volume = TrainingVolume(values, torch.from_numpy(labels), SPACING, phi)
+    options = TrainingOptions(rotation_degrees=30, patch_size=(4, 12, 30))
+    image, found, patch_phi = augment(volume, 0, options, np.random.default_rng(7))
     assert image.shape == (1, 1, 4, 12, 24)
     draw = np.random.default_rng(7)
     angle = float(draw.uniform(-30, 30))
     corner = [int(draw.integers(max(0, n - size) + 1)) for n, size in zip(labels.shape, (4, 12, 30), strict=True)]
     assert corner[0] > 0
     window = tuple(slice(a, a + size) for a, size in zip(corner, (4, 12, 30), strict=True))
-    smooth = torch.cat([torch.from_numpy(case.image)[None], phi])
+    smooth = torch.cat([values[None], phi])
     smooth = rotate_in_plane(smooth, angle, SPACING, 0, "bilinear")
     turned = rotate_in_plane(torch.from_numpy(labels).float()[None], angle, SPACING, 0, "nearest")
     assert torch.equal(image[0], smooth[:1][(slice(None), *window)])
@@ -238,28 +240,27 @@ def test_a_patch_is_cut_from_the_rotated_volume():
 
 
 def test_training_does_not_hold_the_data_set_in_memory(tiny_experiment, tiny_manifest, tmp_path, monkeypatch):
-    seen = []
+    arrays = []
 
-    def watch(case, *arguments):
-        seen.append(case)
-        return augment(case, *arguments)
+    def watch(array):
+        arrays.append(array)
+        return mapped(array)
 
-    monkeypatch.setattr(training, "augment", watch)
+    monkeypatch.setattr(map_cache, "mapped", watch)
     train(tiny_experiment, tiny_manifest, "dpce", 0, tmp_path, tmp_path / "maps")
-    assert all(isinstance(array, np.memmap) for case in seen for array in (case.image, case.labels))
+    assert len(arrays) == 2 * 3 + 2  # image and labels of three cases, and the maps of two
+    assert all(isinstance(array, np.memmap) for array in arrays)
 
 
 def test_checkpointing_and_patches_train(tiny_experiment, tiny_manifest, tmp_path):
-    values = tiny_experiment.training.model_copy(
-        update={"activation_checkpointing": True, "patch_size": (4, 16, 40), "steps": 2}
-    )
+    values = replace(tiny_experiment.training, activation_checkpointing=True, patch_size=(4, 16, 40), steps=2)
     run = tiny_experiment.model_copy(update={"training": values})
     history = train(run, tiny_manifest, "dpce", 0, tmp_path, tmp_path / "maps")
     assert np.isfinite(history.train_loss).all()
 
 
 class Mine(DistancePenalizedCELoss):
-    """A loss of one's own with the options of a built-in one, and another map."""
+    """A custom loss with the options of a built-in one, and another map."""
 
     def compute_map(self, labels, spacing):
         return np.full(labels.shape, 7, np.float32)

@@ -13,17 +13,10 @@ import SimpleITK
 from scipy.spatial.transform import Rotation
 from test_bad_input import page_rows
 
-from shapeloss.scoring import score_folders
-from shapeloss.volumes import (
-    FORMATS,
-    Volume,
-    VolumeError,
-    find_volumes,
-    fold,
-    grid_difference,
-    read_labels,
-    read_volume,
-)
+from shapeloss.data.headers import VolumeError
+from shapeloss.data.names import FORMATS, find_volumes, fold
+from shapeloss.data.volume import Volume, grid_difference, read_labels, read_volume
+from shapeloss.review.score_folders import score_folders
 
 SPACING = (0.7, 0.365, 0.365)
 SHEARED = "has axes that are not at right angles (sheared); resample it onto a straight grid"
@@ -136,7 +129,7 @@ def test_too_little_memory_is_not_the_files_fault(tmp_path, monkeypatch, ending)
     def fail_in_itk(*_):
         raise RuntimeError("itk::ERROR: Image(0x1): Failed to allocate memory for image.")
 
-    monkeypatch.setattr("shapeloss.volumes.np.asanyarray", fail)
+    monkeypatch.setattr("shapeloss.data.volume.np.asanyarray", fail)
     for failing in (fail, fail_in_itk):
         monkeypatch.setattr(SimpleITK.ImageFileReader, "Execute", failing)
         with pytest.raises(VolumeError) as caught:

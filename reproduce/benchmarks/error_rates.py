@@ -18,8 +18,8 @@ import pandas as pd
 import typer
 from tqdm import tqdm
 
-from shapeloss.files import write_text
-from shapeloss.paired import (
+from shapeloss._files import write_text
+from shapeloss.stats.paired_tests import (
     bootstrap_mean,
     equivalence,
     hodges_lehmann,

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.nn import functional as F
 
-from shapeloss.experiment import load_experiment
-from shapeloss.files import write_nifti, write_text
-from shapeloss.inference import TrainedRun, predict_files
-from shapeloss.provenance import provenance
+from shapeloss._files import write_text
+from shapeloss.data.volume import write_nifti
+from shapeloss.replication.profile import load_experiment
+from shapeloss.runs.predict_folder import TrainedRun, predict_files
+from shapeloss.runs.provenance import provenance
 from shapeloss.vnet import VNet
 
 EXPERIMENT = load_experiment(Path(__file__).parents[1] / "profiles" / "oaizib.yaml")
@@ -84,7 +86,7 @@ def measure_step(size: tuple[int, ...], checkpointing: bool, bf16: bool) -> None
 
 def measure_prediction(precision: str) -> None:
     """One whole volume, from its file to its label map on disk, by the sliding window of the profile."""
-    training = EXPERIMENT.training.model_copy(update={"precision": precision})
+    training = replace(EXPERIMENT.training, precision=precision)
     run = TrainedRun(network(False), CLASSES, EXPERIMENT.data, training, EXPERIMENT.postprocessing)
     with tempfile.TemporaryDirectory() as folder:
         image = np.random.default_rng(0).integers(0, 1000, WHOLE).astype(np.int16)

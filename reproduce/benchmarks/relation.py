@@ -19,9 +19,10 @@ import typer
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from shapeloss.files import atomic
-from shapeloss.phantom import PhantomOptions, make_knee
-from shapeloss.relation import measure_relation, measure_voxel_steps
+from shapeloss._files import atomic
+from shapeloss.phantom.contrast import PhantomOptions
+from shapeloss.phantom.knee import make_knee
+from shapeloss.review.audit.dice_vs_boundary import measure_relation, measure_voxel_steps
 
 DESS = PhantomOptions(shape=(160, 384, 384), spacing=(0.7, 0.365, 0.365))
 CLASSES = {1: "femur", 2: "tibia", 3: "patella"}

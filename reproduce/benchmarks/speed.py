@@ -20,13 +20,14 @@ from scipy import ndimage
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from shapeloss._files import write_text
 from shapeloss.distance import distance_penalty
-from shapeloss.files import write_text
 from shapeloss.losses import LOSSES, build_loss
 from shapeloss.metrics import score_case
-from shapeloss.phantom import PhantomOptions, make_knee
-from shapeloss.provenance import provenance
-from shapeloss.training import resolve_precision
+from shapeloss.phantom.contrast import PhantomOptions
+from shapeloss.phantom.knee import make_knee
+from shapeloss.predict import resolve_precision
+from shapeloss.runs.provenance import provenance
 from shapeloss.vnet import VNet, VNetOptions
 
 SPACING = (0.7, 0.365, 0.365)

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shapeloss.checksums import cached_array
+from shapeloss.data.checksums import cached_array
 from shapeloss.distance import Reading, distance_penalty, penalty_options
 from shapeloss.losses import build_loss
 
@@ -39,12 +39,6 @@ try:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 except ImportError as error:
     raise ImportError("shapeloss.integrations.nnunet needs nnU-Net: pip install nnunetv2") from error
-
-__all__ = [
-    "nnUNetTrainerDiceDistancePenalty",
-    "nnUNetTrainerDistancePenalty",
-    "nnUNetTrainerDistancePenaltyExponential",
-]
 
 
 class nnUNetTrainerDistancePenalty(nnUNetTrainer):

@@ -1,0 +1,80 @@
+"""Checks of what a loss is given."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Spacing = Sequence[float]
+MapSpec = dict[str, Any]
+
+
+def _lengths(spacing: Spacing) -> tuple[float, ...]:
+    try:
+        steps = tuple(float(step) for step in spacing)
+    except (TypeError, ValueError):
+        steps = ()
+    if not steps or not all(math.isfinite(step) and step > 0 for step in steps):
+        raise ValueError(f"spacing must hold a positive number of mm for each spatial axis, got {spacing!r}")
+    return steps
+
+
+def check_target(logits: Tensor, target: Tensor) -> Tensor:
+    """The target as int64 (B, X, Y[, Z]) if it fits the logits.
+
+    Raises:
+        ValueError: it does not; the message says how. Whole numbers in floating point are taken, as MONAI loads labels.
+    """
+    if logits.ndim not in (4, 5) or not logits.is_floating_point():
+        raise ValueError(
+            "logits must be floating point of shape (B, K, X, Y) or (B, K, X, Y, Z), "
+            f"got {logits.dtype} {tuple(logits.shape)}"
+        )
+    classes, wanted = logits.shape[1], (logits.shape[0], *logits.shape[2:])
+    if classes < 2:
+        raise ValueError("logits must have at least 2 classes, the background included; for one structure use K = 2")
+    if target.shape == (wanted[0], 1, *wanted[1:]):
+        target = target[:, 0]
+    if target.shape != wanted:
+        raise ValueError(
+            f"target must have shape {wanted} for logits of shape {tuple(logits.shape)}, got {tuple(target.shape)}; "
+            "a one-hot target becomes one by argmax(1)"
+        )
+    if target.is_complex() or (target.is_floating_point() and not torch.equal(target, target.round())):
+        raise ValueError(f"target must be integer labels, got {target.dtype} that are no whole numbers")
+    target = target.as_subclass(Tensor).long()
+    if not target.numel():
+        raise ValueError(
+            f"logits and target must hold at least one voxel, got shapes {tuple(logits.shape)} and {wanted}"
+        )
+    lowest, highest = (int(value) for value in target.aminmax())
+    if lowest < 0 or highest >= classes:
+        raise ValueError(f"target must lie in 0 to {classes - 1} for {classes} classes, got {lowest} to {highest}")
+    return target
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """A hint for an error about an unknown word; empty if none of the words is close."""
+    close = difflib.get_close_matches(word, list(words), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def check_nonnegative(name: str, value: Any) -> float:
+    """The value, if it is a number from 0; ValueError that names the argument otherwise."""
+    number = float(value) if isinstance(value, Real) else math.nan
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"{name} must be a number from 0, got {value!r}")
+    return number
+
+
+def check_classes(num_classes: int) -> int:
+    """The number of classes, if it is one, the background included; ValueError otherwise."""
+    if not (isinstance(num_classes, Integral) and num_classes >= 2):
+        raise ValueError(f"num_classes must be a whole number from 2, the background included, got {num_classes!r}")
+    return num_classes

@@ -1,0 +1,144 @@
+"""The losses that compare regions: `dice`, `gdice`, and the sums `dice_ce`, `dice_dpce`. Shapes: see `shapeloss.losses`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from shapeloss.distance import Reading
+from shapeloss.losses.base import SegmentationLoss, one_hot
+from shapeloss.losses.checks import Spacing, check_nonnegative
+from shapeloss.losses.cross_entropy import CrossEntropyLoss, DistancePenalizedCELoss
+
+
+class DiceCELoss(CrossEntropyLoss):
+    """L = cross-entropy + Dice loss, as nnU-Net sums them (Isensee et al. 2021).
+
+    The defaults are nnU-Net's, whose Dice has no squares; its value is 1 lower, as it adds −Dice in place of 1 − Dice.
+
+    Args:
+        include_background, smooth, squared: of :class:`DiceLoss`.
+        dice_weight, ce_weight: of the two terms.
+
+    >>> DiceCELoss(dice_weight=0)(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long))
+    tensor(0.6931)
+    """
+
+    def __init__(
+        self,
+        include_background: bool = False,
+        smooth: float = 1e-5,
+        squared: bool = False,
+        dice_weight: float = 1.0,
+        ce_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.dice = DiceLoss(include_background, smooth, squared)
+        self.dice_weight, self.ce_weight = (
+            check_nonnegative("dice_weight", dice_weight),
+            check_nonnegative("ce_weight", ce_weight),
+        )
+
+    def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
+        ce = super().compute(logits, target, phi)
+        return self.ce_weight * ce + self.dice_weight * self.dice.compute(logits, target, phi)
+
+
+class DiceDistancePenalizedCELoss(DistancePenalizedCELoss):
+    """L = distance-penalised cross-entropy + Dice loss, the sum of :class:`DiceCELoss` with φ.
+
+    Args:
+        spacing, reading: of :class:`DistancePenalizedCELoss`.
+        include_background, smooth, squared: of :class:`DiceLoss`; the defaults are nnU-Net's.
+        dice_weight, ce_weight: of the two terms.
+
+    >>> labels = torch.tensor([[[0, 0, 0, 1, 1]]])
+    >>> DiceDistancePenalizedCELoss(spacing=(0.7, 0.365), dice_weight=0)(torch.zeros(1, 2, 1, 5), labels)
+    tensor(1.0397)
+    """
+
+    def __init__(
+        self,
+        spacing: Spacing | None = None,
+        reading: Reading = "compartment",
+        include_background: bool = False,
+        smooth: float = 1e-5,
+        squared: bool = False,
+        dice_weight: float = 1.0,
+        ce_weight: float = 1.0,
+    ) -> None:
+        super().__init__(spacing, reading)
+        self.dice = DiceLoss(include_background, smooth, squared)
+        self.dice_weight, self.ce_weight = (
+            check_nonnegative("dice_weight", dice_weight),
+            check_nonnegative("ce_weight", ce_weight),
+        )
+
+    def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
+        penalised = super().compute(logits, target, phi)
+        return self.ce_weight * penalised + self.dice_weight * self.dice.compute(logits, target, phi)
+
+
+class DiceLoss(SegmentationLoss):
+    """L = 1 − mean_k (2 Σ_i p g + s) / (Σ_i p² + Σ_i g² + s) (Milletari et al. 2016, section 3, which has s = 0).
+
+    A mean over the volumes of the batch and the classes.
+
+    Args:
+        include_background: whether the background counts as a class; by default the structures alone do.
+        smooth: s, in voxels. With 1 a structure that is absent from truth and prediction costs nothing, and a false one
+            still has a gradient; with 0, as in the paper, an absent structure costs 1 whatever the network does.
+        squared: False leaves out the squares of the denominator, as nnU-Net does.
+
+    >>> logits, target = torch.tensor([[[[9.0, -9.0]], [[-9.0, 9.0]]]]), torch.tensor([[[0, 1]]])
+    >>> DiceLoss()(logits, target).round(decimals=4)
+    tensor(0.)
+    """
+
+    def __init__(self, include_background: bool = False, smooth: float = 1.0, squared: bool = True) -> None:
+        super().__init__()
+        self.include_background, self.smooth, self.squared = (
+            include_background,
+            check_nonnegative("smooth", smooth),
+            squared,
+        )
+
+    def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
+        first = 0 if self.include_background else 1
+        p = logits.softmax(1)[:, first:].flatten(2)
+        g = one_hot(target, logits.shape[1])[:, first:].flatten(2)
+        tiny = torch.finfo(p.dtype).tiny  # keeps 0 / 0 finite if smooth is 0
+        size = (p.square() if self.squared else p).sum(-1) + g.sum(-1)
+        dice = (2 * (p * g).sum(-1) + self.smooth) / (size + self.smooth + tiny)
+        return 1 - dice.mean()
+
+
+class GeneralizedDiceLoss(SegmentationLoss):
+    """L = 1 − (2 Σ_k w_k Σ_i p g + ε) / (Σ_k w_k Σ_i (p + g) + ε), w_k = 1 / (Σ_i g)² (Sudre et al. 2017, section 2.1).
+
+    One ratio for each volume, then the mean over the batch. A class that is absent has an infinite w_k, and any large
+    number in its place silences every other class; so it gets the largest weight of the classes that are present. The
+    weights are divided by their maximum, which changes nothing else than the scale of ε.
+
+    Args:
+        include_background: whether the background counts as a class (in the paper it does).
+        smooth: ε.
+
+    >>> GeneralizedDiceLoss()(torch.zeros(1, 2, 2, 2), torch.tensor([[[0, 1], [1, 1]]])).round(decimals=4)
+    tensor(0.6250)
+    """
+
+    def __init__(self, include_background: bool = True, smooth: float = 1e-5) -> None:
+        super().__init__()
+        self.include_background, self.smooth = include_background, check_nonnegative("smooth", smooth)
+
+    def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
+        first = 0 if self.include_background else 1
+        p = logits.softmax(1)[:, first:].flatten(2)
+        g = one_hot(target, logits.shape[1])[:, first:].flatten(2)
+        size = g.sum(-1).to(p)  # (B, K)
+        smallest = size.masked_fill(size == 0, torch.inf).amin(1, keepdim=True).clamp(max=g.shape[-1])
+        w = (smallest / torch.where(size == 0, smallest, size)).square()
+        overlap, total = (w * (p * g).sum(-1)).sum(1), (w * (p.sum(-1) + size)).sum(1)
+        tiny = torch.finfo(p.dtype).tiny  # keeps 0 / 0 finite if smooth is 0 and there is nothing
+        return (1 - (2 * overlap + self.smooth) / (total + self.smooth + tiny)).mean()

@@ -1,0 +1,228 @@
+"""The losses with maps of their own: `unet`, `boundary`, `hausdorff`, `sdf`. Shapes: see `shapeloss.losses`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from shapeloss.losses import label_maps as maps
+from shapeloss.losses.base import MapLoss, one_hot
+from shapeloss.losses.checks import MapSpec, Spacing, check_classes, check_nonnegative
+from shapeloss.losses.dice import DiceLoss, GeneralizedDiceLoss
+
+
+class UNetWeightedCELoss(MapLoss):
+    """L = −(1/N) Σ_i w_i log p_t, w by :func:`shapeloss.losses.label_maps.unet_weight` (Ronneberger et al. 2015, equations 1 and 2).
+
+    `phi` is w itself.
+
+    Args:
+        spacing: mm, one number for each spatial axis: computes w at a call without `phi`.
+        w0, sigma, objects: as for :func:`shapeloss.losses.label_maps.unet_weight`.
+
+    >>> UNetWeightedCELoss(spacing=(1, 1))(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 0, 1]]]))
+    tensor(0.6931)
+    """
+
+    def __init__(
+        self,
+        spacing: Spacing | None = None,
+        w0: float = 10.0,
+        sigma: float = 5.0,
+        objects: maps.Objects = "components",
+    ) -> None:
+        super().__init__(spacing)
+        if not check_nonnegative("sigma", sigma) > 0:
+            raise ValueError(f"sigma must be a positive length in mm, got {sigma!r}")
+        if objects not in ("components", "labels"):
+            raise ValueError(f"objects must be 'components' or 'labels', got {objects!r}")
+        self.w0, self.sigma, self.objects = check_nonnegative("w0", w0), sigma, objects
+
+    @property
+    def map_spec(self) -> MapSpec:
+        return {"map": "unet_weight", "w0": self.w0, "sigma": self.sigma, "objects": self.objects}
+
+    def compute_map(self, labels: NDArray[Any], spacing: Spacing) -> NDArray[np.float32]:
+        return maps.unet_weight(labels, spacing, w0=self.w0, sigma=self.sigma, objects=self.objects)
+
+    def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
+        return (phi * F.cross_entropy(logits, target, reduction="none")).mean()
+
+
+class SignedDistanceMapLoss(MapLoss):
+    """Base of the losses whose map holds the signed distance in mm to each class, (K, X, Y[, Z])."""
+
+    per_class = True
+
+    def __init__(self, num_classes: int, spacing: Spacing | None = None, include_background: bool = False) -> None:
+        super().__init__(spacing)
+        self.num_classes, self.include_background = check_classes(num_classes), include_background
+
+    @property
+    def map_spec(self) -> MapSpec:
+        return {"map": "signed_distance", "num_classes": self.num_classes}
+
+    def compute_map(self, labels: NDArray[Any], spacing: Spacing) -> NDArray[np.float32]:
+        return maps.signed_distance(labels, self.num_classes, spacing)
+
+
+class BoundaryLoss(SignedDistanceMapLoss):
+    """L_B = mean_ik φ p, with a region loss; φ is the signed distance in mm, negative inside (Kervadec et al. 2019).
+
+    L_B alone has next to no gradient at an empty prediction, so the paper adds a region loss L_R, generalised Dice:
+
+    - `schedule="rebalance"`: (1 − α) L_R + α L_B; α grows linearly from 0.01 to 0.99 during the training (the paper
+      moves 0.01 from one to the other after each epoch);
+    - `schedule="increase"`: L_R + α L_B, with the same α;
+    - `schedule="constant"`: L_R + α L_B with α = `end` throughout.
+
+    The training loop sets `progress`, the part of the training that is done, in [0, 1]; a loop that does not
+    needs the constant schedule.
+
+    Args:
+        num_classes: K.
+        spacing: mm, one number for each spatial axis: computes φ at a call without `phi`.
+        include_background: whether the background counts in L_B.
+        region: "gdice" (the paper's), "dice", or None for L_B alone (α and the schedule are then unused).
+        schedule, start, end: of α.
+
+    >>> loss = BoundaryLoss(2, spacing=(1, 1), region=None)
+    >>> loss(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 0, 1]]]))  # φ of class 1 is 3, 2, 1, −1
+    tensor(0.6250)
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        spacing: Spacing | None = None,
+        include_background: bool = False,
+        region: Literal["gdice", "dice"] | None = "gdice",
+        schedule: Literal["rebalance", "increase", "constant"] = "rebalance",
+        start: float = 0.01,
+        end: float = 0.99,
+    ) -> None:
+        super().__init__(num_classes, spacing, include_background)
+        if region not in ("gdice", "dice", None):
+            raise ValueError(f"region must be 'gdice', 'dice' or None, got {region!r}")
+        if schedule not in ("rebalance", "increase", "constant"):
+            raise ValueError(f"schedule must be 'rebalance', 'increase' or 'constant', got {schedule!r}")
+        self.region = None if region is None else GeneralizedDiceLoss() if region == "gdice" else DiceLoss()
+        for name, value in (("start", start), ("end", end)):
+            if not 0 <= check_nonnegative(name, value) <= 1:
+                raise ValueError(f"{name} must lie in 0 to 1, as alpha does, got {value!r}")
+        self.schedule, self.start, self.end = schedule, start, end
+        self.progress = 0.0
+
+    @property
+    def alpha(self) -> float:
+        """The weight α of L_B at the present progress.
+
+        Raises:
+            ValueError: a progress outside 0 to 1.
+        """
+        if not 0 <= self.progress <= 1:
+            raise ValueError(f"progress must be the part of the training that is done, 0 to 1, got {self.progress!r}")
+        return self.end if self.schedule == "constant" else self.start + (self.end - self.start) * self.progress
+
+    def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
+        first = 0 if self.include_background else 1
+        boundary = (phi[:, first:] * logits.softmax(1)[:, first:]).mean()
+        if self.region is None:
+            return boundary
+        region_weight = 1 - self.alpha if self.schedule == "rebalance" else 1.0
+        return region_weight * self.region.compute(logits, target, phi) + self.alpha * boundary
+
+
+class HausdorffDTLoss(SignedDistanceMapLoss):
+    """L_H = mean_ik (p − g)² (d_g^α + d_p^α), with Dice loss (Karimi & Salcudean 2019, by distance transforms).
+
+    d_g and d_p are the distances in mm to the boundaries of the truth and of the prediction p > ½, from both sides
+    of each; 0 for a class that is absent or fills the volume. d_p is computed at every call, on the CPU: this loss is
+    slow, and needs `spacing` always. `phi` is the signed distance of the truth.
+
+    Args:
+        num_classes: K.
+        spacing: mm, one number for each spatial axis.
+        include_background: whether the background counts as a class in L_H.
+        alpha: α, 2 in the paper.
+        dice: whether to add λ times the Dice loss, with λ such that both weigh the same, as in the paper (there λ is
+            set anew after each epoch, here at each call; no gradient flows through it).
+
+    >>> loss = HausdorffDTLoss(2, spacing=(1, 1), dice=False)
+    >>> loss(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 0, 1]]]))  # ¼ of the mean of 9, 4, 1, 1
+    tensor(0.9375)
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        spacing: Spacing,
+        include_background: bool = False,
+        alpha: float = 2.0,
+        dice: bool = True,
+    ) -> None:
+        if spacing is None:
+            raise ValueError("HausdorffDTLoss needs spacing=(…) in mm: it transforms each prediction")
+        super().__init__(num_classes, spacing, include_background)
+        self.alpha, self.dice = check_nonnegative("alpha", alpha), DiceLoss() if dice else None
+
+    def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
+        first = 0 if self.include_background else 1
+        p = logits.softmax(1)[:, first:]
+        g = one_hot(target, logits.shape[1])[:, first:]
+        d_g, d_p = phi[:, first:].abs(), self._distances(p.detach() > 0.5).to(p)
+        hausdorff = ((p - g.to(p)).square() * (d_g**self.alpha + d_p**self.alpha)).mean()
+        if self.dice is None:
+            return hausdorff
+        dice = self.dice.compute(logits, target, phi)
+        balance = (hausdorff / dice.clamp(min=1e-6)).detach()
+        return hausdorff + balance * dice
+
+    def _distances(self, masks: Tensor) -> Tensor:
+        spacing = cast(Spacing, self.spacing)
+        flat = masks.flatten(0, 1).cpu().numpy()  # (B K, X, Y[, Z])
+        return torch.from_numpy(np.stack([maps.mask_distance(mask, spacing) for mask in flat])).view(masks.shape)
+
+
+class SignedDistanceLoss(MapLoss):
+    """L = mean_ik |y − φ| − w mean_ik y φ / (y φ + y² + φ²), y = tanh(logits) (Xue et al. 2020, "SDM learning").
+
+    The network's output is read as follows: tanh of the logit of class k is its normalised signed distance, positive
+    inside (the paper's with the sign reversed). As tanh rises with the logit, and the truth is positive for one class
+    alone, the argmax of the logits is the segmentation, as for every other loss. All classes count, the background too.
+    The product term rises up to y = −φ and falls again beyond: a voxel far on the wrong side can stay there.
+
+    Args:
+        num_classes: K.
+        spacing: mm, one number for each spatial axis: computes φ at a call without `phi`.
+        product: w, the weight of the product term, 1 in the paper.
+
+    >>> loss = SignedDistanceLoss(2, spacing=(1, 1))
+    >>> loss(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 1, 1]]]))  # |φ| is 1, ½, ½, 1
+    tensor(0.7500)
+    """
+
+    per_class = True
+
+    def __init__(self, num_classes: int, spacing: Spacing | None = None, product: float = 1.0) -> None:
+        super().__init__(spacing)
+        self.num_classes, self.product = check_classes(num_classes), check_nonnegative("product", product)
+
+    @property
+    def map_spec(self) -> MapSpec:
+        return {"map": "normalised_signed_distance", "num_classes": self.num_classes}
+
+    def compute_map(self, labels: NDArray[Any], spacing: Spacing) -> NDArray[np.float32]:
+        return maps.normalised_signed_distance(labels, self.num_classes, spacing)
+
+    def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
+        y = logits.tanh()
+        agreement = y * phi
+        # the denominator is at least ¾ φ², and φ is 0 only where a transform filled the map's edge with zeros
+        total = (agreement + y.square() + phi.square()).clamp(min=torch.finfo(y.dtype).tiny)
+        return ((y - phi).abs() - self.product * agreement / total).mean()

@@ -1,0 +1,165 @@
+"""The look of every figure: fonts, one colour per loss and per bone, colour maps, and files without dates."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from zlib import crc32
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from scipy.interpolate import PchipInterpolator
+from skimage.color import lab2rgb
+
+from shapeloss._files import atomic
+
+INK, GREY, PALE = "#222222", "#7A7A7A", "#D4D4D4"
+
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "text.color": INK,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "image.interpolation": "nearest",
+    "figure.constrained_layout.h_pad": 0.07,
+    "figure.constrained_layout.w_pad": 0.07,
+    "savefig.facecolor": "white",
+    "pdf.fonttype": 42,  # text stays text, which can be searched and edited
+}
+"""matplotlib's rcParams for all figures."""
+
+LOSSES = {
+    "dpce": ("Distance-penalised CE", "#D55E00"),
+    "dice": ("Dice", "#0072B2"),
+    "pcol": ("Confidence penalty", "#009E73"),
+    "focal": ("Focal", "#CC79A7"),
+    "ce": ("Cross-entropy", "#56B4E9"),
+    "gdice": ("Generalised Dice", "#E69F00"),
+    "unet": ("U-Net weights", "#999933"),
+    "boundary": ("Boundary", "#332288"),
+    "hausdorff": ("Hausdorff", "#882255"),
+    "sdf": ("Signed distance", "#666666"),
+    "dice_ce": ("Dice + CE", "#6699CC"),
+    "dice_dpce": ("Dice + distance-penalised CE", "#AA4466"),
+}
+"""Key → name and colour: of the palettes of Okabe & Ito and of Tol, which colour-blind readers can tell apart."""
+OTHER_LOSSES = ("#44AA99", "#DDCC77", "#AA4499", "#117733")
+
+BONES = {"femur": "#77AADD", "tibia": "#EE8866", "patella": "#44BB99"}
+OTHER_STRUCTURES = ("#EEDD88", "#99DDFF", "#FFAABB", "#BBCC33", "#AAAA00", "#DDDDDD")
+
+PHI_MAP = "viridis"
+
+
+def _error_map() -> ListedColormap:
+    """From bone through red to near black, in equal steps of colour difference (CIELAB), ever darker."""
+    anchors = np.array([(92, 2, 9), (76, 24, 32), (56, 50, 30), (34, 42, -6), (12, 16, -20)], dtype=float)
+    path = PchipInterpolator(np.linspace(0, 1, len(anchors)), anchors)
+    fine = np.linspace(0, 1, 4001)
+    travelled = np.r_[0, np.cumsum(np.linalg.norm(np.diff(path(fine), axis=0), axis=1))]
+    even = np.interp(np.linspace(0, travelled[-1], 256), travelled, fine)
+    return ListedColormap(lab2rgb(path(even)[None])[0], name="error")
+
+
+ERROR_MAP = _error_map()
+
+
+def loss_color(key: str) -> str:
+    """The colour of a loss; a custom loss takes one by its name, the same in each figure."""
+    return LOSSES[key][1] if key in LOSSES else OTHER_LOSSES[crc32(key.encode()) % len(OTHER_LOSSES)]
+
+
+def loss_name(key: str) -> str:
+    """The name of a loss in figures; of `package.module:Class` the class."""
+    return LOSSES[key][0] if key in LOSSES else key.rpartition(":")[2]
+
+
+def structure_color(label: int, name: str) -> str:
+    """The colour of a bone by its name, of another structure by its label (from 1)."""
+    return BONES.get(name.lower()) or OTHER_STRUCTURES[(label - 1) % len(OTHER_STRUCTURES)]
+
+
+class StyledFigure(Figure):
+    """A matplotlib figure that a notebook shows as :func:`save_figure` writes it."""
+
+    def _repr_png_(self) -> bytes:
+        return _rendered(self, "png")
+
+
+F = TypeVar("F", bound=Callable[..., Figure])
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """Draw in this style on matplotlib's own defaults: the user's matplotlibrc changes no figure."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def styled(function: F) -> F:
+    """Let a function draw in this style, and leave the caller's as it is."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Figure:
+        with _style():
+            return function(*args, **kwargs)
+
+    return cast(F, wrapper)
+
+
+def canvas(into: SubFigure | None, width: float, height: float) -> Any:
+    """A new figure of so many inches, or the part of a larger figure to draw into."""
+    if into is not None:
+        return into
+    figure = StyledFigure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path_stem: str | Path) -> tuple[Path, Path]:
+    """Write `<path_stem>.png` (200 dpi) and `<path_stem>.pdf`, each atomically; equal figures give equal bytes.
+
+    Returns:
+        The two paths.
+    """
+    paths = Path(f"{path_stem}.png"), Path(f"{path_stem}.pdf")
+    for path in paths:
+        with atomic(path) as temporary:
+            temporary.write_bytes(_rendered(figure, path.suffix[1:]))
+    return paths
+
+
+def _rendered(figure: Figure, file_format: str) -> bytes:
+    """The bytes of a figure, without the dates and versions that would make each copy differ."""
+    unset = {"png": ("Software",), "pdf": ("CreationDate", "Creator", "Producer")}[file_format]
+    buffer = io.BytesIO()
+    with _style():
+        if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+            figure.draw_without_rendering()  # lays out
+            figure.set_layout_engine("none")  # or each further drawing would move everything a little
+        figure.savefig(buffer, format=file_format, dpi=200, metadata=dict.fromkeys(unset))
+    return buffer.getvalue()

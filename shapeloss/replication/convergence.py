@@ -1,0 +1,94 @@
+"""How far from convergence a table of scores is: what the same trainings reach with more steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from shapeloss.replication.profile import Experiment, load_experiment
+from shapeloss.stats.compare_losses import case_means, compare_losses
+from shapeloss.stats.headings import METRICS
+from shapeloss.stats.tables import format_p
+
+
+def read_longer(profile: str | Path) -> tuple[Experiment, pd.DataFrame] | None:
+    """The profile that `longer` names, and its committed scores; None if the profile names none.
+
+    Args:
+        profile: a file `<folder>/reproduce/profiles/<name>.yaml`. The longer profile lies beside it, its scores at
+            `<folder>/figures/<longer>/per_case.csv`.
+
+    Raises:
+        FileNotFoundError: one of both is missing.
+        ValueError: the longer profile differs in more than its steps and losses, or has no more steps.
+    """
+    path = Path(profile).resolve()
+    experiment = load_experiment(path)
+    if not experiment.longer:
+        return None
+    longer = load_experiment(path.with_name(f"{experiment.longer}.yaml"))
+    training = replace(longer.training, steps=experiment.training.steps)
+    same_steps = longer.model_copy(update={"training": training})
+    for section in ("data", "network", "training"):
+        if experiment.canonical_json(section) != same_steps.canonical_json(section):
+            raise ValueError(f"{path}: 'longer' names {longer.name}, whose section {section} differs; make them equal")
+    if longer.training.steps <= experiment.training.steps:
+        raise ValueError(
+            f"{path}: 'longer' names {longer.name}, which has {longer.training.steps} steps; more than "
+            f"{experiment.training.steps} were expected"
+        )
+    scores = path.parents[2] / "figures" / longer.name / "per_case.csv"
+    if not scores.is_file():
+        raise FileNotFoundError(f"{scores}: is missing; make it by make reproduce PROFILE={longer.name}")
+    return longer, pd.read_csv(scores, dtype={"case": str})
+
+
+def budget_note(
+    experiment: Experiment, scores: pd.DataFrame, longer: tuple[Experiment, pd.DataFrame] | None = None
+) -> str:
+    """Whether a table's losses are compared at convergence, in words for its caption.
+
+    Args:
+        scores: rows of `per_case.csv` of the experiment.
+        longer: from :func:`read_longer`.
+    """
+    steps = experiment.training.steps
+    if longer is None:
+        return f"The losses are compared after {steps} steps; no run with more steps shows whether they have converged."
+    other, other_scores = longer
+    more, (boundary, dice) = other.training.steps, METRICS
+    now, then = _means(scores), _means(other_scores)
+    common = [loss for loss in other.losses if loss in now[dice]]
+
+    def change(name: str) -> str:
+        return " and ".join(f"{loss} from {now[name][loss]:.3f} to {then[name][loss]:.3f}" for loss in common)
+
+    gain = max(then[boundary][loss] - now[boundary][loss] for loss in common)
+    spread = max(now[boundary].values()) - min(now[boundary].values())
+    lines = [
+        f"The losses are compared at a fixed, small budget of {steps} steps, not at convergence.",
+        f"With {more} steps (profile {other.name}, seeds: {', '.join(map(str, other.seeds))}) the boundary Dice goes, "
+        f"for {change(boundary)}; the global Dice, for {change(dice)}.",
+        f"More steps gain up to {gain:.3f} in boundary Dice; the largest difference between two losses at {steps} "
+        f"steps is {spread:.3f}.",
+    ]
+    rows = other_scores[other_scores["structure"] == "mean"]
+    for test in compare_losses(rows, next(iter(other.losses)), (boundary,)).to_dict("records"):
+        difference = then[boundary][test["reference"]] - then[boundary][test["loss"]]
+        p = format_p(test["p_wilcoxon"])
+        lines.append(
+            f"At {more} steps the boundary Dice of {test['reference']} less that of {test['loss']} is "
+            f"{difference:+.3f} (p {p if p.startswith('<') else f'= {p}'})."
+        )
+    if len(other.seeds) == 1:
+        lines.append("That is one training a loss: another seed or another processor may turn it.")
+    return " ".join(lines)
+
+
+def _means(scores: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Metric → loss → mean score over cases and seeds."""
+    rows = scores[scores["structure"] == "mean"]
+    means = case_means(rows, list(METRICS)).groupby(level="loss").mean()
+    return {name: {str(loss): float(value) for loss, value in means[name].items()} for name in METRICS}

@@ -1,0 +1,80 @@
+"""The configuration of a replication: one frozen object, read from a profile.
+
+Profiles are `reproduce/profiles/*.yaml`. Each field says what it is and, where the paper states one, the paper's value.
+A key that is not listed here is an error.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from shapeloss.runs.options import RunOptions
+
+
+class Experiment(RunOptions):
+    """Everything that determines the numbers of a replication, except the code."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    """Name of the profile, and of its folder below `results/`."""
+    description: str
+    """One line for captions: which data, how many cases."""
+    longer: str = ""
+    """A profile beside this one with the same data and more steps: its committed scores show how far this is from
+    convergence."""
+
+
+def load_experiment(profile: str | Path) -> Experiment:
+    """Read a profile. Its folder and the working folder are where custom losses are found, after installed packages.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not YAML, an unknown key, or a value out of range; every problem is named, with its place.
+    """
+    path = Path(profile)
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
+        raise FileNotFoundError(f"there is no profile {path}; profiles in {path.parent}: {known}")
+    for folder in (str(path.resolve().parent), str(Path.cwd())):
+        if folder not in sys.path:
+            sys.path.append(folder)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold keys and values, such as 'losses: [dpce, ce]'; got {type(values).__name__}")
+    try:
+        return Experiment.model_validate(values)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_explain(problem, Experiment)}" for problem in error.errors())
+        raise ValueError(f"{path} has {error.error_count()} problem(s):\n{problems}") from None
+
+
+def _explain(problem: Any, model: type[BaseModel]) -> str:
+    """One line: the place of the problem, what was wrong, what was expected."""
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = _keys(model, problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}" if known else ""
+        return f"{place}: unknown key{hint}"
+    if problem["type"] == "missing":
+        return f"{place}: missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{place}: {message} (got {problem['input']!r})" if place else message
+
+
+def _keys(model: Any, location: tuple[Any, ...]) -> list[str]:
+    """The keys that are allowed at a place of the configuration."""
+    for part in location:
+        fields = getattr(model, "model_fields", None) or getattr(model, "__dataclass_fields__", {})
+        annotation: Any = getattr(fields.get(part), "annotation", None)
+        options = [a for a in getattr(annotation, "__args__", ()) if a is not type(None)]
+        model = options[0] if options else annotation
+    return list(getattr(model, "model_fields", None) or getattr(model, "__dataclass_fields__", {}))

@@ -1,0 +1,146 @@
+"""Scoring what the trainings predicted: per-case scores, histories, surface errors, and the line that says whence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from shapeloss._files import atomic, file_hash
+from shapeloss.data.checksums import DamagedError, read_checked_json
+from shapeloss.data.manifest import Manifest
+from shapeloss.metrics import score_case
+from shapeloss.replication.profile import Experiment
+from shapeloss.runs.provenance import commit
+
+
+def run_folders(experiment: Experiment, results: str | Path) -> list[tuple[str, int, Path]]:
+    """(loss, seed, folder) of each training, in the order of the table."""
+    return [
+        (loss, seed, Path(results) / "runs" / loss / f"seed{seed}")
+        for loss in experiment.losses
+        for seed in experiment.seeds
+    ]
+
+
+def read_runs(experiment: Experiment, results: str | Path) -> list[dict[str, Any]]:
+    """What the run.json of each training says, in the order of the table.
+
+    Raises:
+        FileNotFoundError: a training has not ended; says what to run.
+        ValueError: a file of it is damaged.
+    """
+    paths = [folder / "run.json" for _, _, folder in run_folders(experiment, results)]
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} does not exist: this training has not ended; run make reproduce with this profile, or "
+                "notebook 02 with this loss and seed"
+            )
+    return [_read_run(path) for path in paths]
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    """What a run.json says, once it and the files it names are found to be as the training wrote them."""
+    remedy = f"remove {path} and run make reproduce again, which writes it from the training's checkpoint"
+    try:
+        values = read_checked_json(path)
+    except DamagedError as error:
+        raise ValueError(f"{error}; {remedy}") from error
+    for name, digest in values.get("sha256", {}).items():
+        if file_hash(path.parent / name) != digest:
+            raise ValueError(f"{path.parent / name}: is not what the training wrote: its SHA-256 differs; {remedy}")
+    return values
+
+
+def score_runs(experiment: Experiment, manifest: Manifest, results: str | Path, output: str | Path) -> pd.DataFrame:
+    """Score every test prediction and write the scores to `output` (CSV).
+
+    Returns:
+        One row per loss, seed, case and structure ("mean" and "merged" too), with the columns of
+        :func:`shapeloss.metrics.score_case`.
+    """
+    read_runs(experiment, results)  # are all there?
+    rows = []
+    for name in tqdm(manifest.names("test"), desc="score", mininterval=5):
+        case = manifest.original(name)
+        for loss, seed, folder in run_folders(experiment, results):
+            predicted = manifest.read_labels(folder / "predictions" / f"{name}.nii.gz")
+            scored = score_case(case.labels, predicted, case.spacing, manifest.classes, manifest.slice_axis)
+            rows += [{"loss": loss, "seed": seed, "case": name} | row for row in scored]
+    order = {loss: index for index, loss in enumerate(experiment.losses)}
+    scores = pd.DataFrame(rows).sort_values("loss", key=lambda column: column.map(order), kind="stable")
+    with atomic(output) as temporary:
+        scores.to_csv(temporary, index=False)
+    return scores.reset_index(drop=True)
+
+
+def read_scores(figures: str | Path) -> pd.DataFrame:
+    """The scores that :func:`score_runs` wrote to `per_case.csv` in a folder.
+
+    Raises:
+        FileNotFoundError: nothing was scored yet; says what to run.
+    """
+    path = Path(figures) / "per_case.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: run notebook 03 first, which scores the predictions")
+    return pd.read_csv(path, dtype={"case": str})
+
+
+def read_histories(experiment: Experiment, results: str | Path) -> pd.DataFrame:
+    """The learning curves of all trainings: loss, seed, step, train_loss, learning_rate, val_dice."""
+    read_runs(experiment, results)  # are all there, and sound?
+    runs = run_folders(experiment, results)
+    return pd.concat(
+        [pd.read_csv(folder / "history.csv").assign(loss=loss, seed=seed) for loss, seed, folder in runs],
+        ignore_index=True,
+    )
+
+
+def representative_case(scores: pd.DataFrame, reference: str, metric: str = "boundary_dice_in_plane") -> str:
+    """The test case whose score under the reference loss is the median (the lower one of two), seeds averaged."""
+    rows = scores[(scores.loss == reference) & (scores.structure == "mean")]
+    ranked = rows.groupby("case")[metric].mean().sort_values(kind="stable")
+    return str(ranked.index[(len(ranked) - 1) // 2])
+
+
+def first_predictions(
+    experiment: Experiment, manifest: Manifest, results: str | Path, case: str
+) -> dict[str, np.ndarray]:
+    """What each loss's first seed predicted for a test case: loss → labels (X, Y, Z)."""
+    return {
+        loss: manifest.read_labels(folder / "predictions" / f"{case}.nii.gz")
+        for loss, seed, folder in run_folders(experiment, results)
+        if seed == experiment.seeds[0]
+    }
+
+
+def provenance_line(experiment: Experiment, manifest: Manifest, results: str | Path) -> str:
+    """Which data, profile, seeds, commit and custom losses numbers come from, in a line for a caption.
+
+    Where the code of the evaluation is at another commit than that of the trainings, both are named.
+    """
+    runs = read_runs(experiment, results)
+    precision = ", ".join(sorted({run["precision"] for run in runs}))
+    seeds = ", ".join(map(str, experiment.seeds))
+    return (
+        f"Data: {experiment.description} (hash {manifest.hash}). Profile: {experiment.name}. Seeds: {seeds}. "
+        f"Slices: {manifest.slice_rule}. "
+        f"Steps: {experiment.training.steps}. Precision: {precision}. {commits(runs)}{custom_losses(runs)}"
+    )
+
+
+def commits(runs: list[dict[str, Any]]) -> str:
+    """The commits of the trainings and of the present code, as a sentence."""
+    now, trained = commit(), sorted({run["commit"] for run in runs})
+    return f"Commit: {now}." if trained == [now] else f"Commit: {now}; trained at {', '.join(trained)}."
+
+
+def custom_losses(runs: list[dict[str, Any]]) -> str:
+    """The file of each custom loss with the start of its SHA-256, as a sentence; empty where there is none."""
+    own = {run["loss"]: run["custom_loss"] for run in runs if "custom_loss" in run}
+    parts = [f"{row}: {loss['file']}, SHA-256 {loss['code'][:16]}" for row, loss in own.items()]
+    return f" Custom loss {'; '.join(parts)}." if parts else ""

@@ -1,0 +1,126 @@
+"""One training on disk: `shapeloss.train.fit` with a data set, a cache of maps, checkpoints, predictions and provenance.
+
+A killed run that goes on ends with the very numbers of a run that was never killed.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from shapeloss._files import atomic, file_hash
+from shapeloss.data.checksums import save_tensors, write_checked_json
+from shapeloss.data.manifest import SPLITS, Manifest
+from shapeloss.data.scans import TrainedOn
+from shapeloss.losses import HausdorffDTLoss
+from shapeloss.predict import postprocess, predict_labels, resolve_precision
+from shapeloss.runs.checkpoint import restore, run_fingerprint, save
+from shapeloss.runs.map_cache import mapped, training_volume, truth_map
+from shapeloss.runs.options import RunOptions
+from shapeloss.runs.provenance import custom_loss_source, provenance
+from shapeloss.train import State, fit, validation_dice
+from shapeloss.vnet import VNet
+
+
+def train(
+    experiment: RunOptions,
+    manifest: Manifest,
+    loss_name: str,
+    seed: int,
+    folder: str | Path,
+    maps: str | Path,
+    progress: Callable[[int, int], None] = lambda step, steps: None,
+) -> pd.DataFrame:
+    """Train with one loss and one seed, choose the weights by validation, and predict the test cases.
+
+    Args:
+        folder: receives `weights.safetensors`, `history.csv`, `predictions/<case>.nii.gz`, and last `run.json`.
+        maps: cache of the prepared volumes and the losses' maps, which are read from there where they are used.
+        progress: called after each step with (step, steps).
+
+    Returns:
+        The history: step, train_loss, learning_rate, val_dice.
+    """
+    folder, maps, options = Path(folder), Path(maps), experiment.training
+    torch.set_num_threads(1)  # several trainings share a machine, and the numbers do not depend on its cores
+    torch.use_deterministic_algorithms(True, warn_only=False)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (what a custom loss may draw from)
+    torch.manual_seed(seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = VNet(1, manifest.num_classes, experiment.network.options, options.activation_checkpointing).to(device)
+
+    cases, validation = ([manifest.load(name, maps) for name in manifest.names(part)] for part in SPLITS[:2])
+    loss = experiment.build_loss(loss_name, manifest.num_classes, cases[0].spacing)
+    if isinstance(loss, HausdorffDTLoss) and not np.allclose([case.spacing for case in cases], cases[0].spacing):
+        raise ValueError(
+            f"{loss_name} transforms each prediction with one spacing, and the cases have several; give data.spacing "
+            "in the profile to resample them to one"
+        )
+    volumes = [training_volume(case, truth_map(loss, case, maps)) for case in cases]
+    validated = [training_volume(case) for case in validation]
+    # now: the code may change while it trains
+    source = provenance(resolve_precision(options.precision, device), loss)
+
+    fingerprint = run_fingerprint(experiment, manifest, loss_name, seed, custom_loss_source(loss))
+    checkpoint = folder / "checkpoint.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+
+    def after_step(state: State) -> None:
+        if state.step % options.checkpoint_every == 0 or state.step == options.steps:
+            save(checkpoint, fingerprint, network, state)
+        (folder / "progress").write_text(f"{state.step}/{options.steps}")  # for whoever watches; not worth a lock
+        progress(state.step, options.steps)
+
+    try:
+        state = fit(
+            network,
+            loss,
+            volumes,
+            options,
+            seed=seed,
+            slice_axis=manifest.slice_axis,
+            state=restore(checkpoint, fingerprint, network, State.start(network, options)),
+            validate=lambda network: validation_dice(network, validated, options),
+            after_step=after_step,
+        )
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{loss_name}, seed {seed}: {error}") from error
+
+    for name in manifest.names("test"):
+        image = mapped(manifest.load(name, maps).image)[None, None].to(device)
+        predicted = predict_labels(network, image, options.patch_size, options.precision)
+        predicted = postprocess(predicted, experiment.postprocessing)
+        manifest.write_labels(folder / "predictions" / f"{name}.nii.gz", predicted, name)
+    save_tensors(folder / "weights.safetensors", state.best_weights, {})
+    history = pd.DataFrame(state.history)
+    with atomic(folder / "history.csv") as temporary:
+        history.to_csv(temporary, index=False)
+    write_checked_json(
+        folder / "run.json",
+        {
+            "loss": loss_name,
+            "loss_options": experiment.losses[loss_name],
+            "seed": seed,
+            "fingerprint": fingerprint,
+            "data": manifest.hash,
+            "best_step": state.best_step,
+            "best_val_dice": state.best_dice,
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "seconds_since_last_start": round(time.monotonic() - started, 1),
+            "classes": manifest.classes,
+            "trained_on": TrainedOn.of([manifest.scans[name] for name in manifest.names("train")]).to_json(),
+            "sha256": {"history.csv": file_hash(folder / "history.csv")},
+            "experiment": json.loads(experiment.canonical_json("data", "network", "training", "postprocessing")),
+        }
+        | source,
+    )
+    return history
