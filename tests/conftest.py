@@ -44,6 +44,19 @@ def tiny_manifest(tiny_experiment, tmp_path_factory):
     return prepare(tiny_experiment.data, folder / "data", folder / "cases.json")
 
 
+KINDS = {"workflow": "workflow", "journeys": "journey"}
+"""Folder of tests → what kind they are; all others are unit tests."""
+
+
+def pytest_collection_modifyitems(items):
+    """Mark each test by its kind: `workflow`, `journey`, or `unit`; those that draw their inputs are `fuzz` too."""
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(KINDS.get(folder, "unit"))
+        if hasattr(getattr(item, "obj", None), "hypothesis"):
+            item.add_marker("fuzz")
+
+
 CHARACTERS = locale.setlocale(locale.LC_CTYPE)
 
 

@@ -104,7 +104,7 @@ def boundary_iou(geometry: MaskGeometry, width_mm: float) -> float:
 
 
 def volume_error_percent(geometry: MaskGeometry) -> float:
-    """100 (|P| − |T|) / |T|: above 0 if too large; −100 for a missed structure, infinity for an invented one."""
+    """100 (|P| − |T|) / |T|: above 0 if too large; −100 for a missed structure, infinity for a false positive one."""
     truth, prediction, _ = geometry.voxels
     if truth == 0:
         return inf if prediction else 0.0

@@ -31,7 +31,7 @@ def score_case(
         metrics: names in `METRICS`.
 
     Returns:
-        Rows with `structure`, the flags `missed` (in the truth only), `invented` (in the prediction only) and
+        Rows with `structure`, the flags `missed` (in the truth only), `false_positive` (in the prediction only) and
         `absent` (in neither), and a column for each metric. "mean" is the mean over the structures: each counts, a
         missed one with its worst value; its flags say whether there is such a one. "merged" takes all structures as
         one mask.
@@ -74,14 +74,14 @@ def score_case(
         return {
             "structure": structure,
             "missed": in_truth and not in_prediction,
-            "invented": in_prediction and not in_truth,
+            "false_positive": in_prediction and not in_truth,
             "absent": not in_truth and not in_prediction,
             **{name: METRICS[name].function(geometry) for name in metrics},
         }
 
     rows = [row(name, truth_labels == label, predicted_labels == label) for label, name in structures.items()]
     mean: dict[str, Any] = {"structure": "mean"}
-    mean |= {flag: any(r[flag] for r in rows) for flag in ("missed", "invented", "absent")}
+    mean |= {flag: any(r[flag] for r in rows) for flag in ("missed", "false_positive", "absent")}
     mean |= {name: float(np.mean([_size(name, r[name]) for r in rows])) for name in metrics}
     return [*rows, mean, row("merged", truth_labels != 0, predicted_labels != 0)]
 

@@ -240,15 +240,15 @@ def keep_labels(
 
 
 def summarise(scores: Scores) -> pd.DataFrame:
-    """One row per structure and metric: unit, direction, n, missed, invented, mean, SD, median, least, largest.
+    """One row per structure and metric: unit, direction, n, missed, false positive, mean, SD, median, least, largest.
 
     A missed structure counts with the metric's worst value; nothing leaves a mean silently. A metric that is infinite
-    for some case (the relative volume of an invented structure) has an infinite mean.
+    for some case (the relative volume of a false positive structure) has an infinite mean.
     """
     rows = []
     columns = [name for name in scores.per_case.columns if name in METRICS]
     for structure, group in scores.per_case.groupby("structure", sort=False):
-        counts = {flag: int(group[flag].sum()) for flag in ("missed", "invented", "absent")}
+        counts = {flag: int(group[flag].sum()) for flag in ("missed", "false_positive", "absent")}
         for name in columns:
             values = group[name].to_numpy(float)
             finite = bool(np.isfinite(values).all())
@@ -270,7 +270,7 @@ def summary_markdown(scores: Scores, predictions: str | Path, truth: str | Path,
     shown = [name for name in SUMMARY_METRICS if name in set(summary["metric"])] or list(summary["metric"].unique())[:6]
     cases = scores.per_case["case"].nunique()
     units = {name: "" if METRICS[name].unit == "1" else f" ({METRICS[name].unit})" for name in shown}
-    header = ["structure", "n", "missed", "invented", *(f"{name}{units[name]}" for name in shown)]
+    header = ["structure", "n", "missed", "false positive", *(f"{name}{units[name]}" for name in shown)]
     lines = [
         f"# {Path(predictions).name} against {Path(truth).name}", "",
         f"Mean ± SD over {cases} case{'s' if cases != 1 else ''}.", "",
@@ -279,7 +279,7 @@ def summary_markdown(scores: Scores, predictions: str | Path, truth: str | Path,
     for structure, group in summary.groupby("structure", sort=False):
         by_metric = {row["metric"]: row for row in group.to_dict("records")}
         first = next(iter(by_metric.values()))
-        cells = [str(structure), str(first["n"]), str(first["missed"]), str(first["invented"])]
+        cells = [str(structure), str(first["n"]), str(first["missed"]), str(first["false_positive"])]
         lines.append("| " + " | ".join([*cells, *(_mean_sd(by_metric[name]) for name in shown)]) + " |")
     lines += [
         "", "“mean” is the mean over the structures of a case, “merged” takes them as one mask. A missed structure",

@@ -16,10 +16,10 @@ from shapeloss.stats.headings import METRICS as HEADINGS
 from shapeloss.stats.read_table import few, read_table
 
 FINITE = {"volume_error_percent": "volume_error_mm3"}
-"""Metrics that are infinite for an invented structure: those that are not."""
+"""Metrics that are infinite for a false positive structure: those that are not."""
 METHOD_COLUMNS = ("loss", "method", "model")
 """Columns that may tell methods apart within one file."""
-_KEYS = (*METHOD_COLUMNS, "structure", "seed", "fold", "missed", "invented", "absent")
+_KEYS = (*METHOD_COLUMNS, "structure", "seed", "fold", "missed", "false_positive", "absent")
 _LISTED = 5  # faults of one kind that are listed one by one
 _ROUNDING = 1e-6  # a Dice of 1.0000001 was rounded in single precision
 _SHARES = ("iou", "jaccard", "precision", "recall", "sensitivity", "specificity", "nsd", "surfacedice")
@@ -273,8 +273,8 @@ def _numbers(table: pd.DataFrame, metric: str, problems: list[str]) -> pd.Series
         *(x[finite.isna()] for x in (table["loss"], table["case"], cells, read)), strict=True
     ):
         shown = "nothing" if cell == "" else str(number) if np.isinf(number) else repr(cell)
-        invented = f" (an invented structure; {FINITE[metric]} has it)" if np.isinf(number) and metric in FINITE else ""
-        lines.append(f"{loss}: {case} has {shown} for {metric}, not a finite number{invented}; it is left out")
+        why = f" (a false positive structure; {FINITE[metric]} has it)" if np.isinf(number) and metric in FINITE else ""
+        lines.append(f"{loss}: {case} has {shown} for {metric}, not a finite number{why}; it is left out")
     problems += _folded(lines)
     return finite
 

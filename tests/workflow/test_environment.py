@@ -27,7 +27,7 @@ from shapeloss.runs.map_cache import custom_loss_source
 from shapeloss.runs.provenance import commit, provenance
 from shapeloss.runs.run import train
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "reproduce"))
 
 import child
@@ -168,7 +168,7 @@ def test_sweep_goes_as_deep_as_it_is_told_and_follows_no_link(tmp_path):
         path.touch()
     (tmp_path / "a" / "link").symlink_to(outside.parent)
     for depth in range(3):
-        files.sweep(tmp_path / "a", depth)
+        files.remove_partial_files(tmp_path / "a", depth)
         assert [path.exists() for path in places] == [level > depth for level in range(4)]
     assert outside.exists()
 
@@ -250,6 +250,7 @@ def test_the_page_on_custom_losses_is_true(tmp_path, monkeypatch, tiny_experimen
     values |= yaml.safe_load(re.search(r"```yaml\n(.*?)```", page, re.S)[1])
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop(name, None)
     experiment = load_experiment(tmp_path / "mine.yaml")
     for row in experiment.losses:
         train(experiment, tiny_manifest, row, 0, tmp_path / "runs" / row / "seed0", tmp_path / "maps")
@@ -293,7 +294,7 @@ def test_the_users_matplotlibrc_changes_no_figure(tmp_path):
 
 
 def test_the_note_names_the_commits_of_training_and_evaluation(monkeypatch):
-    monkeypatch.setattr("shapeloss.runs.provenance.commit", lambda: "b")
+    monkeypatch.setattr("shapeloss.replication.scores.commit", lambda: "b")
     assert evaluation.commits([{"commit": "b"}, {"commit": "b"}]) == "Commit: b."
     assert evaluation.commits([{"commit": "b"}, {"commit": "a"}]) == "Commit: b; trained at a, b."
 

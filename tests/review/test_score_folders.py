@@ -6,8 +6,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-import SimpleITK
-from scipy.spatial.transform import Rotation
+from helpers.label_maps import SPACING, affine, write
 
 from shapeloss.data.axes import acquisition_axis
 from shapeloss.metrics import METRICS, score_case
@@ -15,7 +14,6 @@ from shapeloss.review import score_folders as scoring
 from shapeloss.review.score_folders import keep_labels, score_folders, summarise, summary_markdown, write_scores
 
 CLASSES = {1: "femur", 2: "tibia"}
-SPACING = (4.0, 0.5, 0.8)
 QUICK = ("dice", "boundary_dice_in_plane", "hd95_voxel_mm")
 
 
@@ -26,29 +24,6 @@ def labels(seed=0, shape=(6, 20, 16)):
     array[1:5, 2 + moved[0] : 9, 3 : 10 + moved[1]] = 1
     array[1:5, 10 : 17 + moved[2], 3 + moved[3] : 12] = 2
     return array
-
-
-def affine(oblique=False):
-    matrix = np.diag([*SPACING, 1.0])
-    matrix[:3, 3] = (-30, 12, 5)
-    if oblique:
-        matrix[:3, :3] = Rotation.from_euler("xyz", [12, -8, 5], degrees=True).as_matrix() @ matrix[:3, :3]
-    return matrix
-
-
-def write(path, array, matrix=None):
-    matrix = affine() if matrix is None else matrix
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if ".nii" in path.name:
-        nibabel.save(nibabel.Nifti1Image(array, matrix), path)
-        return
-    lps = np.diag([-1, -1, 1, 1]) @ matrix
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    image = SimpleITK.GetImageFromArray(array.transpose())
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
-    image.SetOrigin(lps[:3, 3].tolist())
-    SimpleITK.WriteImage(image, str(path))
 
 
 @pytest.fixture
@@ -264,7 +239,7 @@ def test_structures_have_the_names_of_the_data_set(pair):
     invented[0, 0, :2] = 2, 9
     nibabel.save(nibabel.Nifti1Image(invented, np.diag([0.7, 0.4, 0.4, 1.0])), pair[0] / "a.nii.gz")
     scores = score_folders(*pair, metrics=("dice",), progress=False)
-    assert scores.per_case.query("invented and structure != 'mean'")["structure"].tolist() == ["tibia"]
+    assert scores.per_case.query("false_positive and structure != 'mean'")["structure"].tolist() == ["tibia"]
     assert scores.ignored == {9: 1}
     (pair[1].parent / "dataset.json").write_text('{"labels": {"background": 0, "bones": [1, 2]}}')
     scores = score_folders(*pair, metrics=("dice",), progress=False)

@@ -357,7 +357,7 @@ def test_error_rates_at_the_level() -> None:
 
 
 def test_the_benchmark_shows_why_seeds_are_no_cases() -> None:
-    path = Path(__file__).parents[1] / "reproduce" / "benchmarks" / "error_rates.py"
+    path = Path(__file__).parents[2] / "reproduce" / "benchmarks" / "error_rates.py"
     spec = importlib.util.spec_from_file_location("error_rates", path)
     assert spec is not None
     assert spec.loader is not None

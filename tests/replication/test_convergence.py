@@ -9,7 +9,7 @@ import yaml
 from shapeloss.replication.convergence import budget_note, read_longer
 from shapeloss.replication.profile import load_experiment
 
-PROFILES = Path(__file__).parents[1] / "reproduce" / "profiles"
+PROFILES = Path(__file__).parents[2] / "reproduce" / "profiles"
 CASES = [f"case{number}" for number in range(6)]
 SHORT = {"dpce": 0.50, "dice": 0.53, "ce": 0.46}
 LONG = {"dpce": 0.675, "ce": 0.674}

@@ -11,7 +11,7 @@ from shapeloss.replication.paper import Paper, read_paper
 from shapeloss.review.audit.dice_vs_boundary import read_relation
 from shapeloss.review.audit.paper import audit_markdown, audit_paper, conclusions, write_audit
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAPER = ROOT / "reproduce" / "paper.yaml"
 
 

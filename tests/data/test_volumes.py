@@ -10,8 +10,8 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+from helpers.volumes import page_rows
 from scipy.spatial.transform import Rotation
-from test_bad_input import page_rows
 
 from shapeloss.data.headers import VolumeError
 from shapeloss.data.names import FORMATS, find_volumes, fold

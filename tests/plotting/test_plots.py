@@ -19,10 +19,11 @@ from skimage.color import rgb2lab
 
 from shapeloss.distance import distance_penalty, weight_near_boundary
 from shapeloss.metrics.mesh import label_surface, surface_error
-from shapeloss.plotting import charts, style
-from shapeloss.plotting import slices as plots
+from shapeloss.plotting import charts, curves, slices, style, surface_maps
 from shapeloss.plotting.render import render_surfaces, view_plane, widest_view
+from shapeloss.replication import figures as replication_figures
 from shapeloss.replication.paper import read_paper
+from shapeloss.review.audit import figures as audit_figures
 
 SPACING = (4.0, 1.5, 1.0)
 NAMES = {1: "femur", 2: "tibia"}
@@ -31,7 +32,7 @@ NAMES = {1: "femur", 2: "tibia"}
 @pytest.fixture(autouse=True)
 def _small_pictures(monkeypatch):
     """Meshes are drawn with few pixels, to save time."""
-    monkeypatch.setattr(plots, "render_surfaces", partial(render_surfaces, longest_side=150))
+    monkeypatch.setattr(surface_maps, "render_surfaces", partial(render_surfaces, longest_side=150))
 
 
 def volume(classes=2, shape=(6, 20, 24)):
@@ -111,15 +112,15 @@ def png_size(path):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: plots.figure_distance_maps(**maps()),
-        lambda: plots.figure_scores(scores()),
-        lambda: plots.figure_surface_errors({"dpce": [sphere(5, 1)], "dice": []}),
+        lambda: slices.figure_distance_maps(**maps()),
+        lambda: charts.figure_scores(scores()),
+        lambda: surface_maps.figure_surface_errors({"dpce": [sphere(5, 1)], "dice": []}),
     ],
 )
 def test_equal_figures_give_equal_files(make, tmp_path):
     figure = make()
     for name, drawn in (("a", figure), ("b", figure), ("c", make())):  # saved twice, and made twice
-        paths = plots.save_figure(drawn, tmp_path / name)
+        paths = style.save_figure(drawn, tmp_path / name)
         assert [path.name for path in paths] == [f"{name}.png", f"{name}.pdf"]
     for ending in ("png", "pdf"):
         first, second, third = ((tmp_path / f"{name}.{ending}").read_bytes() for name in "abc")
@@ -139,20 +140,20 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(style, "_rendered", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        plots.save_figure(plots.figure_intervals(intervals()), tmp_path / "a")
+        style.save_figure(charts.figure_intervals(intervals()), tmp_path / "a")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_text(encoding="utf-8") == "old"
 
 
 def test_a_notebook_shows_what_is_saved(tmp_path):
-    figure = plots.figure_intervals(intervals())
-    assert figure._repr_png_() == plots.save_figure(figure, tmp_path / "a")[0].read_bytes()
+    figure = charts.figure_intervals(intervals())
+    assert figure._repr_png_() == style.save_figure(figure, tmp_path / "a")[0].read_bytes()
 
 
 def test_the_callers_style_stays():
     with matplotlib.rc_context({"font.size": 31}):
         before = dict(matplotlib.rcParams)
-        figure = plots.figure_training(history())
+        figure = curves.figure_training(history())
         assert dict(matplotlib.rcParams) == before
         assert figure.axes[0].xaxis.label.get_fontsize() == 11
 
@@ -180,7 +181,7 @@ def test_every_loss_has_a_name_and_a_colour():
 
 def test_colours_go_with_losses_and_not_with_their_order():
     for table in (history(), history().iloc[::-1]):
-        figure = plots.figure_training(table)
+        figure = curves.figure_training(table)
         colors = {t.get_text().split("  ")[0]: to_hex(t.get_color()) for t in figure.axes[1].texts}
         assert colors == {"Distance-penalised CE": "#d55e00", "Dice": "#0072b2"}
 
@@ -197,18 +198,18 @@ def test_the_error_map_is_perceptually_uniform():
 
 def test_the_central_slice_shows_most_structures():
     labels = np.zeros((9, 4, 4), int)
-    assert plots.central_slice(labels) == 4
+    assert slices.central_slice(labels) == 4
     labels[6:, 0, 0] = 1
-    assert plots.central_slice(labels) == 6
+    assert slices.central_slice(labels) == 6
     labels[8, 1, 1] = 2
-    assert plots.central_slice(labels) == 8
+    assert slices.central_slice(labels) == 8
 
 
 def test_slices_have_anterior_on_the_left_superior_on_top_and_true_proportions():
     arguments = maps()
     arguments["image"][3] = 0
     arguments["image"][3, -1, -1] = 9  # the most anterior and superior voxel
-    axes = plots.figure_distance_maps(**arguments, slice_index=3).axes[0]
+    axes = slices.figure_distance_maps(**arguments, slice_index=3).axes[0]
     shown = axes.images[0]
     assert shown.origin == "lower"
     assert np.argwhere(shown.get_array() == 9).tolist() == [[23, 0]]  # the last row is the top one
@@ -231,8 +232,8 @@ def test_slices_of_each_plane_lie_as_radiologists_see_them(axis, plane, extent, 
     arguments = maps()
     arguments["image"][corner] = 99
     figures = {
-        "maps": plots.figure_distance_maps(**arguments, slice_index=3, slice_axis=axis),
-        "predictions": plots.figure_predictions(
+        "maps": slices.figure_distance_maps(**arguments, slice_index=3, slice_axis=axis),
+        "predictions": slices.figure_predictions(
             arguments["image"], arguments["labels"], {"ce": arguments["labels"]}, SPACING, 3, slice_axis=axis
         ),
     }
@@ -255,19 +256,19 @@ def test_without_an_axis_slices_lie_across_the_coarsest_side():
     image, labels = volume()
     phi = distance_penalty(labels, (1.0, 1.0, 3.0))
     for spacing, plane in (((3.0, 1.0, 1.0), "sagittal"), ((1.0, 3.0, 1.0), "coronal"), ((1.0, 1.0, 3.0), "axial")):
-        figure = plots.figure_distance_maps(image, labels, [phi] * 3, phi, spacing, NAMES)
+        figure = slices.figure_distance_maps(image, labels, [phi] * 3, phi, spacing, NAMES)
         assert any(text.startswith(f"Mask, {plane} slice") for text in texts(figure))
     with pytest.raises(ValueError, match="slice_axis must be 0, 1, 2 or None, got 3"):
-        plots.figure_distance_maps(image, labels, [phi] * 3, phi, SPACING, NAMES, slice_axis=3)
-    readings = plots.figure_readings({"a": phi}, labels, SPACING, slice_axis=2)
+        slices.figure_distance_maps(image, labels, [phi] * 3, phi, SPACING, NAMES, slice_axis=3)
+    readings = slices.figure_readings({"a": phi}, labels, SPACING, slice_axis=2)
     assert readings.axes[0].images[0].get_array().shape == (20, 6)
 
 
 def test_the_central_slice_along_another_axis():
     labels = np.zeros((4, 9, 5), int)
     labels[0, 6, 0], labels[1, 6, 1], labels[2, 2, 2] = 1, 2, 1
-    assert plots.central_slice(labels, 1) == 6
-    assert plots.central_slice(labels, 2) == 2
+    assert slices.central_slice(labels, 1) == 6
+    assert slices.central_slice(labels, 2) == 2
 
 
 def test_structures_that_the_slice_does_not_show_are_named_and_have_no_panel():
@@ -275,17 +276,17 @@ def test_structures_that_the_slice_does_not_show_are_named_and_have_no_panel():
     arguments["labels"][0, 0, 0] = 3  # not on the slices that show the most
     arguments["class_names"] |= {3: "patella", 4: "fibula"}
     arguments["phi_by_compartment"] = [arguments["phi"]] * 5
-    figure = plots.figure_distance_maps(**arguments, slice_index=3)
+    figure = slices.figure_distance_maps(**arguments, slice_index=3)
     maps_shown = [axes for axes in figure.axes if len(axes.images) == 2 and axes.images[1].get_clim() == (0, 1)]
     assert [axes.texts[0].get_text() for axes in maps_shown] == ["structure 1", "structure 2", "background"]
     assert figure._supxlabel.get_text() == "Not on this slice: patella. Absent from this volume: fibula."
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["structure 1", "structure 2"]
-    assert plots.figure_distance_maps(**maps(2))._supxlabel is None
+    assert slices.figure_distance_maps(**maps(2))._supxlabel is None
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3, 5])
 def test_distance_maps_of_any_number_of_classes(classes):
-    figure = plots.figure_distance_maps(**maps(classes))
+    figure = slices.figure_distance_maps(**maps(classes))
     compartments = figure.axes[1:-2] if len(figure.axes) > classes + 3 else figure.axes[1 : classes + 2]
     assert len(compartments) == classes + 1
     for axes, label in zip(compartments, [*range(1, classes + 1), 0], strict=True):
@@ -297,7 +298,7 @@ def test_distance_maps_of_any_number_of_classes(classes):
 
 
 def test_the_boundary_is_drawn_between_the_voxels():
-    figure = plots.figure_distance_maps(**maps(1))
+    figure = slices.figure_distance_maps(**maps(1))
     combined = next(axes for axes in figure.axes if axes.get_title(loc="left").startswith("Combined"))
     points = np.concatenate([path.vertices for path in combined.collections[0].get_paths()])
     # the block holds the voxels 6 to 13 of 20 along Y, seen from the front: (20 − 14) to (20 − 6) times 1.5 mm
@@ -317,34 +318,34 @@ def test_the_boundary_is_drawn_between_the_voxels():
 )
 def test_volumes_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        plots.figure_distance_maps(**maps(**changes))
+        slices.figure_distance_maps(**maps(**changes))
 
 
 def test_an_empty_label_map_can_be_drawn(tmp_path):
     image, labels = volume()
     empty = np.zeros_like(labels)
     phi = distance_penalty(empty, SPACING)
-    plots.save_figure(plots.figure_distance_maps(image, empty, [phi] * 3, phi, SPACING, NAMES), tmp_path / "a")
-    plots.save_figure(plots.figure_predictions(image, empty, {"ce": empty}, SPACING), tmp_path / "b")
+    style.save_figure(slices.figure_distance_maps(image, empty, [phi] * 3, phi, SPACING, NAMES), tmp_path / "a")
+    style.save_figure(slices.figure_predictions(image, empty, {"ce": empty}, SPACING), tmp_path / "b")
 
 
 def test_readings_are_tabulated():
     _, labels = volume()
     readings = {"none": np.zeros(labels.shape), "default": distance_penalty(labels, SPACING)}
-    figure = plots.figure_readings(readings, labels, SPACING)
+    figure = slices.figure_readings(readings, labels, SPACING)
     share, mean = weight_near_boundary(readings["default"], labels, SPACING, within=2.0)
     (table,) = figure.axes[-1].tables
     cells = [[table[row, column].get_text().get_text() for column in range(4)] for row in (1, 2)]
     assert cells[0][:3] == ["none", "0", "1.00"]  # φ = 0 weighs every voxel 1
     assert cells[1] == ["default", "1", f"{mean:.2f}", f"{100 * share:.1f} %"]
     with pytest.raises(ValueError, match="phi_by_reading must hold"):
-        plots.figure_readings({}, labels, SPACING)
+        slices.figure_readings({}, labels, SPACING)
 
 
 def test_predictions_are_outlined_in_the_colour_of_their_loss_and_gaps_are_noted():
     image, labels = volume()
     half = np.where(labels == 1, 1, 0)
-    figure = plots.figure_predictions(image, labels, {"dpce": labels, "dice": half, "ce": 0 * labels}, SPACING)
+    figure = slices.figure_predictions(image, labels, {"dpce": labels, "dice": half, "ce": 0 * labels}, SPACING)
     for axes, loss, outlines in zip(figure.axes, ("dpce", "dice", "ce"), (4, 3, 2), strict=True):
         assert len(axes.collections) == outlines
         assert to_hex(axes.collections[0].get_edgecolor()[0]) == "#ffffff"
@@ -352,7 +353,7 @@ def test_predictions_are_outlined_in_the_colour_of_their_loss_and_gaps_are_noted
     notes = [[text for text in texts(axes) if "missed" in text] for axes in figure.axes]
     assert notes == [[], ["1 of 2 structures missed"], ["missed"]]
     with pytest.raises(ValueError, match="predictions must hold"):
-        plots.figure_predictions(image, labels, {}, SPACING)
+        slices.figure_predictions(image, labels, {}, SPACING)
 
 
 # --- surfaces --------------------------------------------------------------------------------------------------------
@@ -387,11 +388,11 @@ def test_the_widest_view_is_that_of_the_largest_outline():
 
 def test_a_figure_says_its_view_and_its_note():
     flat = sphere(5, 1).scale((1, 1, 0.1))
-    figure = plots.figure_surface_errors({"dpce": [flat]}, note="Structures shown (1): liver.")
+    figure = surface_maps.figure_surface_errors({"dpce": [flat]}, note="Structures shown (1): liver.")
     assert "Distance of the predicted surface from the truth, superior view" in texts(figure)
     assert figure._supxlabel.get_text() == "Structures shown (1): liver."
     top = maps()
-    whole = plots.figure1(top, {"meshes": {"dpce": [flat]}})
+    whole = surface_maps.figure1(top, {"meshes": {"dpce": [flat]}})
     assert "Distance of the predicted surface from the truth, superior view" in texts(whole)
 
 
@@ -445,7 +446,7 @@ def test_the_error_of_concentric_spheres_of_voxels_is_written_below_them():
         mesh = label_surface(r <= radius, SPACING)
         mesh["error_mm"] = surface_error(mesh, truth)
         meshes[loss] = [mesh]
-    figure = plots.figure_surface_errors(meshes)
+    figure = surface_maps.figure_surface_errors(meshes)
     means = [float(text.split()[1]) for text in texts(figure) if text.startswith("mean")]
     np.testing.assert_allclose(means, (0, 1, 1), atol=0.12)
     pictures = [axes.images[0] for axes in figure.axes[:3]]
@@ -455,23 +456,23 @@ def test_the_error_of_concentric_spheres_of_voxels_is_written_below_them():
 
 def test_missed_structures_are_said_and_nothing_crashes(tmp_path):
     meshes = {"dpce": [sphere(5, 1), pv.PolyData()], "dice": [pv.PolyData(), pv.PolyData()]}
-    figure = plots.figure_surface_errors(meshes)
-    plots.save_figure(figure, tmp_path / "a")
+    figure = surface_maps.figure_surface_errors(meshes)
+    style.save_figure(figure, tmp_path / "a")
     assert [text for text in texts(figure) if "missed" in text] == ["1 of 2 structures missed", "missed"]
-    nothing = plots.figure_surface_errors({"dpce": [pv.PolyData()]})
-    plots.save_figure(nothing, tmp_path / "b")
+    nothing = surface_maps.figure_surface_errors({"dpce": [pv.PolyData()]})
+    style.save_figure(nothing, tmp_path / "b")
     assert "missed" in texts(nothing)
 
 
 def test_one_scale_for_all_losses():
     meshes = {"dpce": [sphere(5, 0.2)], "dice": [sphere(5, -3.1)]}
-    assert plots.figure_surface_errors(meshes).axes[-1].get_ylim() == (0, 3.5)
-    assert plots.figure_surface_errors(meshes, maximum_mm=2).axes[-1].get_ylim() == (0, 2)
+    assert surface_maps.figure_surface_errors(meshes).axes[-1].get_ylim() == (0, 3.5)
+    assert surface_maps.figure_surface_errors(meshes, maximum_mm=2).axes[-1].get_ylim() == (0, 2)
 
 
 def test_landmarks_are_marked_in_each_panel():
     meshes = {"dpce": [sphere(5, 1)], "dice": [sphere(5, 1)]}
-    figure = plots.figure_surface_errors(meshes, landmarks={"notch_roof": (1, 9, 3)}, direction=(0, 1, 0))
+    figure = surface_maps.figure_surface_errors(meshes, landmarks={"notch_roof": (1, 9, 3)}, direction=(0, 1, 0))
     for axes in figure.axes[:2]:
         assert next(text.xy for text in axes.texts if text.get_text() == "1") == (-1, 3)
     assert "1\u00a0notch\u00a0roof" in texts(figure)
@@ -480,14 +481,14 @@ def test_landmarks_are_marked_in_each_panel():
 
 def test_meshes_without_errors_are_refused():
     with pytest.raises(ValueError, match="error_mm"):
-        plots.figure_surface_errors({"dpce": [pv.Sphere()]})
+        surface_maps.figure_surface_errors({"dpce": [pv.Sphere()]})
     with pytest.raises(ValueError, match="meshes must hold"):
-        plots.figure_surface_errors({})
+        surface_maps.figure_surface_errors({})
 
 
 def test_figure_1_holds_both_parts(tmp_path):
-    figure = plots.figure1(maps(), {"meshes": {"dpce": [sphere(5, 1)], "dice": [sphere(5, 2)]}, "maximum_mm": 3})
-    plots.save_figure(figure, tmp_path / "figure1")
+    figure = surface_maps.figure1(maps(), {"meshes": {"dpce": [sphere(5, 1)], "dice": [sphere(5, 2)]}, "maximum_mm": 3})
+    style.save_figure(figure, tmp_path / "figure1")
     found = texts(figure)
     assert {"Mask, sagittal slice 3 of 6", "Map of each compartment", "Dice", "mean 1.00 mm"} <= set(found)
     assert len(figure.subfigs) == 2
@@ -497,37 +498,37 @@ def test_figure_1_holds_both_parts(tmp_path):
 
 
 def test_learning_curves():
-    figure = plots.figure_training(history())
+    figure = curves.figure_training(history())
     left, right = figure.axes
     assert len(left.lines) == len(right.lines) == 2 * 3  # two seeds and their mean, for two losses
     for line in left.lines:
         np.testing.assert_allclose(line.get_ydata(), (1, (2 - 1) / (4 - 1), 0))  # 1/10, 1/20, 1/40, from 1 to 0
     np.testing.assert_allclose(right.lines[2].get_ydata(), (0.8, 0.9, 0.95))
     assert {"Dice  0.975", "Distance-penalised CE  0.950"} <= set(texts(figure))
-    assert len(plots.figure_training(history(seeds=(0,))).axes[0].lines) == 2
+    assert len(curves.figure_training(history(seeds=(0,))).axes[0].lines) == 2
 
 
 def test_a_constant_training_loss_can_be_drawn():
-    figure = plots.figure_training(history().assign(train_loss=1.0))
+    figure = curves.figure_training(history().assign(train_loss=1.0))
     assert all(np.isfinite(line.get_ydata()).all() for line in figure.axes[0].lines)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=15))
 def test_labels_beside_curves_do_not_overlap(values):
     heights = sorted(values, reverse=True)
-    moved = list(charts._spread(heights, gap=0.06))
+    moved = list(curves._spread(heights, gap=0.06))
     assert all(a - b > 0.0599 for a, b in pairwise(moved))
     assert min(moved) > -1e-9
     assert max(moved) < 1 + 1e-9
 
 
 def test_labels_with_room_stay_in_place():
-    assert list(charts._spread([0.9, 0.5, 0.2])) == [0.9, 0.5, 0.2]
+    assert list(curves._spread([0.9, 0.5, 0.2])) == [0.9, 0.5, 0.2]
 
 
 def test_scores_are_case_means_joined_across_losses():
     table = scores()
-    axes = plots.figure_scores(table).axes[0]
+    axes = charts.figure_scores(table).axes[0]
     by_case = table.groupby(["loss", "case"])["boundary_dice_in_plane"].mean()
     expected = by_case.unstack("loss")[["dpce", "dice", "ce"]].to_numpy()
     joined = np.array([line.get_ydata() for line in axes.lines[:4]])
@@ -540,12 +541,12 @@ def test_scores_are_case_means_joined_across_losses():
 def test_a_score_that_is_missing_is_counted():
     table = scores()
     table.loc[(table.loss == "dice") & (table.case == "c1"), "dice"] = np.nan
-    assert "3 of 4 cases" in texts(plots.figure_scores(table, {"dice": "Dice"}))
+    assert "3 of 4 cases" in texts(charts.figure_scores(table, {"dice": "Dice"}))
 
 
 def test_intervals_show_estimate_limits_and_band():
     table = pd.concat([intervals(), intervals(estimate=np.nan, low=np.nan, high=np.nan), intervals(low=-np.inf)])
-    figure = plots.figure_intervals(table, label="difference in Dice")
+    figure = charts.figure_intervals(table, label="difference in Dice")
     axes = figure.axes[0]
     assert axes.lines[0].get_xdata().tolist() == [0.05, 0.2]
     assert axes.lines[1].get_xdata().tolist() == [0.1]
@@ -556,7 +557,7 @@ def test_intervals_show_estimate_limits_and_band():
     ]  # fmt: skip
     assert axes.get_xlabel() == "difference in Dice   (grey: margins)"
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first row on top
-    plain = plots.figure_intervals(intervals(margin_low=np.nan, margin_high=np.nan)).axes[0]
+    plain = charts.figure_intervals(intervals(margin_low=np.nan, margin_high=np.nan)).axes[0]
     assert len(plain.collections) == 0
     assert "margins" not in plain.get_xlabel()
 
@@ -564,10 +565,10 @@ def test_intervals_show_estimate_limits_and_band():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: plots.figure_training(history().drop(columns="seed")), "history must have rows.*lacks seed"),
-        (lambda: plots.figure_training(history().iloc[:0]), "it has 0 rows"),
-        (lambda: plots.figure_scores(scores(), {"hd95": "HD95"}), "per_case must have.*lacks hd95"),
-        (lambda: plots.figure_intervals(intervals().drop(columns="low")), "differences must have.*lacks low"),
+        (lambda: curves.figure_training(history().drop(columns="seed")), "history must have rows.*lacks seed"),
+        (lambda: curves.figure_training(history().iloc[:0]), "it has 0 rows"),
+        (lambda: charts.figure_scores(scores(), {"hd95": "HD95"}), "per_case must have.*lacks hd95"),
+        (lambda: charts.figure_intervals(intervals().drop(columns="low")), "differences must have.*lacks low"),
     ],
 )
 def test_tables_that_lack_something_are_refused(call, message):
@@ -577,7 +578,7 @@ def test_tables_that_lack_something_are_refused(call, message):
 
 def test_samples_are_drawn_value_by_value():
     samples = {"A": [[0.6, 0.9, 1.0], [0.7, 0.8, 1.0]], "B": [[0.95, 0.97, 0.99]]}
-    axes = charts.figure_samples(samples, "score", (0, 1)).axes[0]
+    axes = audit_figures.figure_samples(samples, "score", (0, 1)).axes[0]
     dots = [line for line in axes.lines if line.get_marker() == "o"]
     assert [list(line.get_xdata()) for line in dots] == [[0.6, 0.9, 1.0], [0.7, 0.8, 1.0], [0.95, 0.97, 0.99]]
     assert [line.get_color() for line in dots] == [style.INK, style.GREY, style.INK]
@@ -586,17 +587,17 @@ def test_samples_are_drawn_value_by_value():
     assert axes.get_xlim()[1] >= 1
     assert [text.get_text()[:6] for text in axes.texts] == ["1 of 3", "1 of 3", "1 of 3"]
     with pytest.raises(ValueError, match="samples must hold at least one sample"):
-        charts.figure_samples({"A": []}, "score", (0, 1))
+        audit_figures.figure_samples({"A": []}, "score", (0, 1))
 
 
 def test_claims_have_a_panel_each_with_their_margin():
-    paper = read_paper(Path(__file__).parents[1] / "reproduce" / "paper.yaml")
+    paper = read_paper(Path(__file__).parents[2] / "reproduce" / "paper.yaml")
     rows = [
         {"claim": c.id, "loss": loss, "verdict": "inconclusive", "effect": 0.01 * (i + 1), "low": -0.02, "high": 0.04}
         for c in paper.claims
         for i, loss in enumerate(c.against)
     ]
-    figure = charts.figure_claims(paper, pd.DataFrame(rows))
+    figure = replication_figures.figure_claims(paper, pd.DataFrame(rows))
     assert [axes.get_title("left") for axes in figure.axes] == [claim.title for claim in paper.claims]
     for axes, claim in zip(figure.axes, paper.claims, strict=True):
         dots = [float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "o"]
@@ -610,14 +611,14 @@ def test_claims_have_a_panel_each_with_their_margin():
 
 
 def test_the_relation_is_drawn_with_what_is_reported():
-    paper = read_paper(Path(__file__).parents[1] / "reproduce" / "paper.yaml")
+    paper = read_paper(Path(__file__).parents[2] / "reproduce" / "paper.yaml")
     relation = pd.DataFrame(
         [
             {"dice": x, "boundary_dice": x**2, "structure": s, "correlation_mm": c}
             for x in (0.9, 0.95) for s in ("femur", "mean") for c in (0.0, 2.0)
         ]
     )  # fmt: skip
-    axes = charts.figure_relation(relation, paper).axes[0]
+    axes = audit_figures.figure_relation(relation, paper).axes[0]
     labels = axes.get_legend_handles_labels()[1]
     assert sum(label.startswith("phantom") for label in labels) == 2
     assert sum(label.startswith("source") for label in labels) == 8

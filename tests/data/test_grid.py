@@ -17,7 +17,7 @@ from shapeloss.importers.writer import Labels, write_cases
 from shapeloss.metrics import score_case
 from shapeloss.review.score_folders import score_folders
 
-DATA_PAGE = Path(__file__).resolve().parents[1] / "docs" / "data.md"
+DATA_PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
 DESS = (0.7, 0.365, 0.365)
 
 

@@ -744,7 +744,7 @@ def test_a_missing_or_wrong_map():
         ("boundary", {"region": "ce"}, "region must be"),
         ("boundary", {"schedule": "cosine"}, "schedule must be"),
         ("no.such:Loss", {}, "'no.such:Loss' cannot be imported: there is no module no; put no/such.py beside"),
-        ("shapeloss.losses:NoLoss", {}, r"losses\.py has no class 'NoLoss'"),
+        ("shapeloss.losses:NoLoss", {}, r"losses.__init__\.py has no class 'NoLoss'"),
         ("shapeloss.losses:build_loss", {}, "must be a class derived from torch.nn.Module"),
     ],
 )

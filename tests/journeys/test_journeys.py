@@ -18,14 +18,14 @@ import pandas as pd
 import pytest
 import SimpleITK
 import yaml
-from hub import Hub
+from helpers.archives import on_hub, seal
+from helpers.commands import call
+from helpers.dicom import series_folder, write_series
+from helpers.hub import Hub
+from helpers.label_maps import write
+from helpers.project import ROOT
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from scipy.spatial.transform import Rotation
-from test_cli import call
-from test_oai import series_folder, write_series
-from test_project import ROOT
-from test_scoring import write
-from test_sources import on_hub, seal
 
 from shapeloss.data.manifest import read_manifest, write_labels_as
 from shapeloss.metrics import DEFAULT_METRICS, METRICS, score_case
@@ -361,7 +361,7 @@ def assert_sound(source, scores):
     """A row for each structure of each case, and each score in its range."""
     assert scores["case"].tolist() == [name for name in source.cases for _ in range(4)]
     assert scores["structure"].tolist() == [*source.structures.values(), "mean", "merged"] * len(source.cases)
-    assert not scores[["missed", "invented", "absent"]].any(axis=None)
+    assert not scores[["missed", "false_positive", "absent"]].any(axis=None)
     diagonal = np.linalg.norm(np.multiply(source.shape, source.spacing))
     for name, contract in METRICS.items():
         assert np.isfinite(scores[name]).all()

@@ -1,4 +1,4 @@
-"""Metrics: worked out by hand, by brute force, against other libraries, and held to what their contracts say."""
+"""Metrics: worked out by hand, by brute force, against other libraries, and held to what their definitions say."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from scipy import ndimage
 from surface_distance import lookup_tables
 from surface_distance import metrics as surface_distance
 
-from shapeloss.metrics import functions as m
+from shapeloss import metrics as m
 from shapeloss.metrics.geometry import _element_areas
 
 SPACING = (0.7, 0.365, 0.365)
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 pytestmark = [
@@ -55,7 +55,7 @@ def measure(truth, prediction, spacing=SPACING, **options):
 
 def scores(truth, prediction, spacing=SPACING, **options):
     geometry = measure(truth, prediction, spacing, **options)
-    return {name: contract.function(geometry) for name, contract in m.METRICS.items()}
+    return {name: definition.function(geometry) for name, definition in m.METRICS.items()}
 
 
 def empty(*shape):
@@ -224,8 +224,8 @@ def test_equal_masks_score_the_best(shape, edge):
     full = ~empty(*shape)
     for mask in (empty(*shape), full, points(shape, (0, 0, 0)), points(shape, tuple(n - 1 for n in shape))):
         values = scores(mask, mask, edge=edge)
-        for name, contract in m.METRICS.items():
-            assert values[name] == (1 if contract.direction == "higher" else 0), name
+        for name, definition in m.METRICS.items():
+            assert values[name] == (1 if definition.direction == "higher" else 0), name
 
 
 def test_a_full_mask_has_no_boundary_unless_the_edge_is_one():
@@ -428,7 +428,7 @@ def medpy_masd(truth, prediction, spacing):
 
 
 Oracle = Callable[[np.ndarray, np.ndarray, tuple[float, ...]], float]
-# metric and statement of its contract: what the statement stands for
+# metric and statement of its definition: what the statement stands for
 ORACLES: dict[tuple[str, str], Oracle] = {
     ("dice", "surface-distance"): lambda t, p, s: surface_distance.compute_dice_coefficient(t, p),
     ("dice", "MONAI"): monai_dice,
@@ -474,11 +474,11 @@ def oracle(name, library):
     return found
 
 
-def test_every_agreement_that_a_contract_states_is_tested_and_no_other():
+def test_every_agreement_that_a_definition_states_is_tested_and_no_other():
     stated = {
         (name, statement)
-        for name, contract in m.METRICS.items()
-        for statement in re.split(r", (?![^(]*\))", contract.agrees_with)
+        for name, definition in m.METRICS.items()
+        for statement in re.split(r", (?![^(]*\))", definition.agrees_with)
         if statement != "–"
     }
     assert stated == set(ORACLES)
@@ -565,8 +565,8 @@ DIFFERENCES: dict[str, Callable[[str], bool]] = {
 }
 
 
-def differences(contract):
-    for part in contract.differs_from.split("; "):
+def differences(definition):
+    for part in definition.differs_from.split("; "):
         if part != "–":
             where, *what = part.split(": ", 1)
             yield from (f"{where}: {item}" for item in what[0].split(", ")) if what else [where]
@@ -579,7 +579,7 @@ def test_differs_from(name):
 
 
 @pytest.mark.parametrize(("name", "statement"), ORACLES)
-def test_a_library_differs_on_empty_masks_where_the_contract_says_so_and_nowhere_else(name, statement):
+def test_a_library_differs_on_empty_masks_where_the_definition_says_so_and_nowhere_else(name, statement):
     said = set(differences(m.METRICS[name]))
     for truth, prediction, words in (
         (EMPTY, EMPTY, ("both empty", "any empty", "truth empty")),
@@ -596,11 +596,11 @@ def test_a_library_differs_on_empty_masks_where_the_contract_says_so_and_nowhere
         assert stated == (theirs != ours), (words[0], ours, theirs)
 
 
-# --- contracts -------------------------------------------------------------------------------------------------------
+# --- definitions -------------------------------------------------------------------------------------------------------
 
 
 def symbol(text, structure=EMPTY):
-    """The number that a contract's word stands for, in the field of view of `structure`."""
+    """The number that a definition's word stands for, in the field of view of `structure`."""
     sign, name = (-1, text[1:]) if text.startswith("−") else (1, text)
     diagonal = np.linalg.norm(np.multiply(structure.shape, SPACING))
     known = {"D": diagonal, "V": structure.sum() * np.prod(SPACING), "∞": inf}
@@ -608,60 +608,60 @@ def symbol(text, structure=EMPTY):
 
 
 @pytest.mark.parametrize("name", m.METRICS)
-def test_contract_of_empty_masks(name):
-    contract = m.METRICS[name]
-    assert scores(EMPTY, EMPTY)[name] == symbol(contract.both_empty)
+def test_definition_of_empty_masks(name):
+    definition = m.METRICS[name]
+    assert scores(EMPTY, EMPTY)[name] == symbol(definition.both_empty)
     for structure in (BOX, points((6, 8, 8), (0, 0, 7))):
-        assert scores(structure, EMPTY)[name] == pytest.approx(symbol(contract.missed, structure))
-        assert scores(EMPTY, structure)[name] == pytest.approx(symbol(contract.invented, structure))
+        assert scores(structure, EMPTY)[name] == pytest.approx(symbol(definition.missed, structure))
+        assert scores(EMPTY, structure)[name] == pytest.approx(symbol(definition.false_positive, structure))
 
 
 @settings(max_examples=40, deadline=None)
 @given(mask_pairs(), st.sampled_from(["open", "closed"]))
-def test_contract_of_range(pair, edge):
+def test_definition_of_range(pair, edge):
     for name, value in scores(*pair, edge=edge).items():
         low, high = m.METRICS[name].range.strip("[]()").split(", ")
         assert symbol(low, pair[0]) <= value <= symbol(high, pair[0]) * (1 + 1e-9) + 1e-9, name
 
 
 @pytest.mark.parametrize("name", m.METRICS)
-def test_contract_of_direction(name):
-    contract = m.METRICS[name]
+def test_definition_of_direction(name):
+    definition = m.METRICS[name]
     structure = box((9, 40, 9), (2, 7), (3, 10), (2, 7))
-    if contract.direction == "nearer 0":  # larger and larger predictions
+    if definition.direction == "nearer 0":  # larger and larger predictions
         predictions = [box((9, 40, 9), (2, 7), (3, 10 + n), (2, 7)) for n in (0, 2, 6, 14)]
     else:
         predictions = [np.roll(structure, n, axis=1) for n in (0, 2, 6, 14)]
     values = [scores(structure, p)[name] for p in predictions]
-    errors = {"higher": 1 - np.array(values), "lower": np.array(values), "nearer 0": np.abs(values)}[contract.direction]
+    errors = {"higher": 1 - np.array(values), "lower": np.array(values), "nearer 0": np.abs(values)}[definition.direction]
     assert errors[0] == 0
     assert (np.diff(errors) >= 0).all()
     assert errors[-1] > errors[0]
-    if contract.direction != "nearer 0":  # a missed structure is no better than a far one
+    if definition.direction != "nearer 0":  # a missed structure is no better than a far one
         missed = scores(structure, empty(9, 40, 9))[name]
-        assert missed <= values[-1] if contract.direction == "higher" else missed > values[-1]
+        assert missed <= values[-1] if definition.direction == "higher" else missed > values[-1]
 
 
 @pytest.mark.parametrize("name", m.METRICS)
-def test_contract_of_unit(name):
+def test_definition_of_unit(name):
     """Twice the spacing: mm double, mm³ are eightfold, the rest stays, unless the name holds a length."""
     truth, prediction = blobs(7)
-    contract = m.METRICS[name]
+    definition = m.METRICS[name]
     if name.startswith(("nsd", "boundary_iou")):
         length = {"nsd": "tolerance_mm", "bou": "width_mm"}[name[:3]]
-        mm = contract.function.keywords[length]
+        mm = definition.function.keywords[length]
         assert name.endswith(f"_{mm}mm")
-        twice = contract.function(measure(truth, prediction, np.multiply(SPACING, 2)), **{length: 2 * mm})
+        twice = definition.function(measure(truth, prediction, np.multiply(SPACING, 2)), **{length: 2 * mm})
     else:
-        assert name.endswith({"mm": "_mm", "mm³": "_mm3", "%": "_percent", "1": ""}[contract.unit])
-        twice = contract.function(measure(truth, prediction, np.multiply(SPACING, 2)))
-    once = contract.function(measure(truth, prediction))
-    assert twice == pytest.approx({"mm": 2, "mm³": 8, "%": 1, "1": 1}[contract.unit] * once)
+        assert name.endswith({"mm": "_mm", "mm³": "_mm3", "%": "_percent", "1": ""}[definition.unit])
+        twice = definition.function(measure(truth, prediction, np.multiply(SPACING, 2)))
+    once = definition.function(measure(truth, prediction))
+    assert twice == pytest.approx({"mm": 2, "mm³": 8, "%": 1, "1": 1}[definition.unit] * once)
     assert once != 0
 
 
 @pytest.mark.parametrize("name", m.METRICS)
-def test_contract_of_surface(name):
+def test_definition_of_surface(name):
     """Which part of the geometry a metric reads."""
     read = {
         "voxels, 4 neighbours in the slice": "in_plane_steps",
@@ -675,32 +675,32 @@ def test_contract_of_surface(name):
     assert computed == ({read} if name != "boundary_iou_2mm" else set())
 
 
-# --- formulas of the contracts, read word by word ---
+# --- formulas of the definitions, read word by word ---
 
 
 class Parts:
-    """What the words of a contract stand for, by brute force."""
+    """What the words of a definition stand for, by brute force."""
 
     def __init__(self, name, truth, prediction):
-        contract = m.METRICS[name]
+        definition = m.METRICS[name]
         self.t, self.p = truth, prediction
-        if contract.surface == "–":
+        if definition.surface == "–":
             return
         in_voxels = name.startswith("boundary_dice")
         spacing = np.array((1, 1, 1) if in_voxels else SPACING, float)
-        if contract.surface == "elements by area":
+        if definition.surface == "elements by area":
             cells = [brute_cells(mask, SPACING, "open") for mask in (truth, prediction)]
             self.bt, self.bp = (centres for centres, _ in cells)
             self.wt, self.wp = (areas for _, areas in cells)
         else:
-            axes = {"voxels, 4 neighbours in the slice": (1, 2), "voxels, 6 neighbours": (0, 1, 2)}[contract.surface]
+            axes = {"voxels, 4 neighbours in the slice": (1, 2), "voxels, 6 neighbours": (0, 1, 2)}[definition.surface]
             spacing[0] = spacing[0] if 0 in axes else 1e6
             self.bt, self.bp = (brute_boundary(mask, axes, "open") for mask in (truth, prediction))
             self.wt, self.wp = np.ones(len(self.bt)), np.ones(len(self.bp))
         self.d_tp, self.d_pt = brute_distances(self.bt, self.bp, spacing)
         number = re.search(r"([\d.]+)(vx|mm)$", name)
         self.so_many = float(number[1]) if number else None
-        self.percentile = PERCENTILES[contract.percentile]
+        self.percentile = PERCENTILES[definition.percentile]
 
     def common_boundary(self):
         return len(set(map(tuple, self.bt)) & set(map(tuple, self.bp)))
@@ -718,7 +718,7 @@ class Parts:
 
 
 def no_percentile(values, weights):
-    raise AssertionError("the contract names no percentile")
+    raise AssertionError("the definition names no percentile")
 
 
 PERCENTILES = {
@@ -746,34 +746,34 @@ FORMULAS: dict[str, Callable[[Parts], float]] = {
 
 
 @pytest.mark.parametrize("name", m.METRICS)
-def test_contract_of_formula_and_percentile(name):
-    contract = m.METRICS[name]
+def test_definition_of_formula_and_percentile(name):
+    definition = m.METRICS[name]
     # a box that reaches 3 mm beyond the truth, which no tolerance covers; two voxels, one of which is far
     pairs = [(blobs(5, (10, 14, 16))[0], box((10, 14, 16), (2, 5), (3, 9), (2, 14))), (NEAR, FAR)]
-    values = pytest.approx([contract.function(measure(*pair)) for pair in pairs], abs=1e-9)
+    values = pytest.approx([definition.function(measure(*pair)) for pair in pairs], abs=1e-9)
     parts = [Parts(name, *pair) for pair in pairs]
-    assert [FORMULAS[contract.formula](each) for each in parts] == values
-    assert ("voxels of the other" in contract.formula) == name.endswith("vx")
-    assert ("percentile" in contract.formula) == (contract.percentile != "–")
-    if contract.unit == "mm":  # another mean or another rule would be seen
+    assert [FORMULAS[definition.formula](each) for each in parts] == values
+    assert ("voxels of the other" in definition.formula) == name.endswith("vx")
+    assert ("percentile" in definition.formula) == (definition.percentile != "–")
+    if definition.unit == "mm":  # another mean or another rule would be seen
         for formula in ("mean of d over ∂T and ∂P together", "mean of mean d(∂T, ∂P), mean d(∂P, ∂T)"):
-            assert formula == contract.formula or [FORMULAS[formula](each) for each in parts] != values
+            assert formula == definition.formula or [FORMULAS[formula](each) for each in parts] != values
         for rule in set(PERCENTILES) - {"–"}:
             found = [max(PERCENTILES[rule](q.d_tp, q.wt), PERCENTILES[rule](q.d_pt, q.wp)) for q in parts]
-            assert rule == contract.percentile or found != values
+            assert rule == definition.percentile or found != values
 
 
-def test_contract_table_has_a_row_for_each_contract():
+def test_definition_table_has_a_row_for_each_definition():
     lines = m.definition_table().splitlines()
-    for name, contract in m.METRICS.items():
+    for name, definition in m.METRICS.items():
         (row,) = [line for line in lines if f"`{name}`" in line]
         cells = [cell.strip().replace("\\|", "|") for cell in row.replace("\\|", "¦").strip("|").split("|")]
         assert len(cells) == lines[0].count("|") - 1
-        for value in (contract.formula, contract.unit, contract.range, contract.both_empty, contract.agrees_with):
+        for value in (definition.formula, definition.unit, definition.range, definition.both_empty, definition.agrees_with):
             assert value in [cell.replace("¦", "|") for cell in cells]
 
 
-def test_the_contracts_name_the_versions_that_they_were_checked_with():
+def test_the_definitions_name_the_versions_that_they_were_checked_with():
     pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower()
     for library in ("MONAI", "medpy", "surface-distance"):
         (release,) = re.findall(rf"{library} (\d+(?:\.\d+)+)[ ,]", m.definition_table().split("Other libraries: ")[1])[
@@ -782,7 +782,7 @@ def test_the_contracts_name_the_versions_that_they_were_checked_with():
         assert f"{library.lower()}=={release}\n" in pinned
 
 
-def test_readme_shows_the_contracts():
+def test_readme_shows_the_definitions():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = readme.split("<!-- contract:begin -->")[1].split("<!-- contract:end -->")[0]
     assert shown.strip() == m.definition_table().strip(), "put definition_table() between the markers in README.md"
@@ -851,7 +851,7 @@ def test_rows_of_a_case():
     for label, row in zip(CLASSES, rows, strict=False):
         expected = scores(truth == label, prediction == label)
         assert {name: row[name] for name in m.METRICS} == expected
-        assert list(row) == ["structure", "missed", "invented", "absent", *m.METRICS]
+        assert list(row) == ["structure", "missed", "false_positive", "absent", *m.METRICS]
     for name in m.METRICS:
         assert rows[3][name] == pytest.approx(np.mean([row[name] for row in rows[:3]]))
     assert {name: rows[4][name] for name in m.METRICS} == scores(truth > 0, prediction > 0)
@@ -874,11 +874,11 @@ def test_a_missed_structure_stays_in_the_mean():
     assert rows[3]["hd95_voxel_mm"] == pytest.approx(diagonal / 3)
 
 
-def test_an_invented_and_an_absent_structure_are_said():
+def test_a_false_positive_and_an_absent_structure_are_said():
     truth, prediction = knee(), knee()
     truth[truth == 3] = 0
     rows = m.score_case(truth, prediction, SPACING, CLASSES | {4: "fabella"}, metrics=["dice", "volume_error_percent"])
-    assert [row["invented"] for row in rows] == [False, False, True, False, True, False]
+    assert [row["false_positive"] for row in rows] == [False, False, True, False, True, False]
     assert [row["absent"] for row in rows] == [False, False, False, True, True, False]
     assert [row["dice"] for row in rows[:4]] == [1, 1, 0, 1]
     assert rows[4]["volume_error_percent"] == inf
@@ -887,9 +887,9 @@ def test_an_invented_and_an_absent_structure_are_said():
 def test_empty_prediction_is_the_worst():
     rows = m.score_case(knee(), np.zeros_like(knee()), SPACING, CLASSES, metrics=list(m.METRICS))
     assert all(row["missed"] for row in rows)
-    for name, contract in m.METRICS.items():
-        if contract.direction != "nearer 0":
-            assert {row[name] for row in rows} == {symbol(contract.missed, knee() > 0)}
+    for name, definition in m.METRICS.items():
+        if definition.direction != "nearer 0":
+            assert {row[name] for row in rows} == {symbol(definition.missed, knee() > 0)}
 
 
 def test_slice_axis_and_edge_reach_the_metrics():

@@ -18,6 +18,19 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+from helpers.volumes import (
+    AFFINE,
+    LABELS,
+    PAGE,
+    SHAPE,
+    image_array,
+    import_pairs,
+    itk,
+    mask_array,
+    nifti,
+    page_rows,
+    pair,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,62 +39,11 @@ from shapeloss.cli.imports import choose_labels
 from shapeloss.data.headers import VolumeError
 from shapeloss.data.layout import DatasetError, find_cases
 from shapeloss.data.manifest import check_case, read_sides
-from shapeloss.data.volume import read_labels, read_volume
+from shapeloss.data.volume import read_labels, read_volume, write_nifti
 from shapeloss.importers.archives import LARGEST, Member, read_tar, read_zip
 from shapeloss.importers.folders import folder_entries, folder_source, pair_entries
 from shapeloss.importers.oaizib_cm import SOURCE, find_entries
-from shapeloss.importers.writer import Entry, ImportProblems, Labels, write_cases
-
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "bad-input.md"
-AFFINE = np.diag([0.7, 0.365, 0.365, 1.0])
-LABELS = Labels({1: "femur", 3: "tibia"})
-SHAPE = (4, 6, 5)
-
-
-def page_rows(*sections):
-    """What the page says, or some sections of it: {fault: (message, remedy)}."""
-    parts = re.split("^## ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    text = "".join(part for part in parts if not sections or part.startswith(sections))
-    rows = [line.strip("| \n").split(" | ") for line in text.splitlines() if "|" in line]
-    return {row[0]: (row[1], row[2]) for row in rows if len(row) == 3 and row[0] not in ("Fault", "---")}
-
-
-def image_array(seed=0):
-    return np.random.default_rng(seed).integers(0, 500, SHAPE, dtype=np.int16)
-
-
-def mask_array():
-    mask = np.zeros(SHAPE, np.uint8)
-    mask[1:3, 1:3, 1:3], mask[1:3, 4:, 1:4] = 1, 3
-    return mask
-
-
-def nifti(path, array, affine=AFFINE):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(array, affine), path)
-    return path
-
-
-def itk(path, array, direction=None):
-    """NRRD or MetaImage of the same grid: AFFINE is RAS, ITK's world is LPS."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = SimpleITK.GetImageFromArray(array.transpose())
-    image.SetSpacing((0.7, 0.365, 0.365))
-    image.SetDirection(direction or (-1, 0, 0, 0, -1, 0, 0, 0, 1))
-    SimpleITK.WriteImage(image, str(path))
-    return path
-
-
-def pair(folder, name, image=None, mask=None, affine=AFFINE):
-    nifti(folder / "images" / f"{name}.nii.gz", image_array() if image is None else image)
-    nifti(folder / "labels" / f"{name}.nii.gz", mask_array() if mask is None else mask, affine)
-
-
-def import_pairs(folder, output, *names):
-    """All cases, or those of these names."""
-    entries, problems = pair_entries(folder / "images", folder / "labels")
-    entries = {name: entries[name] for name in names or entries}
-    return write_cases(output, entries, LABELS, folder_source(folder), problems, progress=False)
+from shapeloss.importers.writer import Entry, ImportProblems, write_cases
 
 
 def cut(path, keep=0.5):
@@ -806,14 +768,14 @@ def test_a_full_disk_is_named_and_the_import_goes_on_later(tmp_path, monkeypatch
     for number, name in enumerate("abc"):
         pair(tmp_path, name, image_array(number))
 
-    def full(path, array, affine, write=files.write_nifti):
+    def full(path, array, affine, write=write_nifti):
         if np.array_equal(array, image_array(1)):
             with files.atomic(path) as temporary:
                 temporary.write_bytes(b"half")
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(path, array, affine)
 
-    monkeypatch.setattr("shapeloss.data.volume.write_nifti", full)
+    monkeypatch.setattr("shapeloss.importers.writer.write_nifti", full)
     with pytest.raises(ImportProblems) as caught:
         import_pairs(tmp_path, tmp_path / "out")
     assert_promised(caught.value.problems, "a full disk", "out/imagesTr/b.nii.gz")
@@ -829,13 +791,13 @@ def test_the_second_file_of_a_case_that_fails_takes_the_first_with_it(tmp_path, 
     """And the same command goes on, though nothing was written yet when the disk was full."""
     pair(tmp_path, "a")
 
-    def full(path, array, affine, write=files.write_nifti):
+    def full(path, array, affine, write=write_nifti):
         if path.parent.name == "labelsTr":
             with files.atomic(path):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(path, array, affine)
 
-    monkeypatch.setattr("shapeloss.data.volume.write_nifti", full)
+    monkeypatch.setattr("shapeloss.importers.writer.write_nifti", full)
     with pytest.raises(ImportProblems) as caught:
         import_pairs(tmp_path, tmp_path / "out")
     assert_promised(caught.value.problems, "a full disk", "out/labelsTr/a.nii.gz")
@@ -851,12 +813,12 @@ def test_a_case_that_cannot_be_written_anew_stays_as_it_was(tmp_path, monkeypatc
     before = everything(tmp_path / "out")[1:]
     pair(tmp_path, "b", image_array(1))
 
-    def full(path, array, affine, write=files.write_nifti):
+    def full(path, array, affine, write=write_nifti):
         if path.parent.name == "labelsTr":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(path, array, affine)
 
-    monkeypatch.setattr("shapeloss.data.volume.write_nifti", full)
+    monkeypatch.setattr("shapeloss.importers.writer.write_nifti", full)
     with pytest.raises(ImportProblems, match="2 sound case") as caught:
         import_pairs(tmp_path, tmp_path / "out")
     assert_promised(caught.value.problems, "a full disk", "out/labelsTr/b.nii.gz")
@@ -942,7 +904,7 @@ def test_two_imports_into_one_folder_come_one_after_the_other(tmp_path, monkeypa
     other = threading.Thread(target=import_pairs, args=(tmp_path, tmp_path / "out", "b"))
     came = threading.Event()
 
-    def slow(path, array, affine, write=files.write_nifti):
+    def slow(path, array, affine, write=write_nifti):
         if threading.current_thread() is other:
             came.set()
         with files.atomic(path) as temporary:
@@ -951,7 +913,7 @@ def test_two_imports_into_one_folder_come_one_after_the_other(tmp_path, monkeypa
                 other.start()
                 assert not came.wait(0.5)
 
-    monkeypatch.setattr("shapeloss.data.volume.write_nifti", slow)
+    monkeypatch.setattr("shapeloss.importers.writer.write_nifti", slow)
     import_pairs(tmp_path, tmp_path / "out", "a")
     other.join()
     assert imported(tmp_path / "out") == ["a", "b"]
@@ -998,9 +960,9 @@ def test_whatever_one_case_raises_the_others_are_imported(tmp_path):
 
 def test_a_disk_that_fails_is_named_with_a_remedy_that_helps(tmp_path, monkeypatch):
     output = tmp_path / "out"
-    at_output = files.explain(OSError(errno.ENOSPC, "full"), output)
+    at_output = files.os_error_message(OSError(errno.ENOSPC, "full"), output)
     assert f"the disk is full at {output}; free space" in at_output
-    read_only = files.explain(OSError(errno.EROFS, "Read-only file system", str(output)), output)
+    read_only = files.os_error_message(OSError(errno.EROFS, "Read-only file system", str(output)), output)
     assert "choose a folder on another disk" in read_only
     assert "same command again" not in read_only
     scratch = tmp_path / "scratch"
@@ -1013,7 +975,9 @@ def test_a_disk_that_fails_is_named_with_a_remedy_that_helps(tmp_path, monkeypat
     member = Member("a.zip", "a.nii.gz", 10, "key", lambda: Full(b"x"))
     with pytest.raises(OSError, match="No space") as caught:
         member.extract(scratch / "i" / "a.nii.gz")
-    assert f"the disk is full at {scratch}; free space there, or set TMPDIR" in files.explain(caught.value, output)
+    assert f"the disk is full at {scratch}; free space there, or set TMPDIR" in files.os_error_message(
+        caught.value, output
+    )
 
 
 def test_a_metaimage_with_fields_of_nifti_is_sound(tmp_path):

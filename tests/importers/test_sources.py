@@ -1,23 +1,22 @@
 """Imports: one layout and one record whatever the source; resumed, checked, and never done twice."""
 
-import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
 import tarfile
-import zipfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import SimpleITK
 import yaml
-from hub import Hub
+from helpers.archives import SHAPE, five_labels, on_hub, seal
+from helpers.hub import Hub
+from helpers.project import ROOT
+from helpers.volumes import image_array, import_pairs, itk, mask_array, nifti, pair
 from monai.apps import DecathlonDataset
-from test_bad_input import image_array, import_pairs, itk, mask_array, nifti, pair
-from test_project import ROOT
 
 from shapeloss._files import file_hash
 from shapeloss.cli import main as cli
@@ -29,7 +28,6 @@ from shapeloss.importers.oaizib_cm import default_cases, knee_side, parse_cases
 from shapeloss.importers.writer import ImportProblems, Labels, write_cases
 from shapeloss.replication.profile import Experiment, load_experiment
 
-SHAPE = (12, 40, 40)
 LICENCE = "licence of OAIZIB-CM was not accepted"
 
 
@@ -44,46 +42,6 @@ def call(monkeypatch, *arguments):
     with pytest.raises(SystemExit) as ended:
         cli.main()
     return str(ended.value.code or "")
-
-
-def five_labels(number=0):
-    """OAIZIB-CM: femur 1, its cartilage 2, tibia 3, its cartilages 4 (medial, left of the other) and 5 (lateral)."""
-    mask = np.zeros(SHAPE, np.uint8)
-    for label in range(1, 6):
-        x = {4: slice(2, 5), 5: slice(5, 8)}.get(label, slice(2, 8))
-        mask[x, 3 + number : 20, 6 * label : 6 * label + 5] = label
-    return mask
-
-
-@pytest.fixture
-def archives(tmp_path):
-    """The four archives of OAIZIB-CM, with cases 1, 2 and 404, and 405; labels lie in another folder than images."""
-    folder = tmp_path / "archives"
-    rng = np.random.default_rng(0)
-    for number in (1, 2, 404, 405):
-        part = "Ts" if number > 404 else "Tr"
-        image = nifti(tmp_path / f"made/oaizib_{number:03d}_0000.nii.gz", rng.integers(0, 4000, SHAPE, dtype=np.int16))
-        label = nifti(tmp_path / f"made/oaizib_{number:03d}.nii.gz", five_labels(number % 3))
-        folder.mkdir(exist_ok=True)
-        for path, kind in ((image, "images"), (label, "labels")):
-            with zipfile.ZipFile(folder / f"{kind}{part}.zip", "a") as archive:
-                archive.write(path, f"{kind}{part}/{path.name}" if kind == "images" else path.name)
-                archive.writestr(f"__MACOSX/{kind}{part}/{path.name}", b"not a volume")
-    return folder
-
-
-@pytest.fixture
-def hub(archives):
-    server = Hub(archives)
-    yield server
-    server.close()
-
-
-def on_hub(hub, tmp_path, *arguments):
-    """`shapeloss import oaizib` as a process of its own, with another server in place of the Hub."""
-    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
-    command = [sys.executable, "-m", "shapeloss", "import", "oaizib", *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", stdin=subprocess.DEVNULL)
 
 
 def assert_sound(output, names, check="CRC-32 of each file"):
@@ -167,7 +125,7 @@ def test_a_download_that_was_killed_goes_on_where_it_was(hub, tmp_path):
 def test_what_a_killed_import_of_archives_left_is_swept(archives, tmp_path, monkeypatch):
     """Scan and label map were extracted: they must not stay in a temporary folder that nobody empties."""
     code = (
-        "import os, signal; from shapeloss import cli; from shapeloss.sources import archives\n"
+        "import os, signal; from shapeloss.cli import main as cli; from shapeloss.importers import archives\n"
         "archives.read_labels = lambda path: os.kill(os.getpid(), signal.SIGKILL)\ncli.main()"
     )
     out, scratch = tmp_path / "out", tmp_path / "scratch"
@@ -231,7 +189,7 @@ def test_the_forty_cases_are_those_of_the_profile():
     profile = load_experiment(ROOT / "reproduce/profiles/oaizib.yaml")
     cases = default_cases()
     assert parse_cases(profile.data.source.cases) == cases
-    assert len(cases) == len(set(cases)) == profile.cases == 40
+    assert len(cases) == len(set(cases)) == profile.data.split.cases == 40
     assert [f"oaizib_{number}" for number in cases if number > 404] == sorted(profile.data.split.test_cases)
     assert sum(number <= 404 for number in cases) == 30
 
@@ -269,11 +227,6 @@ def pack(monkeypatch, folder, tar):
     with tarfile.open(tar, "w") as archive:
         archive.add(folder, "Task04_Hippocampus")
     seal(monkeypatch, tar)
-
-
-def seal(monkeypatch, tar):
-    digest = hashlib.md5(tar.read_bytes(), usedforsecurity=False).hexdigest()
-    monkeypatch.setitem(DecathlonDataset.md5, "Task04_Hippocampus", digest)
 
 
 def test_decathlon(task, tmp_path, monkeypatch, capsys):
@@ -517,7 +470,7 @@ def test_a_small_memory_is_a_problem_of_one_case(tmp_path, monkeypatch):
             raise MemoryError
         return read_volume(path)
 
-    monkeypatch.setattr("shapeloss.data.volume.read_volume", greedy)
+    monkeypatch.setattr("shapeloss.importers.writer.read_volume", greedy)
     with pytest.raises(ImportProblems, match="case a: there is not enough memory") as caught:
         import_pairs(tmp_path, tmp_path / "out")
     assert len(caught.value.problems) == 1
@@ -555,9 +508,7 @@ def test_nothing_is_left_where_nothing_was_imported(tmp_path):
 
 
 def test_a_system_without_flock_locks_nothing(tmp_path):
-    code = (
-        "import sys; sys.modules['fcntl'] = None; from shapeloss import files\nwith files.locked('x'): print('inside')"
-    )
+    code = "import sys; sys.modules['fcntl'] = None; from shapeloss import _files as files\nwith files.locked('x'): print('inside')"
     run = [sys.executable, "-c", code]
     done = subprocess.run(
         run, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, encoding="utf-8"

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -13,22 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from helpers.commands import call
 
 import shapeloss
 from shapeloss._files import atomic
-from shapeloss.cli.main import main
 from shapeloss.review.audit.summary import audit_summary
 from shapeloss.runs.run import train
 
-PAPER = Path(__file__).resolve().parents[1] / "reproduce" / "paper.yaml"
-
-
-def call(monkeypatch, *arguments):
-    """Run a command in this process; returns its exit status or message."""
-    monkeypatch.setattr(sys, "argv", ["shapeloss", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return ended.value.code
+PAPER = Path(__file__).resolve().parents[2] / "reproduce" / "paper.yaml"
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from shapeloss.review.audit.grim import find_sample, grim, grimmer, targets
 from shapeloss.review.audit.sd_bounds import largest_sd, read_printed, tail
 from shapeloss.review.audit.summary import audit_csv, audit_summary, audit_table
 
-PAPER_FILE = Path(__file__).parents[1] / "reproduce" / "paper.yaml"
+PAPER_FILE = Path(__file__).parents[2] / "reproduce" / "paper.yaml"
 
 
 @pytest.fixture(scope="module")

@@ -220,7 +220,7 @@ def test_a_prediction_that_fails_leaves_no_record_of_itself(run_folder, tmp_path
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("shapeloss.data.manifest.write_labels_as", killed)
+    monkeypatch.setattr("shapeloss.runs.predict_folder.write_labels_as", killed)
     with pytest.raises(KeyboardInterrupt):
         predict_files(other, image, tmp_path / "out", overwrite=True, progress=False)
     assert place.read_bytes() == before
@@ -331,7 +331,7 @@ def test_each_image_that_gives_none_has_a_line_and_the_others_go_on(run_folder, 
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         write_labels_as(path, *arguments)
 
-    monkeypatch.setattr("shapeloss.data.manifest.write_labels_as", write)
+    monkeypatch.setattr("shapeloss.runs.predict_folder.write_labels_as", write)
     written, problems = predict_files(load_run(folder), tmp_path / "in", tmp_path / "out", progress=False)
     assert [path.name for path in written] == ["sound.nii.gz"]
     assert len(problems) == 3

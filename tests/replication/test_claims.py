@@ -14,7 +14,7 @@ from shapeloss.replication.claims import claims_markdown, evaluate_claims, findi
 from shapeloss.replication.paper import Paper, read_paper
 from shapeloss.stats.paired_tests import detectable_effect, hodges_lehmann, power_of
 
-PAPER_FILE = Path(__file__).parents[1] / "reproduce" / "paper.yaml"
+PAPER_FILE = Path(__file__).parents[2] / "reproduce" / "paper.yaml"
 SPREAD = np.linspace(-0.004, 0.004, 10)  # ten cases, none equal
 
 
