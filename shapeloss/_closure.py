@@ -53,7 +53,7 @@ def code_hash(*modules: str) -> str:
 
 
 def _files_of(module: str, required: bool = False) -> list[Path]:
-    """The file of a module, and those of the packages that it lies in; none for what is not a module of this package."""
+    """The file of a module, and those of the packages that it lies in; none for what is not a module here."""
     package, *parts = module.split(".")
     place = PACKAGE.joinpath(*parts)
     own = next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)

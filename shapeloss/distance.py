@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Sides = Literal["both", "inside", "outside"]
-Maximum = Literal["own", "common"]
+NormaliseBy = Literal["compartment", "image"]
 Unit = Literal["relative", "mm"]
 
 
@@ -24,28 +24,28 @@ class PenaltyOptions:
 
     sides: Sides = "both"
     """Where φ is above 0: everywhere, inside the structures only, or in the background only."""
-    maximum: Maximum = "own"
-    """Whether each compartment is reversed by its own largest distance, or all by the largest of them."""
+    normalise_by: NormaliseBy = "compartment"
+    """Whether each compartment is reversed by its own largest distance, or all by the largest of the image."""
     unit: Unit = "relative"
     """φ in [0, 1], or in mm."""
     decay: float | None = None
     """In mm: φ falls by the factor e over this distance, in place of the linear reversal."""
 
     def __post_init__(self) -> None:
-        for name, wanted in (("sides", Sides), ("maximum", Maximum), ("unit", Unit)):
-            if getattr(self, name) not in get_args(wanted):
-                raise ValueError(f"{name} must be one of {get_args(wanted)}, got {getattr(self, name)!r}")
+        for name, choices in (("sides", Sides), ("normalise_by", NormaliseBy), ("unit", Unit)):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(f"{name} must be one of {get_args(choices)}, got {getattr(self, name)!r}")
         if self.decay is not None:
             if not (np.isfinite(self.decay) and self.decay > 0):
                 raise ValueError(f"decay must be a positive length in mm, or None, got {self.decay!r}")
-            if (self.maximum, self.unit) != ("own", "relative"):
+            if (self.normalise_by, self.unit) != ("compartment", "relative"):
                 raise ValueError(
-                    "decay takes the place of the reversal by a maximum: leave maximum='own' and unit='relative' "
-                    f"with it, got maximum={self.maximum!r} and unit={self.unit!r}"
+                    "decay takes the place of the reversal by a maximum: leave normalise_by='compartment' and "
+                    f"unit='relative' with it, got normalise_by={self.normalise_by!r} and unit={self.unit!r}"
                 )
 
 
-READINGS: dict[str, PenaltyOptions] = {
+VARIANTS: dict[str, PenaltyOptions] = {
     # each compartment from 1 at its boundary to 0 at its deepest voxel (the default)
     "compartment": PenaltyOptions(),
     # the same within the structures, and 0 in the background
@@ -53,39 +53,55 @@ READINGS: dict[str, PenaltyOptions] = {
     # the same in the background, and 0 within the structures
     "outside": PenaltyOptions(sides="outside"),
     # from 1 at the boundary to 0 at the deepest voxel of all, so that small structures keep a φ near 1 throughout
-    "common": PenaltyOptions(maximum="common"),
+    "common": PenaltyOptions(normalise_by="image"),
     # the largest distance of each compartment minus the distance, in mm, as a distance map is reversed literally
     "mm": PenaltyOptions(unit="mm"),
     # the same within the structures, and 0 in the background
     "mm_inside": PenaltyOptions(sides="inside", unit="mm"),
     # the largest distance of all minus the distance, in mm
-    "mm_common": PenaltyOptions(maximum="common", unit="mm"),
+    "mm_common": PenaltyOptions(normalise_by="image", unit="mm"),
     # 1 at the boundary, falling by the factor e with every 2 mm: the weight gathers at the boundary
     "exponential": PenaltyOptions(decay=2.0),
 }
-"""The readings of the paper's φ, by name; every one is an option of `DistancePenalizedCELoss`."""
+"""The ways to read the paper's φ, by name; every one is an option of `DistancePenalizedCELoss`."""
+READINGS = VARIANTS
+"""Their name in earlier versions."""
 
 
-Reading = str | PenaltyOptions | Mapping[str, Any]
+Variant = str | PenaltyOptions | Mapping[str, Any]
+"""A name in `VARIANTS`, or the options themselves."""
 
 
-def penalty_options(reading: Reading) -> PenaltyOptions:
-    """The options of a reading: a name of `READINGS`, a dict of fields of :class:`PenaltyOptions`, or such an object.
+def penalty_options(variant: Variant) -> PenaltyOptions:
+    """The options of a variant: a name of `VARIANTS`, a dict of fields of :class:`PenaltyOptions`, or such an object.
+
+    The words of earlier versions, `maximum` "own" or "common", are understood.
 
     >>> penalty_options({"decay": 3.0})
-    PenaltyOptions(sides='both', maximum='own', unit='relative', decay=3.0)
+    PenaltyOptions(sides='both', normalise_by='compartment', unit='relative', decay=3.0)
     """
-    if isinstance(reading, PenaltyOptions):
-        return reading
-    if isinstance(reading, str):
-        if reading not in READINGS:
-            raise ValueError(f"reading must be one of {', '.join(READINGS)}, or a dict of options, got {reading!r}")
-        return READINGS[reading]
+    if isinstance(variant, PenaltyOptions):
+        return variant
+    if isinstance(variant, str):
+        if variant not in VARIANTS:
+            raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, or a dict of options, got {variant!r}")
+        return VARIANTS[variant]
+    options: dict[str, Any] = dict(variant)
+    if "maximum" in options:
+        options["normalise_by"] = _from_maximum(options.pop("maximum"))
     known = [field.name for field in fields(PenaltyOptions)]
-    unknown = [key for key in reading if key not in known]
+    unknown = [key for key in options if key not in known]
     if unknown:
-        raise ValueError(f"reading has no option {', '.join(unknown)}; it has {', '.join(known)}")
-    return PenaltyOptions(**reading)
+        raise ValueError(f"variant has no option {', '.join(unknown)}; it has {', '.join(known)}")
+    return PenaltyOptions(**options)
+
+
+def _from_maximum(value: Any) -> NormaliseBy:
+    """The present word for a value of `maximum`, the option of earlier versions."""
+    words: dict[Any, NormaliseBy] = {"own": "compartment", "common": "image"}
+    if value not in words:
+        raise ValueError(f"maximum must be one of {', '.join(words)}, got {value!r}; its present name is normalise_by")
+    return words[value]
 
 
 def check_labels(labels: NDArray[Any], spacing: Sequence[float]) -> tuple[NDArray[Any], tuple[float, ...]]:
@@ -97,12 +113,12 @@ def check_labels(labels: NDArray[Any], spacing: Sequence[float]) -> tuple[NDArra
         raise ValueError(f"labels must be integers 0, 1, 2, …, got dtype {labels.dtype}; round and convert them first")
     if labels.dtype.kind == "i" and labels.min() < 0:
         raise ValueError(f"labels must not be negative, got {labels.min()}; map unknown voxels to a label of their own")
-    steps = tuple(float(step) for step in np.ravel(np.asarray(spacing, dtype=float)))
-    if len(steps) != labels.ndim or not all(np.isfinite(step) and step > 0 for step in steps):
+    lengths = tuple(float(length) for length in np.ravel(np.asarray(spacing, dtype=float)))
+    if len(lengths) != labels.ndim or not all(np.isfinite(length) and length > 0 for length in lengths):
         raise ValueError(
             f"spacing must hold one positive number of mm for each of the {labels.ndim} axes of labels, got {spacing!r}"
         )
-    return labels, steps
+    return labels, lengths
 
 
 def boundary_distance(labels: NDArray[Any], spacing: Sequence[float]) -> NDArray[np.float32]:
@@ -125,11 +141,11 @@ def boundary_distance(labels: NDArray[Any], spacing: Sequence[float]) -> NDArray
     >>> boundary_distance(np.array([[0, 0, 1, 2]]), spacing=(1.0, 0.5))
     array([[1. , 0.5, 0.5, 0.5]], dtype=float32)
     """
-    labels, steps = check_labels(labels, spacing)
+    labels, lengths = check_labels(labels, spacing)
     highest = int(labels.max()) + 1
     # edt takes 0 for "no object" and gives it distance 0, hence + 1: the background is a compartment like the others
     shifted = np.add(labels, 1, dtype=np.min_scalar_type(highest), casting="unsafe", order="C")
-    return edt.edt(shifted, anisotropy=steps, black_border=False)
+    return edt.edt(shifted, anisotropy=lengths, black_border=False)
 
 
 def distance_penalty(
@@ -137,14 +153,15 @@ def distance_penalty(
     spacing: Sequence[float],
     *,
     sides: Sides = "both",
-    maximum: Maximum = "own",
+    normalise_by: NormaliseBy = "compartment",
     unit: Unit = "relative",
     decay: float | None = None,
+    maximum: str | None = None,
 ) -> NDArray[np.float32]:
     """φ: the distance to the boundary reversed, so that it is highest at the boundary (Calivà et al. 2019, figure 1).
 
     With d from :func:`boundary_distance`, and the maximum and minimum of d taken over each compartment
-    (`maximum="own"`) or over all compartments that `sides` selects (`"common"`):
+    (`normalise_by="compartment"`) or over all compartments that `sides` selects (`"image"`):
 
     - `unit="relative"`: φ = (max − d) / (max − min): 1 at the boundary, 0 at the deepest voxel; 1 where max = min;
     - `unit="mm"`: φ = max − d;
@@ -156,7 +173,8 @@ def distance_penalty(
     Args:
         labels: (X, Y, Z) or (X, Y), integers from 0, the background.
         spacing: mm, one number for each axis.
-        sides, maximum, unit, decay: see :class:`PenaltyOptions`; `READINGS` names the usual combinations.
+        maximum: "own" or "common", the words of earlier versions for `normalise_by`.
+        sides, normalise_by, unit, decay: see :class:`PenaltyOptions`; `VARIANTS` names the usual combinations.
 
     Returns:
         float32 of the same shape.
@@ -167,14 +185,16 @@ def distance_penalty(
     >>> distance_penalty(np.array([[0, 0, 0, 1, 1]]), spacing=(1.0, 0.5))
     array([[0. , 0.5, 1. , 1. , 0. ]], dtype=float32)
     """
-    PenaltyOptions(sides, maximum, unit, decay)
+    if maximum is not None:
+        normalise_by = _from_maximum(maximum)
+    PenaltyOptions(sides, normalise_by, unit, decay)
     distance = boundary_distance(labels, spacing)
     labels = np.asarray(labels)
     penalty = np.zeros_like(distance)
     selected = [value for value in np.unique(labels) if sides == "both" or (value != 0) == (sides == "inside")]
     if np.isinf(distance.flat[0]) or not selected:  # no boundary to be near to, or nothing that can be near
         return penalty
-    masks = [np.isin(labels, selected)] if maximum == "common" else (labels == value for value in selected)
+    masks = [np.isin(labels, selected)] if normalise_by == "image" else (labels == value for value in selected)
     for mask in masks:
         d = distance[mask]
         highest, lowest = d.max(), d.min()

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 
 def progress_bar(description: str) -> Callable[[int, int], None]:
-    """A progress bar over the steps, with an estimate of the time left, to be passed to :func:`shapeloss.runs.run.train`."""
+    """A progress bar over steps, with an estimate of the time left: a function to call with (step, steps)."""
     shown: list[tqdm] = []
 
     def update(step: int, steps: int) -> None:

@@ -256,7 +256,8 @@ def prepare(data: Data, folder: str | Path, output: str | Path, name: str = "") 
         entries.append({"name": case, "split": part} | entry)
     problems += twice(entries)
     problems += [
-        f"label {label} ({structure}) is declared in dataset.json but occurs in no case; remove it or add cases that have it"
+        f"label {label} ({structure}) is declared in dataset.json but occurs in no case; remove it or add cases that "
+        "have it"
         for label, structure in classes.items()
         if label not in found and files and not problems
     ]

@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform
 
-from shapeloss.distance import Reading
+from shapeloss.distance import Variant
 from shapeloss.losses import DistancePenalizedCELoss, MapLoss
 
 
@@ -27,12 +27,13 @@ class DistancePenaltyd(MapTransform):
     Args:
         keys: labels, channel first: (1, X, Y, Z) or (1, X, Y), whole numbers of any dtype.
         output_keys: where the maps go, one for each key.
-        reading: of φ, as in :class:`shapeloss.losses.DistancePenalizedCELoss`.
+        variant: of φ, as in :class:`shapeloss.losses.DistancePenalizedCELoss`.
         loss: another loss whose map is wanted in place of φ, such as `BoundaryLoss(num_classes=4)`.
         spacing: mm; None takes it from the affine of each label, which must then be a MetaTensor. A MetaTensor that was
             not read from a file has the identity as its affine, 1 mm, whatever the truth is: give spacing for it. For a
             slice that was cut out of a volume, give it too, or add the map before the slicing.
         allow_missing_keys: whether a missing key is skipped.
+        reading: the name of `variant` in earlier versions.
 
     The maps are float32 of shape (1, X, Y[, Z]), or (K, X, Y[, Z]) for a loss with one map for each class: MetaTensors
     with the label's meta data where the label is one.
@@ -46,10 +47,11 @@ class DistancePenaltyd(MapTransform):
         self,
         keys: KeysCollection = "label",
         output_keys: KeysCollection = "phi",
-        reading: Reading = "compartment",
+        variant: Variant = "compartment",
         loss: MapLoss | None = None,
         spacing: Sequence[float] | None = None,
         allow_missing_keys: bool = False,
+        reading: Variant | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.output_keys = (output_keys,) if isinstance(output_keys, str) else tuple(output_keys)  # type: ignore[arg-type]
@@ -57,7 +59,7 @@ class DistancePenaltyd(MapTransform):
             raise ValueError(f"output_keys must be one for each of keys {self.keys}, got {self.output_keys}")
         if not (loss is None or isinstance(loss, MapLoss)):
             raise ValueError(f"loss must be one with a map, such as BoundaryLoss(4), got {type(loss).__name__}")
-        self.loss = DistancePenalizedCELoss(reading=reading) if loss is None else loss
+        self.loss = DistancePenalizedCELoss(variant=variant, reading=reading) if loss is None else loss
         self.spacing = spacing
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

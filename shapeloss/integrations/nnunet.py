@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shapeloss.data.checksums import cached_array
-from shapeloss.distance import Reading, distance_penalty, penalty_options
+from shapeloss.distance import Variant, distance_penalty, penalty_options
 from shapeloss.losses import build_loss
 
 try:
@@ -44,11 +44,17 @@ except ImportError as error:
 class nnUNetTrainerDistancePenalty(nnUNetTrainer):
     """nnU-Net with the distance-penalised cross-entropy in place of Dice and cross-entropy.
 
-    A subclass that sets `reading` (see :data:`shapeloss.distance.READINGS`) or `loss_key` gives another variant.
+    A subclass that sets `variant` (see :data:`shapeloss.distance.VARIANTS`) or `loss_key` gives another φ.
     """
 
     loss_key = "dpce"
-    reading: Reading = "compartment"
+    variant: Variant = "compartment"
+    reading: Variant | None = None
+    """The name of `variant` in earlier versions."""
+
+    @property
+    def _variant(self) -> Variant:
+        return self.variant if self.reading is None else self.reading
 
     def _build_loss(self) -> nn.Module:
         for unsupported, what in (
@@ -59,7 +65,7 @@ class nnUNetTrainerDistancePenalty(nnUNetTrainer):
             if unsupported:
                 raise ValueError(f"{type(self).__name__} cannot train with {what}; use classes that exclude each other")
         weights = super()._build_loss().weight_factors if self.enable_deep_supervision else (1.0,)
-        loss = build_loss(self.loss_key, num_classes=self.label_manager.num_segmentation_heads, reading=self.reading)
+        loss = build_loss(self.loss_key, num_classes=self.label_manager.num_segmentation_heads, variant=self._variant)
         return DeepSupervisionWithPhi(loss, weights)
 
     def get_tr_and_val_datasets(self) -> tuple[CasesWithPhi, CasesWithPhi]:
@@ -96,7 +102,7 @@ class nnUNetTrainerDistancePenalty(nnUNetTrainer):
     @property
     def _levels_per_unit(self) -> int:
         """Of the int16 that φ travels in beside the labels: a step is 1/30000, or 0.02 mm up to 655 mm."""
-        return 50 if penalty_options(self.reading).unit == "mm" else 30000
+        return 50 if penalty_options(self._variant).unit == "mm" else 30000
 
     def _quantised_phi(self, labels: NDArray[Any], properties: dict[str, Any]) -> NDArray[np.int16]:
         """labels (X, Y, Z) of a preprocessed case, -1 outside its non-zero region → int16 of the same shape."""
@@ -104,7 +110,7 @@ class nnUNetTrainerDistancePenalty(nnUNetTrainer):
         spacing = list(self.configuration_manager.spacing)
         if len(spacing) < labels.ndim:  # a 2D configuration keeps the distance between slices
             spacing = [original[0], *spacing]
-        phi = distance_penalty(np.maximum(labels, 0), spacing, **asdict(penalty_options(self.reading)))
+        phi = distance_penalty(np.maximum(labels, 0), spacing, **asdict(penalty_options(self._variant)))
         return np.minimum(np.rint(phi * self._levels_per_unit), np.iinfo(np.int16).max).astype(np.int16)
 
     def _without_phi(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -117,9 +123,9 @@ class nnUNetTrainerDistancePenalty(nnUNetTrainer):
 
 
 class nnUNetTrainerDistancePenaltyExponential(nnUNetTrainerDistancePenalty):
-    """The reading whose weight gathers at the boundary: φ = exp(−d / 2 mm)."""
+    """The variant whose weight gathers at the boundary: φ = exp(−d / 2 mm)."""
 
-    reading = "exponential"
+    variant = "exponential"
 
 
 class nnUNetTrainerDiceDistancePenalty(nnUNetTrainerDistancePenalty):

@@ -9,11 +9,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from shapeloss.losses.checks import MapSpec, Spacing, _lengths, check_target
+from shapeloss.losses.checks import MapSpec, Spacing, check_spacing, check_target_shape, check_target_values
 
 
 class SegmentationLoss(nn.Module):
-    """Base of the losses: checks the shapes, computes in float32, calls `compute`."""
+    """Base of the losses: checks the input, computes in float32, calls `compute`.
+
+    Shapes are checked at each call. Values (the range of labels; finiteness and sign of a map) are checked at the first
+    call of an instance, since reading them makes a GPU wait, and at every call while `validate` is True.
+    """
+
+    validate = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._values_seen = False
 
     @property
     def map_spec(self) -> MapSpec | None:
@@ -21,25 +31,36 @@ class SegmentationLoss(nn.Module):
         return None
 
     def forward(self, logits: Tensor, target: Tensor, phi: Tensor | None = None) -> Tensor:
-        """The loss, a scalar; shapes in the module's docstring.
+        """The loss, a scalar; shapes in `shapeloss.losses`.
 
         Raises:
-            ValueError: shapes that do not fit, a target that is not integer or lies outside 0 to K − 1, or no `phi`
-                for a loss that needs one and was given no `spacing`.
+            ValueError: shapes that do not fit; a target that is not integer or lies outside 0 to K − 1, if values are
+                checked; no `phi` for a loss that needs one and was given no `spacing`.
         """
-        target = check_target(logits, target)
+        target = check_target_shape(logits, target)
         logits = logits.as_subclass(Tensor)  # MONAI's MetaTensor is slow, and would return one
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
+        check_values = self.validate or not getattr(self, "_values_seen", False)
+        if check_values:
+            check_target_values(target, logits.shape[1])
+        target = target.long()
         with torch.autocast(logits.device.type, enabled=False):
-            return self.compute(logits, target, self.prepare_map(logits, target, phi))
+            label_map = self.prepare_map(logits, target, phi)
+            if check_values:
+                self.check_map_values(label_map)
+                self._values_seen = True
+            return self.compute(logits, target, label_map)
 
     def prepare_map(self, logits: Tensor, target: Tensor, phi: Tensor | None) -> Tensor:
         """The map for `compute`; an empty tensor for losses without one."""
         return logits.new_empty(0)
 
+    def check_map_values(self, label_map: Tensor) -> None:
+        """ValueError for a map with values that cannot be used."""
+
     def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
-        """The equation, on checked input: target (B, X, Y[, Z]) of dtype int64."""
+        """The equation, on checked input: target (B, X, Y[, Z]) of dtype int64, phi the map of :meth:`prepare_map`."""
         raise NotImplementedError
 
 
@@ -54,7 +75,7 @@ class MapLoss(SegmentationLoss):
 
     def __init__(self, spacing: Spacing | None = None) -> None:
         super().__init__()
-        self.spacing = None if spacing is None else _lengths(spacing)
+        self.spacing = None if spacing is None else check_spacing(spacing)
 
     @property
     def map_spec(self) -> MapSpec:
@@ -77,15 +98,16 @@ class MapLoss(SegmentationLoss):
                 )
             volumes = target.cpu().numpy()
             phi = torch.from_numpy(np.stack([self.compute_map(volume, self.spacing) for volume in volumes]))
-        wanted = logits.shape if self.per_class else target.shape
+        expected = logits.shape if self.per_class else target.shape
         if not self.per_class and phi.shape == (target.shape[0], 1, *target.shape[1:]):
             phi = phi[:, 0]
-        if phi.shape != wanted:
-            raise ValueError(f"phi must have shape {tuple(wanted)} for {type(self).__name__}, got {tuple(phi.shape)}")
-        phi = phi.as_subclass(Tensor).to(logits)
-        if not phi.sum().isfinite():
+        if phi.shape != expected:
+            raise ValueError(f"phi must have shape {tuple(expected)} for {type(self).__name__}, got {tuple(phi.shape)}")
+        return phi.as_subclass(Tensor).to(logits)
+
+    def check_map_values(self, label_map: Tensor) -> None:
+        if not label_map.sum().isfinite():
             raise ValueError("phi must be finite, got NaN or infinity; compute it by compute_map(labels, spacing)")
-        return phi
 
 
 def one_hot(target: Tensor, classes: int) -> Tensor:

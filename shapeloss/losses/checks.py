@@ -1,4 +1,4 @@
-"""Checks of what a loss is given."""
+"""Checks of what a loss is given: shapes at each call, values where they are asked for; and of its options."""
 
 from __future__ import annotations
 
@@ -15,48 +15,60 @@ Spacing = Sequence[float]
 MapSpec = dict[str, Any]
 
 
-def _lengths(spacing: Spacing) -> tuple[float, ...]:
+def check_spacing(spacing: Spacing) -> tuple[float, ...]:
+    """The spacing as numbers, if it holds a positive number of mm for each axis; ValueError otherwise."""
     try:
-        steps = tuple(float(step) for step in spacing)
+        lengths = tuple(float(length) for length in spacing)
     except (TypeError, ValueError):
-        steps = ()
-    if not steps or not all(math.isfinite(step) and step > 0 for step in steps):
+        lengths = ()
+    if not lengths or not all(math.isfinite(length) and length > 0 for length in lengths):
         raise ValueError(f"spacing must hold a positive number of mm for each spatial axis, got {spacing!r}")
-    return steps
+    return lengths
 
 
-def check_target(logits: Tensor, target: Tensor) -> Tensor:
-    """The target as int64 (B, X, Y[, Z]) if it fits the logits.
+def check_target_shape(logits: Tensor, target: Tensor) -> Tensor:
+    """The target as (B, X, Y[, Z]), of its own dtype, if its shape fits the logits.
+
+    Reads no value, so that a GPU need not be waited for.
 
     Raises:
-        ValueError: it does not; the message says how. Whole numbers in floating point are taken, as MONAI loads labels.
+        ValueError: it does not fit; the message says how.
     """
     if logits.ndim not in (4, 5) or not logits.is_floating_point():
         raise ValueError(
             "logits must be floating point of shape (B, K, X, Y) or (B, K, X, Y, Z), "
             f"got {logits.dtype} {tuple(logits.shape)}"
         )
-    classes, wanted = logits.shape[1], (logits.shape[0], *logits.shape[2:])
+    classes, expected = logits.shape[1], (logits.shape[0], *logits.shape[2:])
     if classes < 2:
         raise ValueError("logits must have at least 2 classes, the background included; for one structure use K = 2")
-    if target.shape == (wanted[0], 1, *wanted[1:]):
+    if target.shape == (expected[0], 1, *expected[1:]):
         target = target[:, 0]
-    if target.shape != wanted:
+    if target.shape != expected:
         raise ValueError(
-            f"target must have shape {wanted} for logits of shape {tuple(logits.shape)}, got {tuple(target.shape)}; "
+            f"target must have shape {expected} for logits of shape {tuple(logits.shape)}, got {tuple(target.shape)}; "
             "a one-hot target becomes one by argmax(1)"
         )
-    if target.is_complex() or (target.is_floating_point() and not torch.equal(target, target.round())):
-        raise ValueError(f"target must be integer labels, got {target.dtype} that are no whole numbers")
-    target = target.as_subclass(Tensor).long()
+    if target.is_complex():
+        raise ValueError(f"target must be integer labels, got {target.dtype}")
     if not target.numel():
         raise ValueError(
-            f"logits and target must hold at least one voxel, got shapes {tuple(logits.shape)} and {wanted}"
+            f"logits and target must hold at least one voxel, got shapes {tuple(logits.shape)} and {expected}"
         )
-    lowest, highest = (int(value) for value in target.aminmax())
+    return target.as_subclass(Tensor)
+
+
+def check_target_values(target: Tensor, classes: int) -> None:
+    """Labels must be whole numbers from 0 to K − 1; in floating point too, as MONAI loads them.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if target.is_floating_point() and not torch.equal(target, target.round()):
+        raise ValueError(f"target must be integer labels, got {target.dtype} that are not whole numbers")
+    lowest, highest = (int(value) for value in target.long().aminmax())
     if lowest < 0 or highest >= classes:
         raise ValueError(f"target must lie in 0 to {classes - 1} for {classes} classes, got {lowest} to {highest}")
-    return target
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from shapeloss.distance import Reading, distance_penalty, penalty_options
+from shapeloss.distance import Variant, distance_penalty, penalty_options
 from shapeloss.losses.base import MapLoss, SegmentationLoss
 from shapeloss.losses.checks import MapSpec, Spacing, check_nonnegative
 
@@ -37,17 +37,20 @@ class DistancePenalizedCELoss(MapLoss):
     Args:
         spacing: mm, one number for each spatial axis: computes φ at a call without `phi`. φ then depends on the crop
             through its maximum; better compute it once for each whole volume.
-        reading: a name of :data:`shapeloss.distance.READINGS`, or the options themselves, as
+        variant: a name of :data:`shapeloss.distance.VARIANTS`, or the options themselves, as
             :class:`shapeloss.distance.PenaltyOptions` or as a dict of its fields.
+        reading: the name of `variant` in earlier versions.
 
     >>> loss, labels = DistancePenalizedCELoss(spacing=(0.7, 0.365)), torch.tensor([[[0, 0, 0, 1, 1]]])
     >>> loss(torch.zeros(1, 2, 1, 5), labels)  # φ is 0, ½, 1, 1, 0: log 2 times the mean of 1 + φ
     tensor(1.0397)
     """
 
-    def __init__(self, spacing: Spacing | None = None, reading: Reading = "compartment") -> None:
+    def __init__(
+        self, spacing: Spacing | None = None, variant: Variant = "compartment", reading: Variant | None = None
+    ) -> None:
         super().__init__(spacing)
-        self.options = penalty_options(reading)
+        self.options = penalty_options(variant if reading is None else reading)
 
     @property
     def map_spec(self) -> MapSpec:
@@ -56,11 +59,11 @@ class DistancePenalizedCELoss(MapLoss):
     def compute_map(self, labels: NDArray[Any], spacing: Spacing) -> NDArray[np.float32]:
         return distance_penalty(labels, spacing, **asdict(self.options))
 
-    def prepare_map(self, logits: Tensor, target: Tensor, phi: Tensor | None) -> Tensor:
-        phi = super().prepare_map(logits, target, phi)
-        if phi.min() < 0:
-            raise ValueError(f"phi must not be negative, got {float(phi.min()):g}; a signed distance is another map")
-        return phi
+    def check_map_values(self, label_map: Tensor) -> None:
+        super().check_map_values(label_map)
+        if label_map.min() < 0:
+            lowest = float(label_map.min())
+            raise ValueError(f"phi must not be negative, got {lowest:g}; a signed distance is another map")
 
     def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
         return ((1 + phi) * F.cross_entropy(logits, target, reduction="none")).mean()

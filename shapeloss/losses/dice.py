@@ -1,11 +1,11 @@
-"""The losses that compare regions: `dice`, `gdice`, and the sums `dice_ce`, `dice_dpce`. Shapes: see `shapeloss.losses`."""
+"""The losses that compare regions: `dice`, `gdice`, and the sums `dice_ce`, `dice_dpce`. See `shapeloss.losses`."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from shapeloss.distance import Reading
+from shapeloss.distance import Variant
 from shapeloss.losses.base import SegmentationLoss, one_hot
 from shapeloss.losses.checks import Spacing, check_nonnegative
 from shapeloss.losses.cross_entropy import CrossEntropyLoss, DistancePenalizedCELoss
@@ -48,7 +48,7 @@ class DiceDistancePenalizedCELoss(DistancePenalizedCELoss):
     """L = distance-penalised cross-entropy + Dice loss, the sum of :class:`DiceCELoss` with φ.
 
     Args:
-        spacing, reading: of :class:`DistancePenalizedCELoss`.
+        spacing, variant, reading: of :class:`DistancePenalizedCELoss`.
         include_background, smooth, squared: of :class:`DiceLoss`; the defaults are nnU-Net's.
         dice_weight, ce_weight: of the two terms.
 
@@ -60,14 +60,15 @@ class DiceDistancePenalizedCELoss(DistancePenalizedCELoss):
     def __init__(
         self,
         spacing: Spacing | None = None,
-        reading: Reading = "compartment",
+        variant: Variant = "compartment",
         include_background: bool = False,
         smooth: float = 1e-5,
         squared: bool = False,
         dice_weight: float = 1.0,
         ce_weight: float = 1.0,
+        reading: Variant | None = None,
     ) -> None:
-        super().__init__(spacing, reading)
+        super().__init__(spacing, variant, reading)
         self.dice = DiceLoss(include_background, smooth, squared)
         self.dice_weight, self.ce_weight = (
             check_nonnegative("dice_weight", dice_weight),

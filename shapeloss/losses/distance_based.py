@@ -17,9 +17,9 @@ from shapeloss.losses.dice import DiceLoss, GeneralizedDiceLoss
 
 
 class UNetWeightedCELoss(MapLoss):
-    """L = −(1/N) Σ_i w_i log p_t, w by :func:`shapeloss.losses.label_maps.unet_weight` (Ronneberger et al. 2015, equations 1 and 2).
+    """L = −(1/N) Σ_i w_i log p_t (Ronneberger et al. 2015, equations 1 and 2).
 
-    `phi` is w itself.
+    `phi` is w, by :func:`shapeloss.losses.label_maps.unet_weight`.
 
     Args:
         spacing: mm, one number for each spatial axis: computes w at a call without `phi`.

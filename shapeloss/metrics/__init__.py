@@ -2,8 +2,8 @@
 
 `METRICS` names each with its definition. The conventions are the same for all:
 
-- "voxel" and "surface" in a name say which surface it measures, and the edge of the field of view is not a boundary of a
-  bone, unless asked for: see :mod:`shapeloss.metrics.geometry`.
+- "voxel" and "surface" in a name say which surface it measures, and the edge of the field of view is not a boundary of
+  a bone, unless asked for: see :mod:`shapeloss.metrics.geometry`.
 - No metric is NaN, so no structure can leave a mean unseen. A missed or false positive structure (one mask without a
   boundary) has the worst value: 0 for an overlap; for a distance D, the diagonal of the field of view, which no pair
   of found surfaces exceeds and which keeps means, SDs and paired tests finite where infinity would not. If neither

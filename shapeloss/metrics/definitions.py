@@ -24,7 +24,7 @@ from shapeloss.metrics.geometry import MaskGeometry
 
 @dataclass(frozen=True)
 class MetricDefinition:
-    """How a metric is defined, as `docs/metrics.md` shows it: D is the diagonal of the field of view, V a structure's volume.
+    """How a metric is defined: D is the diagonal of the field of view, V the volume of a structure.
 
     `agrees_with` and `differs_from` speak of other libraries; every other word is about the metric itself.
     """
@@ -169,7 +169,8 @@ def definition_table() -> str:
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     legend = (
         "T truth, P prediction, ∂ their surface, d(∂T, ∂P) the distances from ∂T to ∂P in mm, D the diagonal of the "
-        'field of view, V the volume of the false positive or missed structure. Agreement holds with `edge="closed"`, and '
+        "field of view, V the volume of the false positive or missed structure. Agreement holds with "
+        '`edge="closed"`, and '
         "by default for structures that do not touch the edge of the field of view, which is then no boundary: a "
         "structure that fills it has none, and the boundary scores of a missed one. The mean over structures is that "
         "of the errors' sizes where an error has a sign, so that two do not cancel. Other libraries: MONAI 1.6.1, "

@@ -19,20 +19,25 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from shapeloss.data.axes import acquisition_axis, plane_name
-from shapeloss.data.manifest import Case
 from shapeloss.distance import distance_penalty, weight_near_boundary
 from shapeloss.plotting.style import GREY, PALE, PHI_MAP, canvas, loss_color, loss_name, structure_color, styled
 
 
-def distance_map_panels(case: Case, classes: dict[int, str], slice_axis: int | None = None) -> dict[str, Any]:
-    """The arguments of :func:`shapeloss.plotting.slices.figure_distance_maps` for a case: φ of the paper's default reading."""
-    phi = distance_penalty(case.labels, case.spacing)
+def distance_map_panels(
+    image: NDArray[Any],
+    labels: NDArray[Any],
+    spacing: Sequence[float],
+    classes: Mapping[int, str],
+    slice_axis: int | None = None,
+) -> dict[str, Any]:
+    """The arguments of :func:`figure_distance_maps` for a volume: φ of the paper's default variant."""
+    phi = distance_penalty(labels, spacing)
     return {
-        "image": case.image,
-        "labels": case.labels,
+        "image": image,
+        "labels": labels,
         "phi_by_compartment": dict.fromkeys([0, *classes], phi),  # each is shown where its label is
         "phi": phi,
-        "spacing": case.spacing,
+        "spacing": spacing,
         "class_names": classes,
         "slice_axis": slice_axis,
     }
@@ -198,32 +203,32 @@ def figure_distance_maps(
 
 
 @styled
-def figure_readings(
-    phi_by_reading: Mapping[str, NDArray[Any]],
+def figure_variants(
+    phi_by_variant: Mapping[str, NDArray[Any]],
     labels: NDArray[Any],
     spacing: Sequence[float],
     slice_index: int | None = None,
     slice_axis: int | None = None,
 ) -> Figure:
-    """The readings of φ side by side, and how much of the weight 1 + φ each puts within 2 mm of a boundary.
+    """The variants of φ side by side, and how much of the weight 1 + φ each puts within 2 mm of a boundary.
 
     Args:
-        phi_by_reading: name → (X, Y, Z), in [0, 1] or in mm; each is drawn from 0 to its own maximum.
+        phi_by_variant: name → (X, Y, Z), in [0, 1] or in mm; each is drawn from 0 to its own maximum.
         labels: (X, Y, Z) integers.
         spacing: mm along X, Y, Z.
         slice_index: along the axis; default :func:`central_slice`.
         slice_axis: across the slice; default that of the coarsest voxel side.
 
     Raises:
-        ValueError: for no reading, volumes of different shapes, or a slice outside them.
+        ValueError: for no variant, volumes of different shapes, or a slice outside them.
     """
     cut = _Slice(labels, spacing, slice_index, slice_axis)
-    columns, rows = _grid("phi_by_reading", phi_by_reading, 4)
+    columns, rows = _grid("phi_by_variant", phi_by_variant, 4)
     panels = rows * (2.2 * np.clip(cut.height / cut.width, 0.4, 2) + 0.35)
-    figure = canvas(None, 2.2 * columns + 5, max(panels, 1 + 0.38 * len(phi_by_reading)))
+    figure = canvas(None, 2.2 * columns + 5, max(panels, 1 + 0.38 * len(phi_by_variant)))
     left, right = figure.subfigures(1, 2, width_ratios=(2.2 * columns, 5))
-    cells = [["reading", "largest φ", "mean\n1 + φ", "share within\n2 mm"]]
-    for axes, (name, phi) in _panels(left, rows, columns, phi_by_reading):
+    cells = [["variant", "largest φ", "mean\n1 + φ", "share within\n2 mm"]]
+    for axes, (name, phi) in _panels(left, rows, columns, phi_by_variant):
         cut.show(axes, cut.of(phi), cmap=PHI_MAP, vmin=0, vmax=float(np.max(phi)) or 1.0)
         cut.outlines(axes, cut.labels, "white", 0.9)
         axes.set_title(name, fontsize=11)

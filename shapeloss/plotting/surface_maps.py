@@ -35,7 +35,7 @@ def figure_surface_errors(
             points is one that the loss missed, and its panel says so.
         landmarks: name → world point in mm, marked on each panel.
         maximum_mm: upper end of the colour scale; default the 98th percentile of all errors, rounded up to 0.5 mm.
-        direction: from the structures to the viewer, in RAS; default :func:`shapeloss.plotting.render.widest_view` of all.
+        direction: from the structures to the viewer, in RAS; default :func:`.render.widest_view` of all.
         title: above the panels; the name of the view is added.
         into: a part of a larger figure, to draw into.
         note: below the panels, such as which structures are shown.

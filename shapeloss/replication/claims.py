@@ -1,9 +1,9 @@
 """A verdict for each claim of a paper, from per-case scores.
 
-A claim's statistic, comparison, test and margin are data (`shapeloss.replication.paper`), fixed before a run. Every comparison is
-between per-case means over seeds (see `shapeloss.stats.compare_losses`) and is Holm-corrected over all comparisons of its claim,
-also those that could not be made: the family was fixed before the run, and a run of fewer losses, which may have been
-chosen after a look at the results, must not make a verdict easier. Verdicts:
+A claim's statistic, comparison, test and margin are data (`shapeloss.replication.paper`), fixed before a run. Every
+comparison is between per-case means over seeds (see `shapeloss.stats.compare_losses`) and is Holm-corrected over all
+comparisons of its claim, also those that could not be made: the family was fixed before the run, and a run of fewer
+losses, which may have been chosen after a look at the results, must not make a verdict easier. Verdicts:
 *confirmed*, when the claimed direction, equivalence or non-inferiority is shown; *contradicted*, when its opposite is;
 *inconclusive* otherwise, with the smallest effect that so many cases could have shown; *not tested* where the scores
 are absent. Directions are tested two-sided: a one-sided test could confirm a claim but never contradict it.

@@ -128,7 +128,7 @@ class Paper(_Section):
         return table
 
     def results_table(self) -> pd.DataFrame:
-        """The reported results as `shapeloss.review.audit.summary.audit_table` and `compare_sources` take them, numbers as printed."""
+        """The reported results as the audit takes them (`audit_table`, `compare_sources`), numbers as printed."""
         rows = []
         for r in self.results:
             mean, sd = r.printed.split(" ± ")

@@ -59,8 +59,8 @@ def read_scores(
     """Read score tables: one row per case, or per case, method, seed and structure.
 
     Args:
-        paths: CSV files (see :func:`shapeloss.stats.read_table.read_table`); `name=file.csv` names the file's method. A file
-            with a column `loss`, `method` or `model` holds several.
+        paths: CSV files (see :func:`shapeloss.stats.read_table.read_table`); `name=file.csv` names the file's method. A
+            file with a column `loss`, `method` or `model` holds several.
         metrics: score columns. Default: boundary Dice and Dice, by their usual names in any case, if all files have
             them; otherwise the only known score, or the only column of numbers.
         structure: which rows of a column `structure` to compare; default "mean", or the only one there is.

@@ -1,4 +1,4 @@
-"""One training on disk: `shapeloss.train.fit` with a data set, a cache of maps, checkpoints, predictions and provenance.
+"""One training on disk: `shapeloss.train.fit` with a data set, cached maps, checkpoints, predictions and provenance.
 
 A killed run that goes on ends with the very numbers of a run that was never killed.
 """

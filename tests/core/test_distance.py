@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from shapeloss.distance import (
     READINGS,
+    VARIANTS,
     PenaltyOptions,
     boundary_distance,
     distance_penalty,
@@ -80,7 +81,7 @@ def test_two_structures_that_touch_have_a_boundary_between_them():
 def test_one_compartment_has_no_boundary(value):
     labels = np.full((4, 5, 6), value)
     assert np.isinf(boundary_distance(labels, KNEE)).all()  # bug 3: SciPy returns a ramp from a corner here
-    for options in READINGS.values():
+    for options in VARIANTS.values():
         assert not distance_penalty(labels, KNEE, **vars(options)).any()
 
 
@@ -111,7 +112,7 @@ ROW, STEP = np.array([[0, 0, 0, 0, 1, 1, 1, 2]]), (9.0, 0.5)  # distances 2, 1.5
 
 
 @pytest.mark.parametrize(
-    ("reading", "expected"),
+    ("variant", "expected"),
     [
         ("compartment", [0, 1 / 3, 2 / 3, 1, 1, 0, 1, 1]),
         ("inside", [0, 0, 0, 0, 1, 0, 1, 1]),
@@ -123,26 +124,26 @@ ROW, STEP = np.array([[0, 0, 0, 0, 1, 1, 1, 2]]), (9.0, 0.5)  # distances 2, 1.5
         ("exponential", np.exp([-0.75, -0.5, -0.25, 0, 0, -0.25, 0, 0])),
     ],
 )
-def test_each_reading_by_hand(reading, expected):
-    phi = distance_penalty(ROW, STEP, **vars(READINGS[reading]))
+def test_each_variant_by_hand(variant, expected):
+    phi = distance_penalty(ROW, STEP, **vars(VARIANTS[variant]))
     assert phi.dtype == np.float32
     np.testing.assert_allclose(phi, [expected], rtol=1e-6)
 
 
 def test_a_common_maximum_is_taken_over_the_selected_side():
-    inside = distance_penalty(ROW, STEP, sides="inside", maximum="common", unit="mm")
+    inside = distance_penalty(ROW, STEP, sides="inside", normalise_by="image", unit="mm")
     np.testing.assert_allclose(inside, [[0, 0, 0, 0, 0.5, 0, 0.5, 0.5]])
-    outside = distance_penalty(ROW, STEP, sides="outside", maximum="common", unit="mm")
+    outside = distance_penalty(ROW, STEP, sides="outside", normalise_by="image", unit="mm")
     np.testing.assert_allclose(outside, [[0, 0.5, 1, 1.5, 0, 0, 0, 0]])
 
 
 def test_every_reading_is_tested_by_hand():
-    marked = test_each_reading_by_hand.pytestmark[0].args[1]
-    assert {name for name, _ in marked} == set(READINGS)
+    marked = test_each_variant_by_hand.pytestmark[0].args[1]
+    assert {name for name, _ in marked} == set(VARIANTS)
 
 
 def test_a_volume_without_background():
-    phi = distance_penalty(np.array([[1, 1, 2]]), (1, 1), sides="outside", maximum="common")
+    phi = distance_penalty(np.array([[1, 1, 2]]), (1, 1), sides="outside", normalise_by="image")
     np.testing.assert_array_equal(phi, [[0, 0, 0]])
     np.testing.assert_array_equal(distance_penalty(np.array([[1, 1, 2]]), (1, 1)), [[0, 1, 1]])
 
@@ -155,10 +156,10 @@ def test_a_structure_of_one_voxel():
 
 
 @settings(max_examples=100, deadline=None)
-@given(label_maps(), st.sampled_from(sorted(READINGS)))
-def test_phi_is_finite_and_highest_at_the_boundary(case, reading):
+@given(label_maps(), st.sampled_from(sorted(VARIANTS)))
+def test_phi_is_finite_and_highest_at_the_boundary(case, variant):
     labels, spacing = case
-    options = READINGS[reading]
+    options = VARIANTS[variant]
     phi, distance = distance_penalty(labels, spacing, **vars(options)), boundary_distance(labels, spacing)
     assert np.isfinite(phi).all()
     assert phi.min() >= 0
@@ -221,12 +222,12 @@ def test_weight_near_the_boundary_reproduces_the_published_table():
     near = boundary_distance(sphere, spacing) <= 2
     assert near.mean() == pytest.approx(0.098, abs=0.001)
     table = {"compartment": (1.64, 0.116), "mm": (16.1, 0.122), "mm_inside": (2.31, 0.284), "mm_common": (17.5, 0.140)}
-    for reading, (mean, share) in table.items():
+    for variant, (mean, share) in table.items():
         got_share, got_mean = weight_near_boundary(
-            distance_penalty(sphere, spacing, **vars(READINGS[reading])), sphere, spacing
+            distance_penalty(sphere, spacing, **vars(VARIANTS[variant])), sphere, spacing
         )
-        assert got_mean == pytest.approx(mean, rel=0.015), reading
-        assert got_share == pytest.approx(share, abs=0.002), reading
+        assert got_mean == pytest.approx(mean, rel=0.015), variant
+        assert got_share == pytest.approx(share, abs=0.002), variant
 
 
 def test_weight_near_boundary_by_hand():
@@ -267,7 +268,8 @@ def test_bad_labels_and_spacing(labels, spacing, message):
         ({"decay": 0}, "decay must be a positive length"),
         ({"decay": np.inf}, "decay must be a positive length"),
         ({"decay": 2.0, "unit": "mm"}, "takes the place of the reversal"),
-        ({"decay": 2.0, "maximum": "common"}, "takes the place of the reversal"),
+        ({"normalise_by": "all"}, "normalise_by must be one of"),
+        ({"decay": 2.0, "normalise_by": "image"}, "takes the place of the reversal"),
     ],
 )
 def test_bad_options(options, message):
@@ -278,7 +280,7 @@ def test_bad_options(options, message):
 def test_penalty_options_by_name_dict_and_object():
     assert penalty_options("mm") == penalty_options({"unit": "mm"}) == PenaltyOptions(unit="mm")
     assert penalty_options(PenaltyOptions(decay=1.0)).decay == 1.0
-    with pytest.raises(ValueError, match="reading must be one of compartment"):
+    with pytest.raises(ValueError, match="variant must be one of compartment"):
         penalty_options("milimetres")
     with pytest.raises(ValueError, match=r"no option side; it has sides"):
         penalty_options({"side": "inside"})
@@ -372,3 +374,12 @@ def test_maps_refuse_labels_beyond_the_classes():
     for function, labels in product((signed_distance, normalised_signed_distance), ([[0, 4]], [[4, 4]])):
         with pytest.raises(ValueError, match="0 to 3 for num_classes=4, got 4"):
             function(np.array(labels), 4, (1, 1))
+
+
+def test_the_words_of_earlier_versions_are_understood():
+    assert penalty_options({"maximum": "common", "unit": "mm"}) == penalty_options("mm_common")
+    assert penalty_options({"maximum": "own"}) == PenaltyOptions()
+    old, new = (distance_penalty(ROW, STEP, **words) for words in ({"maximum": "common"}, {"normalise_by": "image"}))
+    assert np.array_equal(old, new)
+    assert not np.array_equal(new, distance_penalty(ROW, STEP))
+    assert READINGS is VARIANTS

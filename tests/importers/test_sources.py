@@ -508,7 +508,10 @@ def test_nothing_is_left_where_nothing_was_imported(tmp_path):
 
 
 def test_a_system_without_flock_locks_nothing(tmp_path):
-    code = "import sys; sys.modules['fcntl'] = None; from shapeloss import _files as files\nwith files.locked('x'): print('inside')"
+    code = (
+        "import sys; sys.modules['fcntl'] = None; from shapeloss import _files as files\n"
+        "with files.locked('x'): print('inside')"
+    )
     run = [sys.executable, "-c", code]
     done = subprocess.run(
         run, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, encoding="utf-8"

@@ -96,7 +96,7 @@ def test_plain_arrays_need_the_spacing(labels, kind, dtype):
 def test_readings_other_losses_2d_and_several_keys(labels):
     plane, spacing = torch.as_tensor(labels[3][None]), KNEE[1:]
     data = {"a": plane, "b": plane.flip(1)}
-    result = DistancePenaltyd(["a", "b"], ["phi_a", "phi_b"], reading="mm", spacing=spacing)(data)
+    result = DistancePenaltyd(["a", "b"], ["phi_a", "phi_b"], variant="mm", spacing=spacing)(data)
     np.testing.assert_allclose(result["phi_a"][0], distance_penalty(labels[3], spacing, unit="mm"), atol=1e-6)
     np.testing.assert_allclose(result["phi_b"], result["phi_a"].flip(1), atol=1e-6)
     maps = DistancePenaltyd("a", "maps", loss=BoundaryLoss(3), spacing=spacing)(data)["maps"]

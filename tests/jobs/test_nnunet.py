@@ -38,7 +38,7 @@ class ShortDistancePenalty(_Short, nnUNetTrainerDistancePenalty): pass
 class ShortExponential(_Short, nnUNetTrainerDistancePenaltyExponential): pass
 class ShortDice(_Short, nnUNetTrainerDiceDistancePenalty): pass
 class ShortMm(_Short, nnUNetTrainerDistancePenalty):
-    reading = "mm"
+    variant = "mm"
 """
 
 

@@ -14,7 +14,7 @@ from scipy import ndimage, special
 from torch import nn
 from torch.nn import functional as F
 
-from shapeloss.distance import READINGS, PenaltyOptions, distance_penalty
+from shapeloss.distance import VARIANTS, PenaltyOptions, distance_penalty
 from shapeloss.losses import (
     LOSSES,
     BoundaryLoss,
@@ -541,14 +541,14 @@ def test_each_volume_gets_its_own_map(key):
 def test_every_reading_by_name_dict_and_options():
     logits, target, spacing = case(4, (1, 5, 6))
     specs = set()
-    for name, options in READINGS.items():
+    for name, options in VARIANTS.items():
         phi = distance_penalty(target[0].numpy(), spacing, **vars(options))
         expected = ((1 + torch.from_numpy(phi)) * F.cross_entropy(logits, target, reduction="none")).mean()
-        for reading in (name, options, {key: value for key, value in vars(options).items() if value is not None}):
-            loss = DistancePenalizedCELoss(spacing, reading)
+        for variant in (name, options, {key: value for key, value in vars(options).items() if value is not None}):
+            loss = DistancePenalizedCELoss(spacing, variant)
             torch.testing.assert_close(loss(logits, target), expected)
         specs.add(json.dumps(loss.map_spec))
-    assert len(specs) == len(READINGS)
+    assert len(specs) == len(VARIANTS)
     assert DistancePenalizedCELoss().options == PenaltyOptions()
 
 
@@ -675,7 +675,7 @@ def test_signed_distance_loss_is_lowest_at_the_signed_distance_itself():
         (torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 4).long(), "at least 2 classes"),
         (torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 5).long(), r"shape \(1, 4, 4\).*got \(1, 4, 5\)"),
         (torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4).long(), "argmax"),
-        (torch.zeros(1, 2, 4, 4), torch.full((1, 4, 4), 0.5), "integer labels, got torch.float32 that are no whole"),
+        (torch.zeros(1, 2, 4, 4), torch.full((1, 4, 4), 0.5), "integer labels, got torch.float32 that are not whole"),
         (torch.zeros(1, 2, 4, 4), torch.full((1, 4, 4), 2), "0 to 1 for 2 classes, got 2 to 2"),
         (torch.zeros(1, 2, 4, 4), torch.full((1, 4, 4), -1), "0 to 1 for 2 classes, got -1 to -1"),
         (torch.zeros(0, 2, 4, 4), torch.zeros(0, 4, 4).long(), "at least one voxel"),
@@ -726,7 +726,7 @@ def test_a_missing_or_wrong_map():
         ("pcol", {"beta": -1}, "beta must be a number from 0, got -1"),
         ("focal", {"gamma": "two"}, "gamma must be a number from 0, got 'two'"),
         ("dice", {"smooth": float("nan")}, "smooth must be a number from 0"),
-        ("dpce", {"reading": "cm"}, "reading must be one of compartment"),
+        ("dpce", {"variant": "cm"}, "variant must be one of compartment"),
         ("focal", {"alpha": 1.5}, "alpha must lie in 0 to 1, as the background has 1 - alpha, got 1.5"),
         ("focal", {"alpha": [0.5, 1, 2, -1]}, "alpha must be a number from 0, got -1"),
         ("focal", {"alpha": float("nan")}, "alpha must be a number from 0, got nan"),
@@ -736,7 +736,7 @@ def test_a_missing_or_wrong_map():
         ("unet", {"sigma": "5"}, "sigma must be a number from 0, got '5'"),
         ("dice_ce", {"dice_weight": -1}, "dice_weight must be a number from 0, got -1"),
         ("dice_dpce", {"ce_weight": "1"}, "ce_weight must be a number from 0, got '1'"),
-        ("dpce", {"reading": {"decay": "2"}}, "loss 'dpce' cannot be built with"),
+        ("dpce", {"variant": {"decay": "2"}}, "loss 'dpce' cannot be built with"),
         ("dpce", {"spacing": 1.0}, "cannot be built with|spacing must hold a positive number of mm"),
         ("torch.nn:CrossEntropyLoss", {}, r"callable as loss\(logits, target, phi\), got forward\(self, input"),
         ("unet", {"sigma": 0}, "sigma must be a positive length"),
@@ -756,7 +756,7 @@ def test_bad_names_and_options(name, options, message):
 def test_build_loss_passes_options_on():
     assert build_loss("focal", num_classes=4, gamma=1.5).gamma == 1.5
     assert build_loss("boundary", num_classes=4, spacing=KNEE).num_classes == 4
-    assert build_loss("dpce", num_classes=4, spacing=KNEE, reading="mm").options.unit == "mm"
+    assert build_loss("dpce", num_classes=4, spacing=KNEE, variant="mm").options.unit == "mm"
     assert set(LOSSES) >= {"dpce", "ce", "dice", "pcol", "focal", "gdice", "unet", "boundary", "hausdorff", "sdf"}
 
 
@@ -801,3 +801,43 @@ def test_every_loss_is_a_module_with_one_call_signature():
         assert list(inspect.signature(cls.forward).parameters) == ["self", "logits", "target", "phi"]
         assert cls.__doc__
         assert "L" in cls.__doc__.split("=")[0]  # opens with its equation
+
+
+def test_values_are_checked_at_the_first_call_and_shapes_at_each():
+    logits, target = torch.zeros(1, 2, 3, 4), torch.zeros(1, 3, 4, dtype=torch.long)
+    phi, wrong = torch.zeros(1, 3, 4), torch.full((1, 3, 4), -1.0)
+    loss = DistancePenalizedCELoss()
+    with pytest.raises(ValueError, match="phi must not be negative"):
+        loss(logits, target, wrong)
+    loss(logits, target, phi)
+    loss(logits, target, wrong)  # a later call reads no value
+    with pytest.raises(ValueError, match="phi must have shape"):
+        loss(logits, target, phi[:, :2])
+    loss.validate = True
+    with pytest.raises(ValueError, match="phi must not be negative"):
+        loss(logits, target, wrong)
+
+
+@pytest.mark.parametrize("key", [key for key in LOSSES if key != "hausdorff"])  # it transforms each prediction
+def test_a_steady_step_reads_no_value(key, monkeypatch):
+    """On a GPU each value that is read waits for all that was started before."""
+    loss = build_loss(key, num_classes=2, spacing=(1.0, 1.0))
+    logits, target = torch.randn(1, 2, 5, 6), torch.zeros(1, 5, 6, dtype=torch.long)
+    target[:, 1:4, 2:5] = 1
+    compute = getattr(loss, "compute_map", None)
+    phi = torch.from_numpy(compute(target[0].numpy(), (1.0, 1.0)))[None] if compute else None
+    loss(logits, target, phi)
+    read = []
+    for name in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__"):
+        original = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda *a, _o=original, _n=name, **k: (read.append(_n), _o(*a, **k))[1])
+    loss(logits, target, phi)
+    monkeypatch.undo()
+    assert read == []
+    loss.validate = True
+    for name in ("__bool__", "__int__"):
+        original = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda *a, _o=original, _n=name, **k: (read.append(_n), _o(*a, **k))[1])
+    loss(logits, target, phi)
+    monkeypatch.undo()
+    assert read  # or the check above could not fail

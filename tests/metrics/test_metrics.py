@@ -596,7 +596,7 @@ def test_a_library_differs_on_empty_masks_where_the_definition_says_so_and_nowhe
         assert stated == (theirs != ours), (words[0], ours, theirs)
 
 
-# --- definitions -------------------------------------------------------------------------------------------------------
+# --- definitions ----------------------------------------------------------------------------------------------------
 
 
 def symbol(text, structure=EMPTY):
@@ -633,7 +633,8 @@ def test_definition_of_direction(name):
     else:
         predictions = [np.roll(structure, n, axis=1) for n in (0, 2, 6, 14)]
     values = [scores(structure, p)[name] for p in predictions]
-    errors = {"higher": 1 - np.array(values), "lower": np.array(values), "nearer 0": np.abs(values)}[definition.direction]
+    errors = {"higher": 1 - np.array(values), "lower": np.array(values), "nearer 0": np.abs(values)}
+    errors = errors[definition.direction]
     assert errors[0] == 0
     assert (np.diff(errors) >= 0).all()
     assert errors[-1] > errors[0]
@@ -769,7 +770,8 @@ def test_definition_table_has_a_row_for_each_definition():
         (row,) = [line for line in lines if f"`{name}`" in line]
         cells = [cell.strip().replace("\\|", "|") for cell in row.replace("\\|", "¦").strip("|").split("|")]
         assert len(cells) == lines[0].count("|") - 1
-        for value in (definition.formula, definition.unit, definition.range, definition.both_empty, definition.agrees_with):
+        for column in ("formula", "unit", "range", "both_empty", "agrees_with"):
+            value = getattr(definition, column)
             assert value in [cell.replace("¦", "|") for cell in cells]
 
 

@@ -260,8 +260,8 @@ def test_without_an_axis_slices_lie_across_the_coarsest_side():
         assert any(text.startswith(f"Mask, {plane} slice") for text in texts(figure))
     with pytest.raises(ValueError, match="slice_axis must be 0, 1, 2 or None, got 3"):
         slices.figure_distance_maps(image, labels, [phi] * 3, phi, SPACING, NAMES, slice_axis=3)
-    readings = slices.figure_readings({"a": phi}, labels, SPACING, slice_axis=2)
-    assert readings.axes[0].images[0].get_array().shape == (20, 6)
+    variants = slices.figure_variants({"a": phi}, labels, SPACING, slice_axis=2)
+    assert variants.axes[0].images[0].get_array().shape == (20, 6)
 
 
 def test_the_central_slice_along_another_axis():
@@ -331,15 +331,15 @@ def test_an_empty_label_map_can_be_drawn(tmp_path):
 
 def test_readings_are_tabulated():
     _, labels = volume()
-    readings = {"none": np.zeros(labels.shape), "default": distance_penalty(labels, SPACING)}
-    figure = slices.figure_readings(readings, labels, SPACING)
-    share, mean = weight_near_boundary(readings["default"], labels, SPACING, within=2.0)
+    variants = {"none": np.zeros(labels.shape), "default": distance_penalty(labels, SPACING)}
+    figure = slices.figure_variants(variants, labels, SPACING)
+    share, mean = weight_near_boundary(variants["default"], labels, SPACING, within=2.0)
     (table,) = figure.axes[-1].tables
     cells = [[table[row, column].get_text().get_text() for column in range(4)] for row in (1, 2)]
     assert cells[0][:3] == ["none", "0", "1.00"]  # φ = 0 weighs every voxel 1
     assert cells[1] == ["default", "1", f"{mean:.2f}", f"{100 * share:.1f} %"]
-    with pytest.raises(ValueError, match="phi_by_reading must hold"):
-        slices.figure_readings({}, labels, SPACING)
+    with pytest.raises(ValueError, match="phi_by_variant must hold"):
+        slices.figure_variants({}, labels, SPACING)
 
 
 def test_predictions_are_outlined_in_the_colour_of_their_loss_and_gaps_are_noted():

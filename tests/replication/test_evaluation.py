@@ -105,4 +105,4 @@ def test_a_structure_that_the_truth_lacks_is_named(results):
 
 def test_the_maps_have_the_slices_of_the_data_set(results):
     _, manifest, _, case, _ = results
-    assert distance_map_panels(case, manifest.classes, 2)["slice_axis"] == 2
+    assert distance_map_panels(case.image, case.labels, case.spacing, manifest.classes, 2)["slice_axis"] == 2

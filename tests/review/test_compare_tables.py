@@ -161,8 +161,8 @@ def test_a_case_called_na_is_kept_and_what_is_left_out_is_named(tmp_path):
     ]
     (line,) = read_scores(volumes).problems
     assert line == (
-        "1: case 9 has inf for volume_error_percent, not a finite number (a false positive structure; volume_error_mm3 has "
-        "it); it is left out"
+        "1: case 9 has inf for volume_error_percent, not a finite number (a false positive structure; volume_error_mm3 "
+        "has it); it is left out"
     )
     assert "first: lacks case 1, which another method has" in text
     compare_scores(scores, tmp_path / "out")

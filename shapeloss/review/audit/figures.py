@@ -18,7 +18,8 @@ def figure_relation(relation: pd.DataFrame, paper: Paper, boundary: str = "bound
     """Dice and boundary Dice of the same surfaces, as measured, and what the sources report.
 
     Args:
-        relation: from `shapeloss.review.audit.dice_vs_boundary.measure_relation`: `dice`, `boundary_dice`, `structure`, `correlation_mm`.
+        relation: from `shapeloss.review.audit.dice_vs_boundary.measure_relation`: columns `dice`, `boundary_dice`,
+            `structure`, `correlation_mm`.
         paper: from `shapeloss.replication.paper.read_paper`; means are drawn with one SD.
         boundary: the metric of the paper's boundary Dice.
     """

@@ -65,7 +65,8 @@ def audit_paper(paper: Paper, relation: pd.DataFrame | None = None, structures: 
 
     Args:
         paper: from `read_paper`.
-        relation: Dice and boundary Dice as measured (`shapeloss.review.audit.dice_vs_boundary`); without it, that question is left out.
+        relation: Dice and boundary Dice as measured (`shapeloss.review.audit.dice_vs_boundary`); without it, that
+            question is left out.
         structures: values per case, if the SD was taken over cases and structures together.
         seed: of the search for example samples.
     """

@@ -1,8 +1,8 @@
 """Can these reported numbers be true? What a mean, an SD, n and the bounds of the values imply about the values.
 
 Everything follows from what samples of n values within the bounds have a mean and an SD that round to the printed ones:
-whether there are any, the largest SD there is, how far the extreme value must lie from the others (`shapeloss.review.audit.sd_bounds`,
-exact), and, when the values are integers or lie on another known grid, what that excludes (`shapeloss.review.audit.grim`).
+whether there are any, the largest SD there is, how far the extreme value must lie from the others (`.sd_bounds`,
+exact), and, when the values are integers or lie on another known grid, what that excludes (`.grim`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from shapeloss.review.audit import grim as granular
-from shapeloss.review.audit import sd_bounds as moments
+from shapeloss.review.audit import grim as grim_module
+from shapeloss.review.audit import sd_bounds
 from shapeloss.review.audit.grim import find_sample, grim, grimmer, sprite, targets
 from shapeloss.review.audit.sd_bounds import TOLERANCE, Printed, Rounding, largest_sd, read_printed, tail
 from shapeloss.stats.read_table import few, read_table
@@ -169,19 +169,19 @@ def audit_summary(
         reason = f"The largest SD that such values with this mean can have is {limit:.3g}."
         return Audit(possible=False, reason=reason, **common)
     rng = np.random.default_rng(seed)
-    if count > moments.MOST_VALUES:
+    if count > sd_bounds.MOST_VALUES:
         common["note"] = "No example was searched for, nor limits of the extreme value: there are too many values."
-    elif count > granular.MOST_VALUES and (examples or step is not None):
+    elif count > grim_module.MOST_VALUES and (examples or step is not None):
         common["note"] = "No example was searched for: there are too many values."
     if step is not None:
         sample, reason = _on_grid(m, s, count, low, high, step, ddof, rng)
         if sample is None:
             return Audit(possible=reason in (_UNDECIDED, _UNSEARCHED), reason=reason, **common)
         common["examples"] = (sample,)
-    elif count <= granular.MOST_VALUES:
+    elif count <= grim_module.MOST_VALUES:
         common["examples"] = _search(m, s, count, low, high, ddof, rng, examples)
     implied = _extreme(m, s, count, low, high, ddof)
-    if step is not None or count > granular.MOST_VALUES:
+    if step is not None or count > grim_module.MOST_VALUES:
         implied.pop("mildest", None)  # its values need not lie on the grid, though the limits hold; or nobody reads it
     return Audit(possible=True, reason="", **common, **implied)
 
@@ -193,7 +193,7 @@ _UNDECIDED = "No sample was found, and none was ruled out: GRIM and GRIMMER pass
 
 
 def _extreme(m: Printed, s: Printed, n: int, low: float, high: float, ddof: int) -> dict[str, Any]:
-    if (np.isinf(low) and np.isinf(high)) or n > moments.MOST_VALUES:
+    if (np.isinf(low) and np.isinf(high)) or n > sd_bounds.MOST_VALUES:
         return {}
     side = "low" if high - m.value <= m.value - low else "high"
     # distances y from the bound that is nearer to the mean: x = bound + sign · y
@@ -228,7 +228,7 @@ def _on_grid(
     mean, sd = (m.low, m.high), (s.low, s.high)
     if not grim(m.low, m.high, n, step, offset):
         return None, f"No {n} values in steps of {step:g} have a mean that rounds to {m.value:.{m.decimals}f} (GRIM)."
-    if n > granular.MOST_VALUES:
+    if n > grim_module.MOST_VALUES:
         return None, _UNSEARCHED
     if not grimmer(mean, sd, n, step, offset, ddof):
         text = f"have this mean and an SD that rounds to {s.value:.{s.decimals}f} (GRIMMER)."
