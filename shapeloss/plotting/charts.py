@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from shapeloss.plotting.style import GREY, INK, PALE, canvas, loss_color, loss_name, styled
+from shapeloss.plotting.style import GREY, INK, PALE, canvas, loss_color, loss_name, require_columns, styled
 from shapeloss.stats.compare_losses import case_means
-from shapeloss.stats.headings import METRICS
+from shapeloss.stats.headings import PAPER_METRICS
 from shapeloss.stats.paired_tests import bootstrap_mean
 
 _MOST_DRAWN = 500
@@ -21,7 +21,7 @@ _MOST_DRAWN = 500
 
 
 @styled
-def figure_scores(per_case: pd.DataFrame, metrics: Mapping[str, str] = METRICS) -> Figure:
+def figure_scores(per_case: pd.DataFrame, metrics: Mapping[str, str] = PAPER_METRICS) -> Figure:
     """Each test case's score under each loss, joined by lines: losses are compared within cases.
 
     Args:
@@ -33,7 +33,7 @@ def figure_scores(per_case: pd.DataFrame, metrics: Mapping[str, str] = METRICS) 
     Raises:
         ValueError: for a table without rows, without one of the columns, or with a row twice.
     """
-    _require("per_case", per_case, ("case", "loss", *metrics))
+    require_columns("per_case", per_case, ("case", "loss", *metrics))
     means = case_means(per_case, list(metrics))
     losses = [str(loss) for loss in per_case["loss"].unique()]
     figure = canvas(None, max(1.35 * len(losses), 4) * len(metrics) + 0.6, 5)
@@ -82,16 +82,16 @@ def figure_intervals(differences: pd.DataFrame, label: str = "difference", title
     Raises:
         ValueError: for a table without rows or without one of the columns.
     """
-    _require("differences", differences, ("comparison", *_INTERVAL))
+    require_columns("differences", differences, ("comparison", *_INTERVAL))
     figure = canvas(None, 9, 1.4 + 0.5 * len(differences))
-    _draw_intervals(figure.subplots(), differences, label, title)
+    draw_intervals(figure.subplots(), differences, label, title)
     return figure
 
 
 _INTERVAL = ["estimate", "low", "high", "margin_low", "margin_high"]
 
 
-def _draw_intervals(axes: Axes, differences: pd.DataFrame, label: str, title: str) -> None:
+def draw_intervals(axes: Axes, differences: pd.DataFrame, label: str, title: str) -> None:
     values = differences[_INTERVAL].to_numpy(dtype=float)
     finite = values[np.isfinite(values)]
     reach = 1.1 * np.abs(finite).max(initial=1e-9)  # zero in view, and room beyond the widest interval
@@ -112,12 +112,3 @@ def _draw_intervals(axes: Axes, differences: pd.DataFrame, label: str, title: st
     axes.xaxis.set_major_locator(MaxNLocator(5, symmetric=True) if finite.size else NullLocator())
     note = "   (grey: margins)" if np.isfinite(values[:, 3:]).any() else ""
     axes.set(ylim=(len(differences) - 0.4, -0.6), xlim=(-reach, reach), xlabel=label + note, title=title)
-
-
-def _require(name: str, table: pd.DataFrame, columns: Sequence[str]) -> None:
-    absent = [column for column in columns if column not in table.columns]
-    if absent or table.empty:
-        raise ValueError(
-            f"{name} must have rows and the columns {', '.join(columns)}; it has {len(table)} rows"
-            + (f" and lacks {', '.join(absent)}" if absent else "")
-        )

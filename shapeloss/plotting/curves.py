@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from shapeloss.plotting.charts import _require
-from shapeloss.plotting.style import PALE, canvas, loss_color, loss_name, styled
+from shapeloss.plotting.style import PALE, canvas, loss_color, loss_name, require_columns, styled
 
 
 @styled
@@ -24,7 +23,7 @@ def figure_training(history: pd.DataFrame) -> Figure:
     Raises:
         ValueError: for a table without rows or without one of the columns.
     """
-    _require("history", history, ("loss", "seed", "step", "train_loss", "val_dice"))
+    require_columns("history", history, ("loss", "seed", "step", "train_loss", "val_dice"))
     figure = canvas(None, 12, 4.6)
     left, right = figure.subplots(1, 2)
     ends: dict[str, float] = {}

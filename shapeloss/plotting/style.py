@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -12,6 +12,7 @@ from zlib import crc32
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure, SubFigure
@@ -163,3 +164,13 @@ def _rendered(figure: Figure, file_format: str) -> bytes:
             figure.set_layout_engine("none")  # or each further drawing would move everything a little
         figure.savefig(buffer, format=file_format, dpi=200, metadata=dict.fromkeys(unset))
     return buffer.getvalue()
+
+
+def require_columns(name: str, table: pd.DataFrame, columns: Sequence[str]) -> None:
+    """ValueError for a table without rows, or without one of the columns; `name` is the argument's."""
+    absent = [column for column in columns if column not in table.columns]
+    if absent or table.empty:
+        raise ValueError(
+            f"{name} must have rows and the columns {', '.join(columns)}; it has {len(table)} rows"
+            + (f" and lacks {', '.join(absent)}" if absent else "")
+        )

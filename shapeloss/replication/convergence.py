@@ -9,7 +9,7 @@ import pandas as pd
 
 from shapeloss.replication.profile import Experiment, load_experiment
 from shapeloss.stats.compare_losses import case_means, compare_losses
-from shapeloss.stats.headings import METRICS
+from shapeloss.stats.headings import PAPER_METRICS
 from shapeloss.stats.tables import format_p
 
 
@@ -58,7 +58,7 @@ def budget_note(
     if longer is None:
         return f"The losses are compared after {steps} steps; no run with more steps shows whether they have converged."
     other, other_scores = longer
-    more, (boundary, dice) = other.training.steps, METRICS
+    more, (boundary, dice) = other.training.steps, PAPER_METRICS
     now, then = _means(scores), _means(other_scores)
     common = [loss for loss in other.losses if loss in now[dice]]
 
@@ -90,5 +90,5 @@ def budget_note(
 def _means(scores: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Metric → loss → mean score over cases and seeds."""
     rows = scores[scores["structure"] == "mean"]
-    means = case_means(rows, list(METRICS)).groupby(level="loss").mean()
-    return {name: {str(loss): float(value) for loss, value in means[name].items()} for name in METRICS}
+    means = case_means(rows, list(PAPER_METRICS)).groupby(level="loss").mean()
+    return {name: {str(loss): float(value) for loss, value in means[name].items()} for name in PAPER_METRICS}

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from shapeloss.plotting.charts import _draw_intervals, _require
-from shapeloss.plotting.style import canvas, loss_name, styled
+from shapeloss.plotting.charts import draw_intervals
+from shapeloss.plotting.style import canvas, loss_name, require_columns, styled
 from shapeloss.replication.paper import Paper
-from shapeloss.stats.headings import METRICS
+from shapeloss.stats.headings import PAPER_METRICS
 
 
 @styled
@@ -20,7 +20,7 @@ def figure_claims(paper: Paper, findings: pd.DataFrame) -> Figure:
         paper: from `shapeloss.replication.paper.read_paper`.
         findings: from `shapeloss.replication.claims.findings_table`.
     """
-    _require("findings", findings, ("claim", "loss", "verdict", "effect", "low", "high"))
+    require_columns("findings", findings, ("claim", "loss", "verdict", "effect", "low", "high"))
     rows = [len(claim.against) for claim in paper.claims]
     figure = canvas(None, 10, sum(1.4 + 0.5 * count for count in rows))
     panels = figure.subplots(len(rows), 1, height_ratios=[1.2 + count for count in rows], squeeze=False)[:, 0]
@@ -34,7 +34,9 @@ def figure_claims(paper: Paper, findings: pd.DataFrame) -> Figure:
             "margin_high": high,
         })  # fmt: skip
         unit = (
-            "surface error, mm" if claim.statistic == "surface_error" else METRICS.get(claim.statistic, claim.statistic)
+            "surface error, mm"
+            if claim.statistic == "surface_error"
+            else PAPER_METRICS.get(claim.statistic, claim.statistic)
         )
-        _draw_intervals(axes, table, f"{unit}: advantage of {loss_name(claim.reference)}", claim.title)
+        draw_intervals(axes, table, f"{unit}: advantage of {loss_name(claim.reference)}", claim.title)
     return figure

@@ -67,7 +67,10 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
     if problem["type"] == "missing":
         return f"{place}: missing"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{place}: {message} (got {problem['input']!r})" if place else message
+    given = problem["input"]
+    if isinstance(given, dict) and message.split(" ")[0] in given:  # a section's own check, which names the key
+        return f"{place}.{message}" if place else message
+    return f"{place}: {message} (got {given!r})" if place else message
 
 
 def _keys(model: Any, location: tuple[Any, ...]) -> list[str]:

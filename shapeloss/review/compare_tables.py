@@ -15,7 +15,7 @@ from shapeloss.plotting.charts import figure_intervals, figure_scores
 from shapeloss.plotting.style import save_figure
 from shapeloss.review.score_tables import ScoreTable, listed
 from shapeloss.stats.compare_losses import case_means, compare_losses, paired_scores
-from shapeloss.stats.headings import METRICS as HEADINGS
+from shapeloss.stats.headings import PAPER_METRICS
 from shapeloss.stats.paired_tests import EXACT_LIMIT, equivalence, holm
 from shapeloss.stats.tables import format_p, summary_table, write_table
 
@@ -47,7 +47,7 @@ def compare_scores(
     reference = methods[0] if reference is None else reference
     if reference not in methods:
         raise ValueError(f"no method {reference!r}; there are {', '.join(methods)}")
-    headings = {metric: HEADINGS.get(metric, metric) for metric in scores.metrics}
+    headings = {metric: PAPER_METRICS.get(metric, metric) for metric in scores.metrics}
     tests = compare_losses(table, reference, scores.metrics)
     if margin is not None:
         tests = tests.assign(margin=margin, p_equivalence=_equivalence(table, tests, margin))

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from shapeloss.metrics import METRICS
-from shapeloss.stats.headings import METRICS as HEADINGS
+from shapeloss.stats.headings import PAPER_METRICS
 from shapeloss.stats.read_table import few, read_table
 
 FINITE = {"volume_error_percent": "volume_error_mm3"}
@@ -237,7 +237,7 @@ def _metrics(tables: Sequence[pd.DataFrame], wanted: Sequence[str], notes: list[
         return tuple(dict.fromkeys(found))
     candidates = [c for c in shared if c not in ("case", *_KEYS)]
     numbers = [c for c in candidates if all(_is_number(table[c]) for table in tables)]
-    chosen = [metric for metric in HEADINGS if metric in candidates]
+    chosen = [metric for metric in PAPER_METRICS if metric in candidates]
     if not chosen:
         known = [c for c in candidates if c in METRICS or _plain(c) in _SHARES]
         chosen = known if len(known) == 1 else numbers if len(numbers) == 1 else []

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from shapeloss.stats.headings import METRICS
+from shapeloss.stats.headings import PAPER_METRICS
 from shapeloss.stats.paired_tests import (
     bootstrap_mean,
     detectable_effect,
@@ -91,7 +91,7 @@ def _order(per_case: pd.DataFrame, reference: str) -> list[str]:
 
 
 def compare_losses(
-    per_case: pd.DataFrame, reference: str = "dpce", metrics: Iterable[str] = tuple(METRICS),
+    per_case: pd.DataFrame, reference: str = "dpce", metrics: Iterable[str] = tuple(PAPER_METRICS),
     alpha: float = 0.05, confidence: float = 0.95, seed: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
     """Compare `reference` with every other loss on the same cases; one row per metric and loss.

@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-METRICS = {"boundary_dice_in_plane": "Boundary Dice", "dice": "Global Dice"}
+PAPER_METRICS = {"boundary_dice_in_plane": "Boundary Dice", "dice": "Global Dice"}
 """Score columns of the results table and their headings."""

@@ -10,13 +10,14 @@ import pandas as pd
 
 from shapeloss._files import atomic, write_text
 from shapeloss.stats.compare_losses import _n_seeds, _order, _seed_sd, case_means, compare_losses
-from shapeloss.stats.headings import METRICS
+from shapeloss.stats.headings import PAPER_METRICS
 from shapeloss.stats.paired_tests import EXACT_LIMIT
 
 
 def summary_table(
     per_case: pd.DataFrame, paper: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
-    reference: str = "dpce", metrics: Iterable[str] = tuple(METRICS), seed: int = 0, tests: pd.DataFrame | None = None,
+    reference: str = "dpce", metrics: Iterable[str] = tuple(PAPER_METRICS), seed: int = 0,
+    tests: pd.DataFrame | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """The results table: one row per loss, the reference first, all numbers at full precision.
 
@@ -99,7 +100,7 @@ def _cells(table: pd.DataFrame, metrics: Mapping[str, str]) -> tuple[list[str], 
 
 
 def write_table(
-    table: pd.DataFrame, stem: str | Path, provenance: str, metrics: Mapping[str, str] = METRICS
+    table: pd.DataFrame, stem: str | Path, provenance: str, metrics: Mapping[str, str] = PAPER_METRICS
 ) -> list[Path]:
     """Write a `summary_table` as `<stem>.csv` (full precision), `.md` and `.tex` (formatted); equal input, equal bytes.
 

@@ -4,12 +4,12 @@ import errno
 import gzip
 import os
 import re
-from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+from helpers.project import ROOT
 from helpers.volumes import page_rows
 from scipy.spatial.transform import Rotation
 
@@ -154,9 +154,9 @@ def test_the_page_says_what_the_machine_and_earlier_predictions_may_do():
         "too little memory": "test_volumes.py",
         "an output that must not be written": "test_cli.py",
         "an output on a read-only disk": "test_cli.py",
-        "label maps of another run or side": "test_inference.py",
-        "a predict.json that is none": "test_inference.py",
-        "images in the output folder": "test_inference.py",
+        "label maps of another run or side": "test_predict_folder.py",
+        "a predict.json that is none": "test_predict_folder.py",
+        "images in the output folder": "test_predict_folder.py",
         "voxels more than twice as fine or coarse as any of the training": "test_scans.py",
         "a prepared volume, map or checkpoint with a flipped bit": "test_checksums.py",
         "weights with a flipped bit": "test_checksums.py",
@@ -167,7 +167,7 @@ def test_the_page_says_what_the_machine_and_earlier_predictions_may_do():
     rows = page_rows("Predictions", "Results", "The machine")
     assert set(rows) == set(places)
     for name, (message, remedy) in rows.items():
-        text = (Path(__file__).parent / places[name]).read_text(encoding="utf-8")
+        text = next((ROOT / "tests").rglob(places[name])).read_text(encoding="utf-8")
         for words in (message.partition(" (")[0].partition(" …")[0], remedy.split(", ")[0].removesuffix(" run.json")):
             assert words in text, (name, words)
 

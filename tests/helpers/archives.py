@@ -8,9 +8,10 @@ import zipfile
 
 import numpy as np
 import pytest
-from hub import Hub
 from monai.apps import DecathlonDataset
 from test_bad_input import nifti
+
+from helpers.hub import Hub
 
 SHAPE = (12, 40, 40)
 

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from shapeloss.plotting.charts import _require
-from shapeloss.plotting.style import GREY, INK, PALE, canvas, loss_color, loss_name, styled
+from shapeloss.plotting.style import GREY, INK, PALE, canvas, loss_color, loss_name, require_columns, styled
 from shapeloss.replication.paper import Paper
 
 
@@ -23,7 +22,7 @@ def figure_relation(relation: pd.DataFrame, paper: Paper, boundary: str = "bound
         paper: from `shapeloss.replication.paper.read_paper`; means are drawn with one SD.
         boundary: the metric of the paper's boundary Dice.
     """
-    _require("relation", relation, ("dice", "boundary_dice", "structure", "correlation_mm"))
+    require_columns("relation", relation, ("dice", "boundary_dice", "structure", "correlation_mm"))
     figure = canvas(None, 9, 5.5)
     axes = figure.subplots()
     mean = relation[relation["structure"] == "mean"]

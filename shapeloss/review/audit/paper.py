@@ -16,7 +16,7 @@ from shapeloss.replication.paper import Paper, Reported
 from shapeloss.review.audit.consistency import RequiredCorrelation, compare_sources, required_correlation
 from shapeloss.review.audit.dice_vs_boundary import RelationCheck, check_relation
 from shapeloss.review.audit.summary import Audit, audit_summary
-from shapeloss.stats.headings import METRICS
+from shapeloss.stats.headings import PAPER_METRICS
 
 NOTABLE_SHARE = 0.5
 """A reported SD of at least this share of the largest possible one says much about single values."""
@@ -38,7 +38,7 @@ class AuditedResult:
     @property
     def metric(self) -> str:
         """The metric's heading."""
-        return METRICS.get(self.reported.metric, self.reported.metric)
+        return PAPER_METRICS.get(self.reported.metric, self.reported.metric)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def audit_paper(paper: Paper, relation: pd.DataFrame | None = None, structures: 
                 mean, sd, r.n, low, high, values_per_case=structures, unit="structure of a volume", seed=seed
             )
         except (ValueError, ArithmeticError, MemoryError) as error:
-            name = f"{r.source}: {METRICS.get(r.metric, r.metric)} of {r.loss}, {r.printed}, n = {r.n}"
+            name = f"{r.source}: {PAPER_METRICS.get(r.metric, r.metric)} of {r.loss}, {r.printed}, n = {r.n}"
             problems.append(f"{name}, was not audited: {error}")
             continue
         results.append(AuditedResult(r, per_case, per_structure))
@@ -146,7 +146,9 @@ def conclusions(audit: PaperAudit) -> list[str]:
         shifted = apart[apart["shift"] != 0]
         groups = apart.groupby(["metric", "quantity"], sort=False).size()
         named = groups.rename("count").reset_index().to_dict("records")
-        where = ", ".join(f"{g['count']} × {g['quantity']} of {METRICS.get(g['metric'], g['metric'])}" for g in named)
+        where = ", ".join(
+            f"{g['count']} × {g['quantity']} of {PAPER_METRICS.get(g['metric'], g['metric'])}" for g in named
+        )
         ratios = f"{apart['ratio'].min():.3g} to {apart['ratio'].max():.3g}"
         points.append(
             f"**Sources {first} and {second} disagree in {len(apart)} of {len(rows)} numbers** ({where}; {first} is "
