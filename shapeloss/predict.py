@@ -55,7 +55,7 @@ def compute_logits(network: nn.Module, image: Tensor, precision: str = "32-true"
     """The network's logits in float32, its convolutions computed in a :func:`resolve_precision`."""
     half = resolve_precision(precision, image.device) == "bf16-mixed"
     with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
-        logits: Tensor = network(image)
+        logits: Tensor = network(image.bfloat16() if half else image)  # the shortcut around a stage is added as it is
     return logits.float()
 
 

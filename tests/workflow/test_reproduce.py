@@ -122,7 +122,7 @@ def whole(tmp_path_factory):
 
 def test_it_makes_the_figure_and_the_table_and_says_where(whole):
     tree, output = whole
-    stems = ("figure1", "figure1_top", "figure1_bottom", "scores", "training", "readings", "claims")
+    stems = ("figure1", "figure1_top", "figure1_bottom", "scores", "training", "variants", "claims")
     for stem in (*stems, "audit_samples", "audit_relation"):
         assert (tree.figures / f"{stem}.png").stat().st_size > 10_000
         assert (tree.figures / f"{stem}.pdf").read_bytes().startswith(b"%PDF")
