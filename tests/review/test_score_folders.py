@@ -269,21 +269,25 @@ def test_names_that_contradict_the_data_set_are_refused(pair):
     assert set(scores.per_case["structure"]) >= {"femur", "knee cap"}
 
 
-def test_the_edge_of_the_field_of_view(pair):
+def test_the_edge_of_the_field_of_view(pair, tmp_path):
     for edge in ("open", "closed"):
         scores = score_folders(*pair, metrics=("hd_voxel_mm",), progress=False, edge=edge)
         assert scores.edge == edge
         assert f"(--edge {edge})" in summary_markdown(scores, *pair)
-    shifted = nibabel.load(pair[1] / "a.nii.gz").get_fdata().astype(np.uint8)
-    shifted[0][shifted[0] == 1] = 0  # the structure no longer reaches the edge
-    nibabel.save(nibabel.Nifti1Image(shifted, np.diag([0.7, 0.4, 0.4, 1.0])), pair[0] / "a.nii.gz")
+    edges = tmp_path / "edges/found", tmp_path / "edges/truth"
+    slab = np.zeros((6, 5, 4), np.uint8)
+    slab[:4] = 1  # it reaches every edge but one
+    write(tmp_path / "edges/truth/a.nii.gz", slab)
+    slab[0] = 0
+    write(tmp_path / "edges/found/a.nii.gz", slab)
     value = {
-        edge: score_folders(*pair, {1: "femur"}, metrics=("hd_voxel_mm",), progress=False, edge=edge)
-        .per_case.query("structure == 'femur'")["hd_voxel_mm"]
+        edge: score_folders(*edges, metrics=("hd_voxel_mm",), progress=False, edge=edge)
+        .per_case.query("structure == 'label 1'")["hd_voxel_mm"]
         .item()
         for edge in ("open", "closed")
     }
-    assert value["closed"] == pytest.approx(0.7)
+    step = SPACING[0]
+    assert value == {"open": pytest.approx(2 * step), "closed": pytest.approx(step)}
     with pytest.raises(ValueError, match="edge must be"):
         score_folders(*pair, progress=False, edge="ajar")
 
