@@ -1,5 +1,5 @@
 """`python -m shapeloss`."""
 
-from shapeloss.cli.main import main
+from shapeloss.cli.entry import main
 
 main()

@@ -15,4 +15,4 @@ app = typer.Typer(
 )
 
 
-Profile = Annotated[Path, typer.Option(help="A profile, such as reproduce/profiles/phantom.yaml.")]
+Profile = Annotated[Path, typer.Option(help="A profile: a file, or the name of a built-in one, such as phantom.")]

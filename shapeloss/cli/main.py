@@ -107,6 +107,3 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"error: {error}")
 
-
-if __name__ == "__main__":
-    main()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
+import click
 import typer
+from typer.core import TyperGroup
 
 from shapeloss.cli.app import app
 
@@ -80,104 +83,150 @@ def compare(
         raise ValueError(f"{len(scores.problems)} problem(s), listed above; the other cases were compared")
 
 
-@app.command()
-def audit(
-    values: Annotated[
-        list[str],
-        typer.Argument(
-            help='MEAN SD N, or "MEAN ± SD" N, as printed; or one file: a CSV of many rows, a YAML of a paper.'
-        ),
-    ],
-    low: Annotated[float | None, typer.Option(help="Least possible value. Default: none.")] = None,
-    high: Annotated[float | None, typer.Option(help="Largest possible value. Default: none.")] = None,
-    step: Annotated[float | None, typer.Option(help="Grid of the values: 1 for integers.")] = None,
-    values_per_case: Annotated[int | None, typer.Option(help="3 if the SD is over three structures a case.")] = None,
-    sd_kind: Annotated[str | None, typer.Option(help="sample (n − 1, the default) or population (n).")] = None,
-    rounding: Annotated[str | None, typer.Option(help="nearest (the default) or truncated.")] = None,
-    unit: Annotated[str | None, typer.Option(help="What one value belongs to. Default: volume.")] = None,
-    examples: Annotated[
-        int | None, typer.Option(help="Samples to search for. Default: 2; for a CSV of more than 1000 rows, 0.")
-    ] = None,
-    versus: Annotated[str, typer.Option(help="MEAN SD of a second group: the correlation that p < 0.05 needs.")] = "",
-    p: Annotated[float | None, typer.Option(help="The p-value claimed for --versus. Default: 0.05.")] = None,
-    relation: Annotated[Path | None, typer.Option(help="Measured Dice and boundary Dice (CSV), for a paper.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Where to write the answer to a file: .csv or .md.")] = None,
-) -> None:
-    """Can these reported numbers be true? Whether values with such a mean and SD exist, and what they imply.
+class _AuditCommands(TyperGroup):
+    """`audit number`, `audit table`, `audit paper`; without one of these words, what is given tells which is meant."""
 
-    Options come first, and before a negative mean a lone --: shapeloss audit --low -5 -- -0.5 0.2 10. For a CSV,
-    options hold where a row's cell is blank or its column missing.
-    """
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            endings = {Path(argument).suffix.lower() for argument in args if not _follows_output(args, argument)}
+            kind = "table" if ".csv" in endings else "paper" if endings & {".yaml", ".yml"} else "number"
+            args = [kind, *args]
+        return super().parse_args(ctx, args)
+
+
+def _follows_output(args: list[str], argument: str) -> bool:
+    """Whether an argument is the value of an option that names another file."""
+    before = args[args.index(argument) - 1] if args.index(argument) else ""
+    return before in ("--output", "--relation")
+
+
+audit = typer.Typer(
+    cls=_AuditCommands,
+    help="Can reported numbers be true? Of one mean ± SD (number), of a CSV of many (table), of a whole paper (paper).",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(audit, name="audit")
+
+Low = Annotated[float | None, typer.Option(help="Least possible value. Default: none.")]
+High = Annotated[float | None, typer.Option(help="Largest possible value. Default: none.")]
+Step = Annotated[float | None, typer.Option(help="Grid of the values: 1 for integers.")]
+ValuesPerCase = Annotated[int | None, typer.Option(help="3 if the SD is over three structures a case.")]
+SdKind = Annotated[str | None, typer.Option(help="sample (n − 1, the default) or population (n).")]
+Rounding = Annotated[str | None, typer.Option(help="nearest (the default) or truncated.")]
+Unit = Annotated[str | None, typer.Option(help="What one value belongs to. Default: volume.")]
+AnswerFile = Annotated[Path | None, typer.Option("--output", help="Where to write the answer to a file: .csv or .md.")]
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _answer(text: str, output: Path | None, problems: Sequence[str] = (), markdown: bool = False) -> None:
+    """Show the answer or write it, then end with an error if a part of it could not be given."""
     from shapeloss._files import write_text
     from shapeloss.cli.terminal import show_markdown
-    from shapeloss.replication.paper import read_paper
-    from shapeloss.review.audit import summary as questions
-    from shapeloss.review.audit.consistency import required_correlation
-    from shapeloss.review.audit.dice_vs_boundary import read_relation
-    from shapeloss.review.audit.paper import audit_markdown, audit_paper
 
-    options: dict[str, Any] = {
-        "low": low, "high": high, "step": step, "values_per_case": values_per_case, "sd_kind": sd_kind,
-        "rounding": rounding, "unit": unit,
-    }  # fmt: skip
-    options = {name: value for name, value in options.items() if value is not None}
-    given = set(options) | {
-        name
-        for name, value in (("examples", examples), ("versus", versus or None), ("p", p), ("relation", relation))
-        if value is not None
-    }
-
-    def refuse(names: set[str], why: str) -> None:
-        if wrong := sorted(given & names):
-            raise ValueError(f"{', '.join('--' + name.replace('_', '-') for name in wrong)}: {why}")
-
-    problems: list[str] = []
-    numbers = " ".join(values).replace("+/-", " ").replace("±", " ").split()
-    kind = Path(values[0]).suffix.lower() if len(values) == 1 else ""
-    if kind == ".csv":
-        refuse({"versus", "p", "relation"}, "is no option for a CSV of many rows")
-        notes: list[str] = []
-        table = questions.audit_csv(values[0], examples, options, notes)
-        for note in notes:
-            print(note, file=sys.stderr)
-        text = table.to_csv(index=False) if output and output.suffix == ".csv" else questions.table_text(table)
-        problems = [problem for problem in table["problem"] if problem]
-    elif kind in (".yaml", ".yml"):
-        refuse(
-            given - {"values_per_case", "relation"},
-            "is no option for a paper, whose file says it, or which leaves it open",
-        )
-        paper = audit_paper(
-            read_paper(values[0]),
-            read_relation(relation, beside=values[0]),
-            3 if values_per_case is None else values_per_case,
-        )
-        text = audit_markdown(paper)
-        problems = list(paper.problems)
-    elif len(numbers) == 3:
-        refuse({"relation"}, "is an option for the YAML of a paper")
-        refuse(set() if versus else {"p"}, "is the p-value of --versus, which is not given")
-        mean, sd, n = numbers[0], numbers[1], questions.whole_number(numbers[2])
-        try:
-            answer = questions.audit_summary(mean, sd, n, **options, examples=2 if examples is None else examples)
-        except (ArithmeticError, MemoryError) as error:
-            raise ValueError(f"these numbers are too large or too fine to be checked ({error})") from error
-        text = answer.to_text()
-        if versus:
-            other = versus.replace("±", " ").split()
-            if len(other) != 2:
-                raise ValueError(f"--versus must be MEAN SD, such as '0.27 0.05'; got {versus!r}")
-            if sd_kind == "population":
-                raise ValueError("--versus takes sample SDs; --sd-kind population does not go with it")
-            groups = (mean, sd), (other[0], other[1])
-            alpha = 0.05 if p is None else p
-            text += "\n" + required_correlation(*groups, n, alpha, options.get("rounding", "nearest")).to_text()
-    else:
-        raise ValueError(f"give MEAN SD N, or one file, a .csv or a .yaml; got {' '.join(values)}")
     if output is None:
-        (show_markdown if kind in (".yaml", ".yml") else print)(text)
+        (show_markdown if markdown else print)(text)
     else:
         write_text(output, text.rstrip("\n") + "\n")
         print(f"Written: {output}")
     if problems:
         raise ValueError(f"{len(problems)} problem(s), each stated in the answer; the others were audited")
+
+
+@audit.command()
+def number(
+    values: Annotated[list[str], typer.Argument(help='MEAN SD N, or "MEAN ± SD" N, as printed.')],
+    low: Low = None,
+    high: High = None,
+    step: Step = None,
+    values_per_case: ValuesPerCase = None,
+    sd_kind: SdKind = None,
+    rounding: Rounding = None,
+    unit: Unit = None,
+    examples: Annotated[int, typer.Option(help="Samples to search for.")] = 2,
+    versus: Annotated[str, typer.Option(help="MEAN SD of a second group: the correlation that p < 0.05 needs.")] = "",
+    p: Annotated[float | None, typer.Option(help="The p-value claimed for --versus. Default: 0.05.")] = None,
+    output: AnswerFile = None,
+) -> None:
+    """Do values with such a mean and SD exist, and what do they imply?
+
+    Options come first, and before a negative mean a lone --: shapeloss audit number --low -5 -- -0.5 0.2 10.
+    """
+    from shapeloss.review.audit.consistency import required_correlation
+    from shapeloss.review.audit.summary import audit_summary, whole_number
+
+    numbers = " ".join(values).replace("+/-", " ").replace("±", " ").split()
+    if len(numbers) != 3:
+        raise ValueError(f"give MEAN SD N, or one file, a .csv or a .yaml; got {' '.join(values)}")
+    if p is not None and not versus:
+        raise ValueError("--p: is the p-value of --versus, which is not given")
+    mean, sd, n = numbers[0], numbers[1], whole_number(numbers[2])
+    options = _given(
+        low=low, high=high, step=step, values_per_case=values_per_case, sd_kind=sd_kind, rounding=rounding, unit=unit
+    )
+    try:
+        text = audit_summary(mean, sd, n, **options, examples=examples).to_text()
+    except (ArithmeticError, MemoryError) as error:
+        raise ValueError(f"these numbers are too large or too fine to be checked ({error})") from error
+    if versus:
+        other = versus.replace("±", " ").split()
+        if len(other) != 2:
+            raise ValueError(f"--versus must be MEAN SD, such as '0.27 0.05'; got {versus!r}")
+        if sd_kind == "population":
+            raise ValueError("--versus takes sample SDs; --sd-kind population does not go with it")
+        groups = (mean, sd), (other[0], other[1])
+        needed = required_correlation(*groups, n, 0.05 if p is None else p, options.get("rounding", "nearest"))
+        text += "\n" + needed.to_text()
+    _answer(text, output)
+
+
+@audit.command()
+def table(
+    file: Annotated[Path, typer.Argument(help="A CSV with the columns mean, sd and n; one result a row.")],
+    low: Low = None,
+    high: High = None,
+    step: Step = None,
+    values_per_case: ValuesPerCase = None,
+    sd_kind: SdKind = None,
+    rounding: Rounding = None,
+    unit: Unit = None,
+    examples: Annotated[
+        int | None, typer.Option(help="Samples to search for. Default: 2; for more than 1000 rows, 0.")
+    ] = None,
+    output: AnswerFile = None,
+) -> None:
+    """The same question for each row of a CSV. Options hold where a row's cell is blank or its column missing."""
+    from shapeloss.review.audit.summary import audit_csv, table_text
+
+    options = _given(
+        low=low, high=high, step=step, values_per_case=values_per_case, sd_kind=sd_kind, rounding=rounding, unit=unit
+    )
+    notes: list[str] = []
+    answers = audit_csv(file, examples, options, notes)
+    for note in notes:
+        print(note, file=sys.stderr)
+    text = answers.to_csv(index=False) if output and output.suffix == ".csv" else table_text(answers)
+    _answer(text, output, [problem for problem in answers["problem"] if problem])
+
+
+@audit.command()
+def paper(
+    file: Annotated[
+        Path | None, typer.Argument(help="YAML: sources, results and claims. Default: the built-in one of this paper.")
+    ] = None,
+    values_per_case: Annotated[int, typer.Option(help="Structures over which the SDs may be taken too.")] = 3,
+    relation: Annotated[Path | None, typer.Option(help="Measured Dice and boundary Dice (CSV).")] = None,
+    output: AnswerFile = None,
+) -> None:
+    """What all reported numbers of a paper imply, alone and together."""
+    from shapeloss._resources import resource
+    from shapeloss.replication.paper import read_paper
+    from shapeloss.review.audit.dice_vs_boundary import read_relation
+    from shapeloss.review.audit.paper import audit_markdown, audit_paper
+
+    place = resource("paper.yaml") if file is None else file
+    audited = audit_paper(read_paper(place), read_relation(relation, beside=place), values_per_case)
+    _answer(audit_markdown(audited), output, list(audited.problems), markdown=True)

@@ -1,0 +1,1 @@
+"""The losses in MONAI and nnU-Net."""

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyvista as pv
 from numpy.typing import NDArray
 from skimage.measure import marching_cubes
 
+from shapeloss._extras import require
 from shapeloss.distance import boundary_distance, check_labels
+
+if TYPE_CHECKING:
+    import pyvista as pv
 
 MARGIN = 2
 """Voxels around a structure within which its surface lies."""
@@ -57,7 +60,7 @@ def label_surface(
     if smoothing_mm is not None and not (np.isfinite(smoothing_mm) and smoothing_mm >= 0):
         raise ValueError(f"smoothing_mm must be a number of mm that is not negative, or None, got {smoothing_mm!r}")
     if not mask.any() or mask.all():
-        return pv.PolyData()
+        return _pyvista().PolyData()
 
     field, first, fine = _signed_distance(mask, steps, resolution, smoothing_mm)
     enclosed = round(np.count_nonzero(mask) * float(np.prod(steps) / np.prod(fine)))
@@ -68,7 +71,7 @@ def label_surface(
     points = (first + vertices * fine / steps) @ matrix[:3, :3].T + matrix[:3, 3]
     if np.linalg.det(matrix[:3, :3]) < 0:  # the affine mirrors, and mirrored triangles point inwards
         triangles = triangles[:, ::-1]
-    return pv.PolyData.from_regular_faces(points, triangles)
+    return _pyvista().PolyData.from_regular_faces(points, triangles)
 
 
 @dataclass(frozen=True)
@@ -112,9 +115,8 @@ def surface_error(predicted: pv.PolyData, truth: pv.PolyData) -> NDArray[np.floa
         raise ValueError("truth has no surface to measure a distance from: the structure is absent or fills the volume")
     if predicted.n_points == 0:
         return np.empty(0)
-    bare = pv.PolyData(
-        predicted.points
-    )  # the points alone: the mesh of the caller gets no array that it did not ask for
+    # the points alone: the mesh of the caller gets no array that it did not ask for
+    bare = _pyvista().PolyData(predicted.points)
     return np.asarray(bare.compute_implicit_distance(truth)["implicit_distance"], dtype=np.float64)
 
 
@@ -150,7 +152,7 @@ def region_error(
             )
         if other.n_points == 0:
             return RegionError(float("inf"), float("inf"))
-        errors.append(np.abs(surface_error(pv.PolyData(surface.points[near]), other)))
+        errors.append(np.abs(surface_error(_pyvista().PolyData(surface.points[near]), other)))
         areas.append(vertex_areas(surface)[near])
     error, area = np.concatenate(errors), np.concatenate(areas)
     return RegionError(float(np.average(error, weights=area)), float(error.max()))
@@ -186,6 +188,14 @@ def shape_biomarkers(mask: NDArray[Any], spacing: Sequence[float]) -> ShapeBioma
     radius = float("nan") if mask.all() else float(boundary_distance(mask, steps)[mask].max())
     sphericity = np.pi ** (1 / 3) * (6 * volume) ** (2 / 3) / (surface.area + cuts)
     return ShapeBiomarkers(volume / 1000, surface.area / 100, (x, y, z), radius, float(sphericity))
+
+
+def _pyvista() -> Any:
+    """PyVista, which only meshes need, so that the other metrics load without it."""
+    require("reproduce", "pyvista")
+    import pyvista
+
+    return pyvista
 
 
 def _check_mask(mask: NDArray[Any], spacing: Sequence[float]) -> tuple[NDArray[np.bool_], tuple[float, ...]]:

@@ -1,0 +1,1 @@
+"""Synthetic knees whose boundary is known."""

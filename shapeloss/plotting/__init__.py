@@ -1,0 +1,5 @@
+"""Every figure."""
+
+from shapeloss._extras import require
+
+require("review", "matplotlib", "pandas")

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
+from shapeloss._resources import find_profile
 from shapeloss.runs.options import RunOptions
 
 
@@ -32,14 +33,14 @@ class Experiment(RunOptions):
 def load_experiment(profile: str | Path) -> Experiment:
     """Read a profile. Its folder and the working folder are where custom losses are found, after installed packages.
 
+    Args:
+        profile: a file, or the name of a built-in profile, such as `smoke`.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: not YAML, an unknown key, or a value out of range; every problem is named, with its place.
     """
-    path = Path(profile)
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
-        raise FileNotFoundError(f"there is no profile {path}; profiles in {path.parent}: {known}")
+    path = find_profile(profile)
     for folder in (str(path.resolve().parent), str(Path.cwd())):
         if folder not in sys.path:
             sys.path.append(folder)

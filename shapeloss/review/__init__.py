@@ -1,0 +1,1 @@
+"""For reviewers: score folders, compare tables, audit reported numbers."""

@@ -1,0 +1,1 @@
+"""Trainings on disk: data sets, caches, checkpoints, predictions, provenance."""

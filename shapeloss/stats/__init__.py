@@ -1,0 +1,5 @@
+"""Paired tests of losses, and their tables."""
+
+from shapeloss._extras import require
+
+require("review", "pandas")

@@ -47,7 +47,7 @@ def test_version_and_help(monkeypatch, capsys):
     assert capsys.readouterr().out == f"shapeloss {shapeloss.__version__}\n"
     project = tomllib.loads((PAPER.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert shapeloss.__version__ == project["version"]
-    commands = ["phantom", "check", "predict", "evaluate", "compare", "audit", "import", "import oai", "import pairs"]
+    commands = ["phantom", "check", "predict", "evaluate", "compare", "audit", "audit paper", "import", "import oai", "import pairs"]
     for command in ("", *commands):
         for option in ("-h", "--help"):
             assert not call(monkeypatch, *command.split(), option)
@@ -152,13 +152,29 @@ def test_audit(monkeypatch, capsys, tmp_path):
     assert "--versus must be MEAN SD" in call(monkeypatch, "audit", "0.96", "0.1", "10", "--versus", "0.9")
 
 
+def test_audit_has_three_commands_and_understands_the_old_form(monkeypatch, capsys, tmp_path):
+    rows = write_csv(tmp_path / "r.csv", "mean,sd,n\n0.96,0.30,10\n")
+    forms = {
+        "number": (["0.96", "0.12", "10", "--low", 0, "--high", 1],) * 2,
+        "table": ([rows, "--low", 0, "--high", 1],) * 2,
+        "paper": ([PAPER, "--values-per-case", 1], ["--values-per-case", 1]),
+    }
+    for kind, (old, new) in forms.items():
+        assert not call(monkeypatch, "audit", *old)
+        expected = capsys.readouterr().out
+        assert not call(monkeypatch, "audit", kind, *new)
+        assert capsys.readouterr().out == expected
+        assert len(expected) > 100
+
+
 def test_audit_options_fill_blank_cells(monkeypatch, capsys, tmp_path):
     rows = write_csv(tmp_path / "r.csv", "mean,sd,n,high\n0.96,0.30,10,\n0.96,0.30,10,100\n")
     assert not call(monkeypatch, "audit", rows, "--low", 0, "--high", 1, "--output", tmp_path / "a.csv")
     assert pd.read_csv(tmp_path / "a.csv")["possible"].tolist() == [False, True]
-    assert "--versus: is no option for a CSV" in call(monkeypatch, "audit", rows, "--versus", "0.9 0.1")
-    message = call(monkeypatch, "audit", PAPER, "--high", 1, "--sd-kind", "population")
-    assert message.startswith("error: --high, --sd-kind: is no option for a paper")
+    for arguments in ((rows, "--versus", "0.9 0.1"), (PAPER, "--high", 1)):  # options of `audit number`
+        capsys.readouterr()
+        assert call(monkeypatch, "audit", *arguments) == 2
+        assert f"No such option: {arguments[1]}" in capsys.readouterr().err
     semicolons = write_csv(tmp_path / "s.csv", "mean;sd;n\n0,96;0,1;10\n")
     capsys.readouterr()
     assert not call(monkeypatch, "audit", semicolons)

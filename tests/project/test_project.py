@@ -2,12 +2,15 @@
 
 import re
 import tomllib
+from importlib.metadata import packages_distributions
 
 import pytest
 import yaml
 from helpers.project import ROOT
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+
+from shapeloss._extras import EXTRAS
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PINS = {
@@ -29,9 +32,24 @@ def test_every_direct_dependency_is_pinned_to_a_version_that_it_allows(text):
     assert requirement.specifier.contains(pin)
 
 
-def test_torch_is_asked_for_exactly():
-    assert "torch==2.13.0" in PROJECT["dependencies"]
+def test_the_core_is_light_and_takes_any_recent_torch():
+    assert [Requirement(text).name for text in PROJECT["dependencies"]] == ["torch", "numpy", "scipy", "edt", "scikit-image"]
+    (torch,) = [Requirement(text) for text in PROJECT["dependencies"] if text.startswith("torch")]
+    assert all(torch.specifier.contains(version) for version in ("2.5.1", "2.9.0", PINS["torch"]))
     assert PINS["torch"] == "2.13.0"
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_an_extra_brings_the_modules_that_are_asked_for(extra):
+    """What `require` and the command line believe of pyproject.toml."""
+    names = {
+        name.split("[")[0].lower().replace("_", "-")
+        for name in (Requirement(text).name for text in PROJECT["optional-dependencies"][extra])
+    } - {"shapeloss"}
+    distributions = packages_distributions()
+    brought = {module: {n.lower().replace("_", "-") for n in distributions[module]} for module in EXTRAS[extra]}
+    assert all(brought[module] & names for module in EXTRAS[extra])
+    assert names == set.union(*(brought[module] & names for module in EXTRAS[extra]))
 
 
 def test_the_conda_environment_takes_its_list_from_the_project():

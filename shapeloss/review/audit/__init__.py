@@ -1,0 +1,1 @@
+"""Can reported numbers be true? What means, SDs and p-values imply."""
