@@ -1,4 +1,4 @@
-"""The optional libraries: which extra of `pip install shapeloss[…]` brings them, and what to say when they are missing."""
+"""The optional libraries: which extra of the package brings them, and what to say where one is missing."""
 
 from __future__ import annotations
 

@@ -106,4 +106,3 @@ def main() -> None:
         sys.exit(f"error: {os_error_message(error, place, goes_on=False)}")
     except ValueError as error:
         sys.exit(f"error: {error}")
-

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -86,7 +85,7 @@ def compare(
 class _AuditCommands(TyperGroup):
     """`audit number`, `audit table`, `audit paper`; without one of these words, what is given tells which is meant."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in (*self.commands, *ctx.help_option_names):
             endings = {Path(argument).suffix.lower() for argument in args if not _follows_output(args, argument)}
             kind = "table" if ".csv" in endings else "paper" if endings & {".yaml", ".yml"} else "number"

@@ -47,7 +47,18 @@ def test_version_and_help(monkeypatch, capsys):
     assert capsys.readouterr().out == f"shapeloss {shapeloss.__version__}\n"
     project = tomllib.loads((PAPER.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert shapeloss.__version__ == project["version"]
-    commands = ["phantom", "check", "predict", "evaluate", "compare", "audit", "audit paper", "import", "import oai", "import pairs"]
+    commands = [
+        "phantom",
+        "check",
+        "predict",
+        "evaluate",
+        "compare",
+        "audit",
+        "audit paper",
+        "import",
+        "import oai",
+        "import pairs",
+    ]
     for command in ("", *commands):
         for option in ("-h", "--help"):
             assert not call(monkeypatch, *command.split(), option)

@@ -47,7 +47,7 @@ def layer(module):
 
 
 MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py")) if name_of(path) not in ("", "__init__")}
-EMPTY_PACKAGES = {name for name, path in MODULES.items() if path.name == "__init__.py" and not path.read_text().strip()}
+EMPTY_PACKAGES = {name for name, path in MODULES.items() if len(ast.parse(path.read_text(encoding="utf-8")).body) < 2}
 
 
 def direct_imports(path):

@@ -33,7 +33,13 @@ def test_every_direct_dependency_is_pinned_to_a_version_that_it_allows(text):
 
 
 def test_the_core_is_light_and_takes_any_recent_torch():
-    assert [Requirement(text).name for text in PROJECT["dependencies"]] == ["torch", "numpy", "scipy", "edt", "scikit-image"]
+    assert [Requirement(text).name for text in PROJECT["dependencies"]] == [
+        "torch",
+        "numpy",
+        "scipy",
+        "edt",
+        "scikit-image",
+    ]
     (torch,) = [Requirement(text) for text in PROJECT["dependencies"] if text.startswith("torch")]
     assert all(torch.specifier.contains(version) for version in ("2.5.1", "2.9.0", PINS["torch"]))
     assert PINS["torch"] == "2.13.0"
