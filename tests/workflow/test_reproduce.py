@@ -452,7 +452,8 @@ def test_faults_of_a_profile_are_explained(change, message, tmp_path):
 
 
 def test_a_profile_that_does_not_exist_or_is_no_yaml(tmp_path):
-    with pytest.raises(
+    known = r"there is no profile .*phantm.*built-in ones: hippocampus, .*phantom, .*smoke"
+    with pytest.raises(FileNotFoundError, match=known):
         FileNotFoundError, match=r"there is no profile .*phantm.*built-in ones: hippocampus, .*phantom, .*smoke"
     ):
         load_experiment(ROOT / "reproduce/profiles/phantm.yaml")
