@@ -454,8 +454,6 @@ def test_faults_of_a_profile_are_explained(change, message, tmp_path):
 def test_a_profile_that_does_not_exist_or_is_no_yaml(tmp_path):
     known = r"there is no profile .*phantm.*built-in ones: hippocampus, .*phantom, .*smoke"
     with pytest.raises(FileNotFoundError, match=known):
-        FileNotFoundError, match=r"there is no profile .*phantm.*built-in ones: hippocampus, .*phantom, .*smoke"
-    ):
         load_experiment(ROOT / "reproduce/profiles/phantm.yaml")
     (tmp_path / "bad.yaml").write_text("losses: [dpce")
     with pytest.raises(ValueError, match="not valid YAML"):
