@@ -168,7 +168,8 @@ def try_extra(name: str, wheel: Path, folder: Path) -> None:
     for command, answer in LACKING.get(name, []):
         done = run(bin_ / command[0], *command[1:], cwd=work, check=False)
         said = done.stdout + done.stderr
-        assert done.returncode and answer in said, f"{name}: {command[:4]} must answer {answer}; it said\n{said}"
+        if not done.returncode or answer not in said:
+            raise SystemExit(f"{name}: {command[:4]} must answer {answer}; it said\n{said}")
     for command in PROMISES[name]:
         run(bin_ / command[0], *command[1:], cwd=work)
     print(f"{name}: {len(packages)} packages, {size / 1e6:.0f} MB, all promises kept", flush=True)
