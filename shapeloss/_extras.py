@@ -9,7 +9,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("pandas", "monai", "yaml", "tqdm", "typer", "rich", "markdown_it"),
     "review": ("pandas", "matplotlib", "yaml", "tqdm", "typer", "rich", "markdown_it"),
     "import": ("monai", "huggingface_hub", "yaml", "tqdm", "typer", "rich", "markdown_it"),
-    "reproduce": ("pyvista", "snakemake", "papermill", "ipykernel", "jinja2"),
+    "reproduce": ("pyvista", "snakemake", "papermill", "ipykernel", "ipywidgets", "jinja2"),
 }
 """Extra → the modules that it brings; `train`, `review` and `import` bring those of `io` too, `reproduce` all."""
 

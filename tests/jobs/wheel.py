@@ -104,7 +104,7 @@ LACKING: dict[str, list[tuple[list[str], str]]] = {
         (["shapeloss", "predict", "a", "b", "c"], "pip install 'shapeloss[train]'"),
         (["shapeloss", "import", "oaizib", "a"], "pip install 'shapeloss[import]'"),
     ],
-    "train": [(["shapeloss", "audit", "paper"], "pip install 'shapeloss[review]'")],
+    "train": [(["python", "-c", "import shapeloss.plotting.charts"], "pip install 'shapeloss[review]'")],
     "import": [(["shapeloss", "evaluate", "found", "truth"], "pip install 'shapeloss[review]'")],
     "review": [
         (

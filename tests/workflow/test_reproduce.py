@@ -475,7 +475,7 @@ def test_an_unknown_parameter_of_a_notebook_is_an_error(tmp_path):
 
 
 def test_a_notebook_that_fails_leaves_no_output_but_what_it_had(tmp_path):
-    source = nbformat.read(NOTEBOOKS[1], as_version=4)
+    source = nbformat.read(NOTEBOOKS[2], as_version=4)
     source.cells = [source.cells[1], nbformat.v4.new_code_cell("print('so far')\nraise RuntimeError('no')")]
     nbformat.write(source, tmp_path / "fails.ipynb")
     with pytest.raises(Exception, match="no"):
@@ -490,7 +490,7 @@ def test_notebooks_are_thin_and_stored_without_outputs(path):
     cells = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
     assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
     assert sum("parameters" in cell["metadata"].get("tags", []) for cell in cells) == 1
-    assert max(len(cell["source"]) for cell in cells) <= 25
+    assert max(len(cell["source"]) for cell in cells) <= 30
     assert not any(line.startswith(("def ", "class ")) for cell in cells for line in cell["source"])
 
 
