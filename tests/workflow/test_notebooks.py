@@ -12,7 +12,7 @@ pytestmark = pytest.mark.xdist_group("notebooks")
 # the error maps need all that the others make: opened first, that notebook makes it, and the others find it
 ORDER = ("00_start_here", "04_error_maps", "01_distance_maps", "02_train", "03_evaluate", "05_audit")
 SAID = {
-    "00_start_here": ("two knees of (12, 40, 56) voxels", "of the weight lies within 2 mm of a boundary"),
+    "00_start_here": ("two knees of (12, 40, 56) voxels", "of the weight lies within 3 mm of a boundary"),
     "04_error_maps": ("there is no data set of profile smoke yet; making 6 knees", "not trained yet: dpce", "shown: "),
     "01_distance_maps": ("phantom, 6 tiny knees", "mean φ"),
     "02_train": ("val_dice",),
