@@ -26,7 +26,7 @@ PY   := $(VENV)/bin/python
 RUN  := $(PY) reproduce/run.py --profile="$$RUN_PROFILE" --cores="$$RUN_CORES" --data="$$RUN_DATA"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce compare readme test test-all mutations lab bench clean
+.PHONY: help setup reproduce compare readme quick test test-all mutations lab bench clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,12 @@ compare: $(VENV)/.reproduce ## is a fresh run's table the committed one?
 
 readme: $(VENV)/.reproduce ## put the results table and the metrics' contracts into README.md
 	@$(PY) reproduce/readme.py
+
+quick: $(VENV)/.test ## ruff, types and the unit tests: under two minutes
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(PY) -m pytest -m "unit and not slow" -n "$$RUN_CORES" --dist loadgroup
 
 test: $(VENV)/.test ## ruff, types, unit tests, and the smoke profile end to end
 	@$(PY) -m ruff check .
