@@ -53,7 +53,7 @@ reproduce: $(VENV)/.reproduce ## regenerate the figure and the table of PROFILE
 compare: $(VENV)/.reproduce ## is a fresh run's table the committed one?
 	@$(PY) reproduce/compare.py --profile="$$RUN_PROFILE"
 
-readme: $(VENV)/.reproduce ## put the results table and the metrics' contracts into README.md
+readme: $(VENV)/.reproduce ## put results and metric definitions into README.md and docs
 	@$(PY) reproduce/readme.py
 
 quick: $(VENV)/.test ## ruff, types and the unit tests: under two minutes

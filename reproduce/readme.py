@@ -1,4 +1,4 @@
-"""Fill the generated parts of README.md and docs/deviations.md: tables and captions (`make readme`)."""
+"""Fill the generated parts of README.md and of pages in docs: tables and captions (`make readme`)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from shapeloss.replication.convergence import budget_note, read_longer
 from shapeloss.replication.profile import load_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("deviations", "results", "metrics")))
 
 
 def blocks() -> dict[str, str]:
@@ -23,7 +24,25 @@ def blocks() -> dict[str, str]:
     profile = ROOT / "reproduce" / "profiles" / "phantom.yaml"
     scores = pd.read_csv(ROOT / "figures" / "per_case.csv")
     budget = budget_note(load_experiment(profile), scores, read_longer(profile))
-    return texts | {"contract": definition_table(), "budget": budget}
+    return texts | {"definitions": definition_table(), "budget": budget, "short": short_table(budget)}
+
+
+def short_table(budget: str) -> str:
+    """The means of the default run's table, for the README, and a sentence that says where they come from."""
+    table = pd.read_csv(ROOT / "figures" / "table1.csv")
+    lines = ["|Loss|Boundary Dice|Paper|Global Dice|Paper|", "|---|---|---|---|---|"]
+    for row in table.to_dict("records"):
+        cells = [str(row["loss"])]
+        for metric in ("boundary_dice_in_plane", "dice"):
+            cells.append(f"{row[f'{metric}_mean']:.3f} ± {row[f'{metric}_sd']:.3f}")
+            paper = row[f"{metric}_paper_mean"], row[f"{metric}_paper_sd"]
+            cells.append("–" if pd.isna(paper[0]) else f"{paper[0]:.2f} ± {paper[1]:.2f}")
+        lines.append(f"|{'|'.join(cells)}|")
+    caption = (ROOT / "figures" / "table1.md").read_text(encoding="utf-8")
+    source = [f"{key.lower()} {match[1]}" for key in ("Profile", "Seeds", "Commit")
+              if (match := re.search(rf"{key}: ([^.]*)\.", caption))]  # fmt: skip
+    first = f"Mean ± SD over {table['n'].max()} test volumes ({', '.join(source)}). {budget.split('. ')[0]}."
+    return "\n".join([*lines, "", first])
 
 
 def filled(text: str) -> str:
@@ -45,5 +64,5 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
-    for page in (ROOT / "README.md", ROOT / "docs" / "deviations.md"):
+    for page in PAGES:
         write_text(page, filled(page.read_text(encoding="utf-8")))

@@ -216,10 +216,10 @@ def write_csv(path, text):
     return path
 
 
-def test_the_readme_quotes_the_audit():
-    readme = " ".join((PAPER.parents[1] / "README.md").read_text(encoding="utf-8").replace("\n> ", " ").split())
+def test_the_page_for_reviewers_quotes_the_audit():
+    page = " ".join((PAPER.parents[1] / "docs" / "reviewers.md").read_text(encoding="utf-8").replace("\n> ", " ").split())
     text = audit_summary("0.96", "0.12", 10, 0, 1, examples=0).to_text().split("\nMildest")[0]
-    assert " ".join(text.split()) in readme
+    assert " ".join(text.split()) in page
 
 
 @pytest.mark.parametrize(

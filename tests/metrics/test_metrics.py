@@ -784,10 +784,10 @@ def test_the_definitions_name_the_versions_that_they_were_checked_with():
         assert f"{library.lower()}=={release}\n" in pinned
 
 
-def test_readme_shows_the_definitions():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = readme.split("<!-- contract:begin -->")[1].split("<!-- contract:end -->")[0]
-    assert shown.strip() == m.definition_table().strip(), "put definition_table() between the markers in README.md"
+def test_the_page_shows_the_definitions():
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    shown = page.split("<!-- definitions:begin -->")[1].split("<!-- definitions:end -->")[0]
+    assert shown.strip() == m.definition_table().strip(), "run make readme"
 
 
 # --- properties ------------------------------------------------------------------------------------------------------

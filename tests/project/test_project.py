@@ -83,6 +83,10 @@ def test_links_lead_somewhere(path):
     assert not missing
 
 
+def test_the_readme_can_be_read_in_five_minutes():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
+
+
 def test_the_makefile_explains_every_target():
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = re.search(r"^\.PHONY: (.*)$", text, re.M)[1].split()

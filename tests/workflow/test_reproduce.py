@@ -494,18 +494,20 @@ def test_notebooks_are_thin_and_stored_without_outputs(path):
     assert not any(line.startswith(("def ", "class ")) for cell in cells for line in cell["source"])
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/deviations.md"])
+@pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.stem)
 def test_generated_parts_of_pages_are_current(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     assert readme.filled(text) == text, "run make readme"
 
 
 def test_every_page_says_that_the_default_is_not_at_convergence():
-    for page in ("README.md", "docs/deviations.md", "figures/table1.md", "figures/claims.md", "figures/report.html"):
+    pages = ("docs/results.md", "docs/deviations.md", "figures/table1.md", "figures/claims.md", "figures/report.html")
+    for page in ("README.md", *pages):
         text = (ROOT / page).read_text(encoding="utf-8")
-        assert "fixed, small budget of 350 steps, not at convergence. With 1050 steps" in text, page
+        longer = "" if page == "README.md" else " With 1050 steps"
+        assert f"fixed, small budget of 350 steps, not at convergence.{longer}" in text, page
 
 
 def test_a_marker_of_no_known_part_is_refused():
-    with pytest.raises(ValueError, match="tabel:begin --> names no generated part; known are table, seeds"):
+    with pytest.raises(ValueError, match="tabel:begin --> names no generated part; known are table, seeds, definitions"):
         readme.filled("<!-- tabel:begin -->\n<!-- tabel:end -->")
