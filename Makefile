@@ -26,7 +26,7 @@ PY   := $(VENV)/bin/python
 RUN  := $(PY) reproduce/run.py --profile="$$RUN_PROFILE" --cores="$$RUN_CORES" --data="$$RUN_DATA"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce compare readme quick test test-all mutations lab bench clean
+.PHONY: help setup reproduce compare readme quick test test-all mutations wheel lab docs bench clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,8 +75,15 @@ test-all: $(VENV)/.test ## the tests, the slow ones too, and the mutations
 mutations: $(VENV)/.test ## break the code in each listed way and see a test go red
 	@$(PY) tests/mutate.py
 
+wheel: $(VENV)/.test ## install the wheel with each extra in a bare environment: about ten minutes
+	@$(PY) tests/jobs/wheel.py
+
 lab: $(VENV)/.lab ## the notebooks in JupyterLab
 	@$(PY) -m jupyterlab --notebook-dir=notebooks
+
+docs: $(VENV)/.docs ## the documentation, with executed notebooks, in docs/_build/html
+	@$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 bench: $(VENV)/.test ## measure time against the alternatives, and memory: about an hour, on an idle machine
 	@$(PY) reproduce/benchmarks/speed.py

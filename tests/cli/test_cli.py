@@ -217,7 +217,9 @@ def write_csv(path, text):
 
 
 def test_the_page_for_reviewers_quotes_the_audit():
-    page = " ".join((PAPER.parents[1] / "docs" / "reviewers.md").read_text(encoding="utf-8").replace("\n> ", " ").split())
+    page = " ".join(
+        (PAPER.parents[1] / "docs" / "reviewers.md").read_text(encoding="utf-8").replace("\n> ", " ").split()
+    )
     text = audit_summary("0.96", "0.12", 10, 0, 1, examples=0).to_text().split("\nMildest")[0]
     assert " ".join(text.split()) in page
 

@@ -91,3 +91,18 @@ def test_the_makefile_explains_every_target():
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = re.search(r"^\.PHONY: (.*)$", text, re.M)[1].split()
     assert sorted(phony) == sorted(re.findall(r"^([a-z-]+):.*## ", text, re.M))
+
+
+def test_continuous_integration_calls_targets_of_the_makefile():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
+    calls = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert calls
+    for call in calls:
+        command, target, *options = call.split()
+        assert command == "make"
+        assert target in targets
+        for option in options:
+            name, _, value = option.partition("=")
+            assert name == "PROFILE"
+            assert (ROOT / "reproduce" / "profiles" / f"{value}.yaml").is_file()

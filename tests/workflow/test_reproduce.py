@@ -509,5 +509,5 @@ def test_every_page_says_that_the_default_is_not_at_convergence():
 
 
 def test_a_marker_of_no_known_part_is_refused():
-    with pytest.raises(ValueError, match="tabel:begin --> names no generated part; known are table, seeds, definitions"):
+    with pytest.raises(ValueError, match="tabel:begin --> names no generated part; known are table, seeds"):
         readme.filled("<!-- tabel:begin -->\n<!-- tabel:end -->")
