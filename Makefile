@@ -39,7 +39,7 @@ $(VENV)/.made:
 	@$(PYTHON) -I reproduce/python_check.py
 	@echo "Making $(VENV) ..."
 	@$(PYTHON) -I -m venv $(VENV)
-	@$(PY) -I -m pip --version > /dev/null || { echo "error: $(VENV) has no sound pip: remove it (rm -r $(VENV)), and run make again" >&2; exit 1; }
+	@$(PY) -I -m pip --version > /dev/null || { echo "error: $(VENV) has no working pip: remove it (rm -r $(VENV)), and run make again" >&2; exit 1; }
 	@touch $@
 
 $(VENV)/.%: $(VENV)/.made pyproject.toml constraints.txt

@@ -46,7 +46,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, object]) -> None
     with locked(output.with_suffix(".lock"), f"{output.name} is still being made by another process; waiting for it"):
         failed.unlink(missing_ok=True)
         with atomic(output) as temporary:
-            whence = {"commit": commit()}
+            source = {"commit": commit()}
             try:
                 book = papermill.execute_notebook(
                     as_it_is(notebook),
@@ -59,7 +59,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, object]) -> None
             except PapermillExecutionError:
                 os.link(temporary, failed)
                 raise
-            book.metadata["shapeloss"] = whence
+            book.metadata["shapeloss"] = source
             nbformat.write(book, temporary)
 
 

@@ -85,7 +85,7 @@ def os_error_message(error: OSError, folder: Path, goes_on: bool = True) -> str:
     if error.errno == errno.EROFS:
         return f"{place}: cannot be written ({error.strerror}); choose a folder on another disk"
     if isinstance(error, PermissionError):
-        return f"{place}: may not be written or read ({error.strerror}); change its permissions"
+        return f"{place}: cannot be written or read ({error.strerror}); change its permissions"
     if error.errno is None or isinstance(error, (ConnectionError, TimeoutError)):
         return f"{error}; {again}"
     return f"{place}: {error.strerror}; correct that and {again}"
@@ -151,7 +151,7 @@ def _holder(path: Path) -> str:
 def exclusive(folder: Path, lock: str, waiting: str) -> Iterator[None]:
     """Wait until no other process writes into the folder under this lock: each would sweep away what the other writes.
 
-    Where no lock can be had (a folder that must not be written, a disk without locks), go on without one. A folder
+    Where no lock can be had (a folder that cannot be written, a disk without locks), go on without one. A folder
     into which nothing is written is not made.
     """
     made = not folder.exists()

@@ -125,7 +125,7 @@ def boundary_distance(labels: NDArray[Any], spacing: Sequence[float]) -> NDArray
     """Distance in mm from the centre of each voxel to the nearest voxel centre of another compartment.
 
     One multi-label Euclidean transform, exact to float32. A voxel next to the boundary has the spacing of the axis
-    on which it touches the other compartment, not 0 and not half of it. The edge of the volume is no boundary.
+    on which it touches the other compartment, not 0 and not half of it. The edge of the volume is not a boundary.
 
     Args:
         labels: (X, Y, Z) or (X, Y), integers from 0, the background; bool counts as 0 and 1.

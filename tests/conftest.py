@@ -38,7 +38,7 @@ def tiny_experiment():
 
 @pytest.fixture(scope="session")
 def tiny_manifest(tiny_experiment, tmp_path_factory):
-    """Four tiny phantom knees, checked and dealt out."""
+    """Four tiny phantom knees, checked and assigned."""
     folder = tmp_path_factory.mktemp("knees")
     write_dataset(folder / "data", 4, PhantomOptions(**{k: tuple(v) for k, v in TINY.items()}))
     return prepare(tiny_experiment.data, folder / "data", folder / "cases.json")

@@ -149,8 +149,8 @@ def profile_source(profile: Path | None, kind: str) -> DataSource | None:
 
     section = load_experiment(profile).data.source
     if section is None or section.kind != kind:
-        wanted = f"its data come by: shapeloss import {section.kind}" if section else "it has no section data.source"
-        raise ValueError(f"{profile} is no profile for shapeloss import {kind}; {wanted}")
+        expected = f"its data come by: shapeloss import {section.kind}" if section else "it has no section data.source"
+        raise ValueError(f"{profile} is not a profile for shapeloss import {kind}; {expected}")
     return section
 
 

@@ -16,8 +16,8 @@ from shapeloss.cli.imports import app as import_app
 app.add_typer(import_app, name="import")
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         print(f"shapeloss {__version__}")
         raise typer.Exit
 
@@ -49,7 +49,7 @@ def check(
     profile: Profile,
     output: Annotated[Path, typer.Option(help="Where to write the list of checked cases.")] = Path("cases.json"),
 ) -> None:
-    """Check a data set for everything that would spoil a run, and deal its cases out."""
+    """Check a data set for everything that would spoil a run, and assign its cases to the splits."""
     from shapeloss.data.layout import find_cases
     from shapeloss.data.manifest import prepare
     from shapeloss.replication.profile import load_experiment

@@ -21,7 +21,7 @@ _TRAILING = 1 << 20  # bytes that some writers leave behind the data
 
 
 class VolumeError(ValueError):
-    """A file that is no sound volume. The message names the file, the fault and what to do."""
+    """A file that is not a valid volume. The message names the file, the fault and what to do."""
 
 
 def check_expanded(path: Path, stream: Any, declared: int) -> None:
@@ -63,7 +63,8 @@ def read_header(path: Path) -> str:
     """The header of an NRRD or MetaImage file, up to its data.
 
     Raises:
-        VolumeError: no voxel size, for which ITK takes 1 mm; data in a file somewhere else; a field that is no number.
+        VolumeError: no voxel size, for which ITK takes 1 mm; data in a file somewhere else; a field that is
+            not a number.
     """
     with open(path, "rb") as handle:
         text = handle.read(_HEADER_BYTES).decode("latin-1")  # one letter a byte: UTF-8 passes through

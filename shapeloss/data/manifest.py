@@ -184,7 +184,9 @@ def read_sides(folder: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DatasetError(folder, [f"{IMPORT_RECORD} is no record of an import; import into a new folder"]) from error
+        raise DatasetError(
+            folder, [f"{IMPORT_RECORD} is not a record of an import; import into a new folder"]
+        ) from error
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -276,9 +278,9 @@ def prepare(data: Data, folder: str | Path, output: str | Path, name: str = "") 
 
 
 def assign_splits(names: Collection[str], split: Split) -> dict[str, str]:
-    """Case → split: sorted, shuffled by the split's seed, then dealt out; cases beyond the split are left out.
+    """Case → split: sorted, shuffled by the split's seed, then assigned; cases beyond the split are left out.
 
-    Test cases that the split names are not dealt out.
+    Test cases that the split names are not assigned.
     """
     fixed = {name: "test" for name in split.test_cases if name in names}
     order = np.random.default_rng(split.seed).permutation(sorted({*names} - {*fixed})).tolist()
@@ -359,10 +361,10 @@ def check_case(
         problems.append(f"{image_path}: every voxel has the value {image.array.min():g}; an empty image?")
     values = np.unique(labels.array)
     known = {0, *classes}
-    strange = [value for value in values.tolist() if value not in known]
+    unknown = [value for value in values.tolist() if value not in known]
     declared = ", ".join(f"{label} {class_name}" for label, class_name in classes.items())
-    if strange:
-        shown = ", ".join(map(str, strange[:5]))
+    if unknown:
+        shown = ", ".join(map(str, unknown[:5]))
         problems.append(f"{label_path}: has label(s) {shown} outside the declared 0 background, {declared}")
     elif not values.any():
         problems.append(f"{label_path}: is empty, every voxel is background; it needs one of {declared}")

@@ -88,7 +88,7 @@ def one_line(text: str) -> str:
 def name_fault(name: str) -> str:
     """What is wrong with the name of a file, whether or not there is such a file; empty if nothing is."""
     if any(unicodedata.category(x) in _NO_LETTERS for x in name):
-        return "has a line break, or what is no letter of UTF-8, in its name; rename it"
+        return "has a line break, or what is not a letter of UTF-8, in its name; rename it"
     if any(len(part.encode()) > 255 for part in name.split("/")) or len(name.encode()) > 4000:
         return "has too long a name; rename it"
     return ""

@@ -37,9 +37,9 @@ class Split(Section):
     validation: Positive = 5
     test: Positive = 10
     seed: NotNegative = 0
-    """The order in which the sorted cases are shuffled before they are dealt out."""
+    """The order in which the sorted cases are shuffled before they are assigned."""
     test_cases: tuple[str, ...] = ()
-    """Names of the test cases, where a data set has an official test set; otherwise they are dealt out too."""
+    """Names of the test cases, where a data set has an official test set; otherwise they are assigned too."""
 
     @property
     def cases(self) -> int:

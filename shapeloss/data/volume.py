@@ -166,8 +166,8 @@ def read_labels(path: str | Path, remap: Mapping[int, int] | None = None) -> Vol
         remedy = "resample label maps with nearest neighbour, or threshold probabilities"
         raise VolumeError(f"{path}: has fractional label {example:g}; labels are whole numbers: {remedy}")
     if values[0] < 0 or values[-1] > np.iinfo(np.int32).max:
-        strange = values[0] if values[0] < 0 else values[-1]
-        raise VolumeError(f"{path}: has label {strange:g}; labels are 0 (background) and above: is it an image?")
+        unknown = values[0] if values[0] < 0 else values[-1]
+        raise VolumeError(f"{path}: has label {unknown:g}; labels are 0 (background) and above: is it an image?")
     labels = array
     if remap is not None:
         new = [remap.get(int(value), 0) for value in values]
@@ -297,7 +297,7 @@ def _check_size(path: Path, shape: tuple[int, ...]) -> None:
     voxels = int(np.prod([max(int(n), 0) for n in shape], dtype=object)) if len(shape) else 0
     if voxels > MAX_VOXELS:
         shown = " × ".join(map(str, shape))
-        raise VolumeError(f"{path}: declares {shown} voxels, which is no plausible scan; the header is broken")
+        raise VolumeError(f"{path}: declares {shown} voxels, which is not a plausible scan; the header is broken")
 
 
 def _check_voxel_size(path: Path, header_class: Any, start: bytes, axes: int) -> None:

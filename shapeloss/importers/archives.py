@@ -46,7 +46,7 @@ class Member:
         """
         if self.size > LARGEST:
             raise VolumeError(
-                f"{self.archive}: its entry {self.name} would have {self.size} bytes, which is no plausible scan; "
+                f"{self.archive}: its entry {self.name} would have {self.size} bytes, which is not a plausible scan; "
                 "get another copy of the archive"
             )
         try:
@@ -68,11 +68,11 @@ def read_zip(file: Path | IO[bytes], name: str) -> list[Member]:
         archive = zipfile.ZipFile(file)
         infos = archive.infolist()
     except (*_DAMAGE, OverflowError, LookupError) as error:
-        raise VolumeError(f"{name}: is no sound zip archive ({error}); download it again") from error
+        raise VolumeError(f"{name}: is not a valid zip archive ({error}); download it again") from error
     except OSError as error:  # positions before the file's start
         if error.errno != errno.EINVAL:
             raise
-        raise VolumeError(f"{name}: is no sound zip archive ({error.strerror}); download it again") from error
+        raise VolumeError(f"{name}: is not a valid zip archive ({error.strerror}); download it again") from error
     members = []
     for info in infos:
         _refuse_escape(name, info.filename, link=(info.external_attr >> 16) & 0o170000 == 0o120000)
@@ -113,7 +113,7 @@ def read_tar(path: Path, digest: str) -> dict[str, Member]:
     except VolumeError:
         raise
     except _DAMAGE as error:
-        raise VolumeError(f"{path}: is no sound tar archive ({error}); download it again") from error
+        raise VolumeError(f"{path}: is not a valid tar archive ({error}); download it again") from error
     return members
 
 

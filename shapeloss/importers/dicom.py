@@ -150,7 +150,7 @@ def _overruns(data: bytes) -> bool:
 def _read_header(path: Path) -> tuple[SimpleITK.ImageFileReader, dict[str, str], Kind]:
     """Its reader, its texts by their tags, its kind."""
     reader = _reader(path)
-    unsound = VolumeError(f"{path}: is no sound DICOM slice; copy or download it again")
+    unsound = VolumeError(f"{path}: is not a valid DICOM slice; copy or download it again")
     try:
         if _overruns(path.read_bytes()):
             raise unsound
@@ -189,7 +189,7 @@ def read_slice(path: Path) -> Slice:
     numbers = np.array([*directions.ravel(), *position, between_rows, between_columns])
     if not (np.isfinite(numbers).all() and np.abs(numbers).max() < _FARTHEST_MM):
         raise VolumeError(
-            f"{path}: has a position, orientation or voxel size that is no plausible number; leave it out"
+            f"{path}: has a position, orientation or voxel size that is not a plausible number; leave it out"
         )
     if (components := reader.GetNumberOfComponents()) != 1:
         raise VolumeError(

@@ -182,7 +182,7 @@ class _Series:
 
 
 def _choose_echo(folder: Path, slices: Sequence[Slice], echo: str) -> tuple[_Series | None, str]:
-    """The slices of the wanted echo, or why they cannot be had."""
+    """The slices of the requested echo, or why they cannot be had."""
     echoes = split_echoes(slices)
     times = {number: found[0].echo_time for number, found in echoes.items()}
     named = ", ".join(
@@ -250,7 +250,7 @@ def _find_folders(tree: Path) -> Iterator[tuple[Path, str]]:
             os.stat(os.path.join(folder, os.curdir))  # the dot asks for more, and a path drops it
             inside = sorted(path for path in folder.iterdir() if os.path.isdir(path))
         except OSError as error:
-            yield folder, f"may not be read ({error.strerror}); change its permissions"
+            yield folder, f"cannot be read ({error.strerror}); change its permissions"
             continue
         yield folder, ""
         waiting += reversed(inside)
@@ -305,9 +305,9 @@ def _file_fault(path: Path, tree: Path) -> str:
     try:
         if not path.stat().st_size:
             return "is empty (0 bytes); copy or download it again"
-        return "" if is_dicom(path) else "is named like a slice but is no DICOM file; copy it again, or remove it"
+        return "" if is_dicom(path) else "is named like a slice but is not a DICOM file; copy it again, or remove it"
     except OSError as error:
-        return f"may not be read ({error.strerror}); change its permissions"
+        return f"cannot be read ({error.strerror}); change its permissions"
 
 
 def _pattern(path: Path) -> str:
@@ -373,15 +373,15 @@ def _usual_participant(slices: Sequence[Slice]) -> str:
 
 
 def _find_masks(folder: Path, visit: str, participants: Collection[str]) -> tuple[dict[Path, Knee], list[str]]:
-    """Label maps of the wanted visit and participants, with the knees that their paths name."""
+    """Label maps of the requested visit and participants, with the knees that their paths name."""
     found, problems, lacking = {}, [], set(participants)
-    wanted = {"", *participants}
+    requested = {"", *participants}
     for place, shut in _find_folders(folder):
         for path in [place] if shut else sorted(place.iterdir()):
             if not shut and (path.name.startswith(".") or not volume_ending(path) or os.path.isdir(path)):
                 continue
             knee = parse_knee(str(path.relative_to(folder)))
-            if not knee.fits(Knee(visit=visit)) or (participants and knee.participant not in wanted):
+            if not knee.fits(Knee(visit=visit)) or (participants and knee.participant not in requested):
                 continue
             if fault := shut or link_fault(path, folder):
                 problems.append(f"{path}: {fault}")
@@ -479,9 +479,9 @@ def read_participants(path: Path) -> list[str]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{path}: line {line} is no text in UTF-8; save the file as UTF-8") from error
+        raise ValueError(f"{path}: line {line} is not text in UTF-8; save the file as UTF-8") from error
     if "\0" in text:
-        raise ValueError(f"{path}: line 1 is no text in UTF-8; save the file as UTF-8")
+        raise ValueError(f"{path}: line 1 is not text in UTF-8; save the file as UTF-8")
     wrong = [number for number, line in enumerate(text.splitlines(), 1) if _mistyped(line)]
     if wrong:
         fault = "has no participant of the OAI, seven digits beginning with 9; correct or remove it"

@@ -94,7 +94,7 @@ class Labels:
                 new[labels == label] = number
         return new
 
-    def strange(self, labels: np.ndarray) -> list[int]:
+    def unknown(self, labels: np.ndarray) -> list[int]:
         """Labels of the source that are, after merging, neither background nor a structure."""
         known = {0, *self.names}
         return [label for label in np.unique(labels).tolist() if self.merge.get(label, label) not in known]
@@ -202,7 +202,7 @@ def open_record(output: Path, source: Source, labels: Labels) -> dict[str, Any]:
         empty = not record["cases"].items()
         structures = ", ".join(record["labels"].values())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is no record of an import; import into a new folder") from error
+        raise ValueError(f"{path} is not a record of an import; import into a new folder") from error
     if not same and not empty:
         raise ValueError(
             f"{output} holds an import of {record['source']['name']} with the structures {structures} "
@@ -354,14 +354,14 @@ def _fault(name: str, raw: RawCase, mask: np.ndarray | None, labels: Labels) -> 
         return f"{case}: {fault}"
     if fault := image_fault(raw.image.array):
         return f"{case}: {fault}"
-    if raw.labels and labels.complete and (strange := labels.strange(raw.labels.array)):
+    if raw.labels and labels.complete and (unknown := labels.unknown(raw.labels.array)):
         declared = ", ".join(f"{label} {structure}" for label, structure in labels.names.items())
-        shown = ", ".join(map(str, strange[:5]))
+        shown = ", ".join(map(str, unknown[:5]))
         return f"{case}: has label(s) {shown} outside the declared 0 background, {declared}; choose by --labels"
     if raw.labels and mask is not None and not mask.any():
-        wanted = ", ".join(f"{label} {structure}" for label, structure in labels.names.items())
+        expected = ", ".join(f"{label} {structure}" for label, structure in labels.names.items())
         values = ", ".join(map(str, np.unique(raw.labels.array)[:8].tolist()))
-        return f"{case}: none of the labels {wanted} occurs, only {values}; correct --labels or --remap, or the mask"
+        return f"{case}: none of the labels {expected} occurs, only {values}; correct --labels or --remap, or the mask"
     return ""
 
 

@@ -28,7 +28,7 @@ class DistancePenaltyd(MapTransform):
         keys: labels, channel first: (1, X, Y, Z) or (1, X, Y), whole numbers of any dtype.
         output_keys: where the maps go, one for each key.
         variant: of φ, as in :class:`shapeloss.losses.DistancePenalizedCELoss`.
-        loss: another loss whose map is wanted in place of φ, such as `BoundaryLoss(num_classes=4)`.
+        loss: another loss whose map is expected in place of φ, such as `BoundaryLoss(num_classes=4)`.
         spacing: mm; None takes it from the affine of each label, which must then be a MetaTensor. A MetaTensor that was
             not read from a file has the identity as its affine, 1 mm, whatever the truth is: give spacing for it. For a
             slice that was cut out of a volume, give it too, or add the map before the slicing.

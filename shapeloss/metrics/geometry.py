@@ -3,7 +3,7 @@
 - *Voxel* surfaces are the boundary voxels of a mask, the mask minus its erosion (4 neighbours within the slice, or 6 in
   3D), all of equal weight, at the centres of the voxels. *Surface elements* are those of marching cubes, weighted by
   their area in mm², each at the centre of its cell between 2 × 2 × 2 voxels (Nikolov et al. 2021, arXiv:1809.04430).
-- The edge of the field of view is no boundary: where a femur leaves the image, nobody drew an outline
+- The edge of the field of view is not a boundary: where a femur leaves the image, nobody drew an outline
   (`edge="open"`: a mask goes on beyond the edge as it is at the edge). `edge="closed"` cuts the mask there, as most
   libraries do.
 """
@@ -112,7 +112,7 @@ def mask_geometry(
         truth, prediction: (X, Y, Z), bool, or integers 0 and 1.
         spacing: mm between voxel centres along X, Y, Z.
         slice_axis: the axis perpendicular to the slices of the in-plane boundary (0: sagittal slices along X).
-        edge: "open", the edge of the field of view is no boundary; "closed", it is.
+        edge: "open", the edge of the field of view is not a boundary; "closed", it is.
 
     Raises:
         ValueError: for masks of different shapes, of other than three axes or with other values, and for a spacing,
@@ -175,9 +175,9 @@ def check_grid(truth: NDArray[Any], prediction: NDArray[Any], spacing: Sequence[
     return steps
 
 
-def check_choice(name: str, value: object, wanted: Sequence[object]) -> None:
-    if value not in wanted:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, wanted))}, got {value!r}")
+def check_choice(name: str, value: object, expected: Sequence[object]) -> None:
+    if value not in expected:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, expected))}, got {value!r}")
 
 
 def _between_voxels(truth: Mask, prediction: Mask, spacing: Sequence[float], limit: float = inf) -> SurfaceDistances:

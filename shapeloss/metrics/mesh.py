@@ -38,7 +38,7 @@ def label_surface(
 
     The signed distance of the mask is smoothed by a Gaussian, sampled on a fine grid, and cut by marching cubes at the
     level that encloses the mask's own volume: 0 without smoothing, a little above it with smoothing, which shrinks what
-    is convex. Where the structure leaves the field of view, the mesh is open: a cut is no surface.
+    is convex. Where the structure leaves the field of view, the mesh is open: a cut is not a surface.
 
     Args:
         mask: (X, Y, Z), bool or 0 and 1.
@@ -250,12 +250,12 @@ def _signed_distance(
     starts, fines = [], []
     for axis, (size, step) in enumerate(zip(count, spacing, strict=True)):
         samples = max(round(size * step / resolution), 2)
-        wanted = (np.arange(samples) + 0.5) * (size / samples) - 0.5  # in voxels: the centres of the fine cells
+        centres = (np.arange(samples) + 0.5) * (size / samples) - 0.5  # of the fine cells, in voxels
         sigma = 1.0 if smoothing_mm is None else max(smoothing_mm / step, 0.5)
-        away = (wanted[:, None] - np.arange(-REACH, size + REACH)[None, :]) / sigma
+        away = (centres[:, None] - np.arange(-REACH, size + REACH)[None, :]) / sigma
         weights = np.where(np.abs(away) <= REACH, np.exp(-(away**2) / 2), 0)
         weights /= weights.sum(axis=1, keepdims=True)
         field = np.moveaxis(np.tensordot(weights.astype(np.float32), field, axes=(1, axis)), 0, axis)
-        starts.append(first[axis] + wanted[0])
+        starts.append(first[axis] + centres[0])
         fines.append(step * size / samples)
     return field, np.array(starts), np.array(fines)

@@ -290,7 +290,7 @@ def signed_distances(points: NDArray, anatomy: Anatomy) -> Array:
         (3, …) float32, in the order of `BONES`: negative inside, and near the surface a distance.
     """
     if points.shape[-1:] != (3,):
-        raise ValueError(f"points: wanted shape (…, 3), world coordinates in mm, got {points.shape}")
+        raise ValueError(f"points: expected shape (…, 3), world coordinates in mm, got {points.shape}")
     p = coordinates(points.reshape(-1, 3))
     return np.stack([distance_and_normal(p, bone)[0] for bone in anatomy.bones]).reshape(3, *points.shape[:-1])
 
@@ -352,7 +352,7 @@ def _gap(a: Bone, b: Bone, points: Coordinates) -> float:
 
 
 def _set_gap(fixed: Bone, moved: Bone, towards: tuple, joint: NDArray, gap_mm: float) -> Bone:
-    """Slide a bone towards another until the narrowest place between them has the wanted width.
+    """Slide a bone towards another until the narrowest place between them has the expected width.
 
     `towards` is a direction of the moved bone's frame, `joint` points (n, 3) of it among which the narrowest place is.
     """

@@ -43,7 +43,7 @@ def write_dataset(
     """
     folder = Path(folder)
     if subjects < 1:
-        raise ValueError(f"subjects: wanted at least 1, got {subjects}")
+        raise ValueError(f"subjects: expected at least 1, got {subjects}")
     _clear(folder)
     names = [f"knee_{i + 1:03d}" for i in range(subjects)]
     for i, name in enumerate(names):

@@ -53,7 +53,7 @@ class Knee:
 def _streams(subject: int, seed: int) -> list[np.random.Generator]:
     """Independent random numbers for the subject's bones, tissues and noise."""
     if subject < 0 or seed < 0:
-        raise ValueError(f"subject and seed: wanted whole numbers of at least 0, got {subject} and {seed}")
+        raise ValueError(f"subject and seed: expected whole numbers of at least 0, got {subject} and {seed}")
     return [np.random.default_rng(s) for s in np.random.SeedSequence([seed, subject]).spawn(3)]
 
 

@@ -36,7 +36,7 @@ def anatomy_statistics(subjects: int = 24, seed: int = 0, sampling_mm: float = 1
         `phantom_mean` and `phantom_sd`.
     """
     if subjects < 2:
-        raise ValueError(f"subjects: wanted at least 2 for a standard deviation, got {subjects}")
+        raise ValueError(f"subjects: expected at least 2 for a standard deviation, got {subjects}")
     x, y, z = (round(mm / sampling_mm) for mm in (112, 140, 140))
     options = PhantomOptions(shape=(x, y, z), spacing=(sampling_mm, sampling_mm, sampling_mm))
     points = _grid(options, 0, x)

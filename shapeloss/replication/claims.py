@@ -75,7 +75,9 @@ def _surface_scores(surface_errors: pd.DataFrame | None, patterns: Sequence[str]
     if absent:
         raise ValueError(f"surface_errors lacks the columns {sorted(absent)}; it has {list(surface_errors.columns)}")
     if surface_errors.duplicated([*keys, "landmark"]).any():
-        raise ValueError(f"surface_errors has several rows for one {', '.join(keys)} and landmark; one each is wanted")
+        raise ValueError(
+            f"surface_errors has several rows for one {', '.join(keys)} and landmark; one each was expected"
+        )
     named = surface_errors[[any(fnmatchcase(str(x), p) for p in patterns) for x in surface_errors["landmark"]]]
     if named.empty:
         return None
@@ -136,8 +138,8 @@ def evaluate_claims(paper: Paper, per_case: pd.DataFrame, surface_errors: pd.Dat
     for claim in paper.claims:
         scores = _surface_scores(surface_errors, claim.landmarks) if claim.landmarks else per_case
         if scores is None or claim.statistic not in scores.columns:
-            wanted = f"{claim.statistic} at {', '.join(claim.landmarks)}" if claim.landmarks else claim.statistic
-            findings += [Finding(claim.id, loss, "not tested", f"no scores: {wanted}") for loss in claim.against]
+            expected = f"{claim.statistic} at {', '.join(claim.landmarks)}" if claim.landmarks else claim.statistic
+            findings += [Finding(claim.id, loss, "not tested", f"no scores: {expected}") for loss in claim.against]
             continue
         findings += _evaluate(claim, scores, paper.reported(claim.source).get(claim.statistic, {}))
     return findings

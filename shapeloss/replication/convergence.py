@@ -83,7 +83,7 @@ def budget_note(
             f"{difference:+.3f} (p {p if p.startswith('<') else f'= {p}'})."
         )
     if len(other.seeds) == 1:
-        lines.append("That is one training a loss: another seed or another processor may turn it.")
+        lines.append("That is one training a loss: another seed or another processor may reverse it.")
     return " ".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Scoring what the trainings predicted: per-case scores, histories, surface errors, and the line that says whence."""
+"""Scoring what the trainings predicted: per-case scores, histories, surface errors, and where they come from."""
 
 from __future__ import annotations
 

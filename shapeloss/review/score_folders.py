@@ -71,16 +71,16 @@ def match(
     if truth.is_file():
         return {volume_name(truth): (predictions, truth)}, []
     found, problems = find_volumes(predictions, notes)
-    wanted, more = find_volumes(truth, notes)
+    truths, more = find_volumes(truth, notes)
     problems += more
     there, expected = ({case_name(path) for path in folder.iterdir()} for folder in (predictions, truth))
-    missing = sorted(set(wanted) - there)  # a file that was refused has its own line
+    missing = sorted(set(truths) - there)  # a file that was refused has its own line
     surplus = sorted(set(found) - expected)
-    lines = [f"{wanted[name]}: has no prediction in {predictions} by the name {name}; add it" for name in missing]
+    lines = [f"{truths[name]}: has no prediction in {predictions} by the name {name}; add it" for name in missing]
     lines += [
         f"{found[name]}: has no truth in {truth} by the name {name}; add it or remove the file" for name in surplus
     ]
-    return {name: (found[name], wanted[name]) for name in sorted(set(wanted) & set(found))}, problems + lines
+    return {name: (found[name], truths[name]) for name in sorted(set(truths) & set(found))}, problems + lines
 
 
 def score_folders(
@@ -141,9 +141,9 @@ def score_folders(
         if isinstance(result, str):
             problems.append(result)
             continue
-        scored, strange, used = result
+        scored, unknown, used = result
         rows += [{"case": case} | row for row in scored]
-        ignored.update(strange)
+        ignored.update(unknown)
         planes.add(used)
     if not rows:
         shown = "".join(f"\n  - {problem}" for problem in fold(problems))
@@ -213,15 +213,15 @@ def _score(
                 f"{prediction}: its grid is not that of {truth}: {difference}; resample it with nearest neighbour "
                 "onto the grid of the truth"
             )
-        kept, strange = [], set()
+        kept, unknown = [], set()
         for volume, merge in zip(maps, merges, strict=True):
             labels, others = keep_labels(volume.array, classes, merge)
             kept.append(Volume(labels, volume.affine).oriented("RAS"))
-            strange |= others
+            unknown |= others
         found, true = kept
         axis = PLANES[plane] if plane != "auto" else acquisition_axis(true.spacing)
         rows = score_case(true.array, found.array, true.spacing, classes, axis, metrics, edge)
-        return rows, strange, plane_name(axis)
+        return rows, unknown, plane_name(axis)
     except (ValueError, OSError) as error:
         text = " ".join(str(error).split())
         return text if str(prediction) in text or str(truth) in text else f"{prediction}: {text}"
@@ -235,8 +235,8 @@ def keep_labels(
     """Labels after merging, those that are not in `classes` set to 0; and which those were."""
     values, places = np.unique(labels, return_inverse=True)
     new = np.array([merge.get(int(value), int(value)) for value in values], dtype=np.int32)
-    strange = {int(value) for value in new if value and int(value) not in classes}
-    return np.where(np.isin(new, list(classes)), new, 0)[places].reshape(labels.shape), strange
+    unknown = {int(value) for value in new if value and int(value) not in classes}
+    return np.where(np.isin(new, list(classes)), new, 0)[places].reshape(labels.shape), unknown
 
 
 def summarise(scores: Scores) -> pd.DataFrame:

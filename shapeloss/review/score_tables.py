@@ -181,10 +181,10 @@ def _read(
         table = table[~summaries]
     if "structure" in table.columns:
         present = table["structure"].unique().tolist()
-        wanted = structure or ("mean" if "mean" in present else present[0] if len(present) == 1 else "")
-        if wanted not in present:
-            raise ValueError(f"{path}: has no structure {wanted!r}; choose one of {few(present)} with --structure")
-        table = table[table["structure"] == wanted]
+        requested = structure or ("mean" if "mean" in present else present[0] if len(present) == 1 else "")
+        if requested not in present:
+            raise ValueError(f"{path}: has no structure {requested!r}; choose one of {few(present)} with --structure")
+        table = table[table["structure"] == requested]
     if column is None:
         return table.assign(loss=name or path.stem)
     if not name:
@@ -228,10 +228,10 @@ def _known(column: str) -> str | None:
     return _USUAL.get(_plain(column))
 
 
-def _metrics(tables: Sequence[pd.DataFrame], wanted: Sequence[str], notes: list[str]) -> tuple[str, ...]:
+def _metrics(tables: Sequence[pd.DataFrame], requested: Sequence[str], notes: list[str]) -> tuple[str, ...]:
     shared = [c for c in tables[0].columns if all(c in table.columns for table in tables)]
-    found = [metric if metric in shared else _known(metric) or metric for metric in wanted]
-    if missing := [metric for metric, name in zip(wanted, found, strict=True) if name not in shared]:
+    found = [metric if metric in shared else _known(metric) or metric for metric in requested]
+    if missing := [metric for metric, name in zip(requested, found, strict=True) if name not in shared]:
         raise ValueError(f"not every table has the column {', '.join(missing)}; they share {few(shared, 12)}")
     if found:
         return tuple(dict.fromkeys(found))
@@ -256,7 +256,7 @@ def _is_number(cells: pd.Series) -> bool:
 
 
 def _number(cell: str) -> float:
-    """NaN for what is no number."""
+    """NaN for what is not a number."""
     try:
         return float(cell) if "_" not in cell else np.nan
     except ValueError:

@@ -84,7 +84,7 @@ def load_run(folder: str | Path) -> TrainedRun:
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:  # pydantic's errors too
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"{folder} is no run of this version ({type(error).__name__}: {reason}); train it again"
+            f"{folder} is not a run of this version ({type(error).__name__}: {reason}); train it again"
         ) from error
     except RuntimeError as error:  # the weights are another network's
         raise ValueError(
@@ -271,7 +271,7 @@ def _read_record(folder: Path, run: str, side_of: Mapping[str, str], overwrite: 
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{place}: is no record of predictions; remove it, or choose another folder") from error
+        raise ValueError(f"{place}: is not a record of predictions; remove it, or choose another folder") from error
     record = {case: made for case, made in record.items() if (folder / f"{case}.nii.gz").exists()}
     others = [
         case

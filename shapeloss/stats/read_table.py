@@ -56,9 +56,9 @@ def read_table(path: str | Path, names: Sequence[str] = ()) -> tuple[pd.DataFram
                 records.append(cells)
                 places.append(reader.line_num)
     except csv.Error as error:
-        raise ValueError(f"{path}: is no CSV table: line {reader.line_num}: {error}") from error
+        raise ValueError(f"{path}: is not a CSV table: line {reader.line_num}: {error}") from error
     if not records:
-        raise ValueError(f"{path}: is no CSV table: it is empty")
+        raise ValueError(f"{path}: is not a CSV table: it is empty")
     header, *rows = records
     _check_header(path, header)
     if wide := [
@@ -91,11 +91,11 @@ def _decode(path: Path) -> tuple[str, str]:
         text, shown = data.decode(encoding), encoding.upper() if encoding == "utf-16" else ""
     except UnicodeDecodeError:
         if encoding == "utf-16":
-            raise ValueError(f"{path}: is no CSV table: it is not valid UTF-16; save it as UTF-8") from None
+            raise ValueError(f"{path}: is not a CSV table: it is not valid UTF-16; save it as UTF-8") from None
         text, shown = data.decode("cp1252", errors="replace"), "the encoding Windows-1252"
     if binary := re.search(r"[\x00-\x08\x0e-\x1f\x7f\ufffd]", text):
         what = f"it holds the character {binary.group()!a}, as binary files or UTF-16 without its mark do"
-        raise ValueError(f"{path}: is no CSV table: {what}; save it as CSV in UTF-8")
+        raise ValueError(f"{path}: is not a CSV table: {what}; save it as CSV in UTF-8")
     return text, shown
 
 

@@ -227,7 +227,7 @@ def test_the_page_for_reviewers_quotes_the_audit():
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [
-        (errno.EACCES, "{}: may not be written or read (Permission denied); change its permissions"),
+        (errno.EACCES, "{}: cannot be written or read (Permission denied); change its permissions"),
         (errno.EROFS, "{}: cannot be written (Read-only file system); choose a folder on another disk"),
         (errno.ENOSPC, "the disk is full at {}; free space and run the same command again"),
     ],

@@ -370,7 +370,7 @@ SOUND = [{"image": f"./imagesTr/case_{i}.nii.gz", "label": f"./labelsTr/case_{i}
     ("entries", "line"),
     [
         ([{"image": 1, "label": 2}], "dataset.json: entry 5 of 'training' is {'image': 1, 'label': 2}; write it as"),
-        ([{"image": "a\0.nii.gz", "label": "a.nii.gz"}], "a\\x00.nii.gz: has a line break, or what is no letter"),
+        ([{"image": "a\0.nii.gz", "label": "a.nii.gz"}], "a\\x00.nii.gz: has a line break, or what is not a letter"),
         ([{"image": "a.nii.gz", "label": f"{'a' * 300}.nii.gz"}], "has too long a name"),
         ([{"image": "a.nii.gz", "label": "labelsTr/.nii.gz"}], "labelsTr/.nii.gz: has no name; rename it"),
         (

@@ -152,7 +152,7 @@ def test_the_page_says_what_the_machine_and_earlier_predictions_may_do():
     places = {
         "a file that cannot be read": "test_volumes.py",
         "too little memory": "test_volumes.py",
-        "an output that must not be written": "test_cli.py",
+        "an output that cannot be written": "test_cli.py",
         "an output on a read-only disk": "test_cli.py",
         "label maps of another run or side": "test_predict_folder.py",
         "a predict.json that is none": "test_predict_folder.py",

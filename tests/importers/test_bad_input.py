@@ -169,7 +169,7 @@ def metaimage(folder, old, new):
     path.write_bytes(path.read_bytes().replace(old, new, 1))
 
 
-@fault("a MetaImage field that is no number")
+@fault("a MetaImage field that is not a number")
 def _(folder):
     metaimage(folder, b"Offset = 0 0 0", b"Offset = 0 here 0")
 
@@ -748,7 +748,12 @@ def test_faults_of_several_archives_come_at_once(tmp_path):
     (tmp_path / "labelsTr.zip").write_bytes(b"<html>404</html>")
     found, problems = find_entries([1, 405], tmp_path / "out", tmp_path)
     assert not found
-    expected = ("imagesTr.zip: there is no", "labelsTr.zip: is no sound", "imagesTs.zip: there", "labelsTs.zip: there")
+    expected = (
+        "imagesTr.zip: there is no",
+        "labelsTr.zip: is not a valid",
+        "imagesTs.zip: there",
+        "labelsTs.zip: there",
+    )
     assert len(problems) == 4
     assert all(text in line for text, line in zip(expected, problems, strict=True))
 

@@ -278,7 +278,7 @@ def test_a_bad_file_of_participants_is_named_with_all_its_bad_lines(name, tmp_pa
 @pytest.mark.parametrize("content", ["9000099\n".encode("utf-16-le"), "9000099\nM\u00e4rz\n".encode("latin-1")])
 def test_a_file_of_participants_in_another_coding_is_told_as_such(tmp_path, content):
     (tmp_path / "list.txt").write_bytes(content)
-    with pytest.raises(ValueError, match=rf"list.txt: line {2 if b'M' in content else 1} is no text in UTF-8; save"):
+    with pytest.raises(ValueError, match=rf"list.txt: line {2 if b'M' in content else 1} is not text in UTF-8; save"):
         read_participants(tmp_path / "list.txt")
 
 
@@ -329,7 +329,7 @@ def spoil(series, name, plane=None, directions=SAGITTAL, place=None, **tags):
     write_slice(series / name, plane, positions()[3] if place is None else place, directions, **tags)
 
 
-@fault("a position that is no number")
+@fault("a position that is not a number")
 def _(series, masks):
     (series / "004").unlink()
     spoil(series, "004", **{"0020|0032": "1e30\\0\\0"})
@@ -438,7 +438,7 @@ def _(series, masks):
     rewrite(series / "007", b"OB\0\0\2\0\0\0", b"OB\0\0\2\0\0\xff")
 
 
-@fault("a slice that is no DICOM")
+@fault("a slice that is not DICOM")
 def _(series, masks):
     (series / "007").write_bytes(b"\xa5" * 200 + (series / "007").read_bytes()[200:])
 
@@ -485,7 +485,7 @@ def _(series, masks):
     write_series(series, **{"0010|0020": "9000296", "0020|0060": "R"})
 
 
-@fault("a folder that must not be read")
+@fault("a folder that cannot be read")
 def _(series, masks):
     return {"shut": series.parent}
 
@@ -553,7 +553,7 @@ def _(series, masks):
 
 
 def shut_folder(monkeypatch, folder):
-    """As if it must not be read: tests may run as root, who may read all."""
+    """As if it cannot be read: tests may run as root, who may read all."""
     judge = os.stat
 
     def refuse(path, *arguments, **options):
@@ -660,17 +660,20 @@ def test_the_numbers_of_slices_do_not_matter(tmp_path, number):
 SEVERAL = {
     "a damaged and a missing slice": (
         ["cut 3", "drop 6"],
-        ["003: is no sound", r"1 more slice is missing between 002 .* and 004 .* or between 005 .* and 007 .*; copy"],
+        [
+            "003: is not a valid",
+            r"1 more slice is missing between 002 .* and 004 .* or between 005 .* and 007 .*; copy",
+        ],
     ),
-    "a gap that damaged slices explain": (["cut 3", "cut 4"], ["003: is no sound", "004: is no sound"]),
+    "a gap that damaged slices explain": (["cut 3", "cut 4"], ["003: is not a valid", "004: is not a valid"]),
     "a damaged and a missing slice beside it": (
         ["cut 3", "drop 4"],
-        ["003: is no sound", "1 more slice is missing between 002 .* and 005"],
+        ["003: is not a valid", "1 more slice is missing between 002 .* and 005"],
     ),
-    "a damaged slice at an end": (["cut 9"], ["009: is no sound"]),
+    "a damaged slice at an end": (["cut 9"], ["009: is not a valid"]),
     "a damaged slice, and one missing at an end": (
         ["cut 3", "drop 9"],
-        ["003: is no sound", "1 more slice is missing of the 10 acquired"],
+        ["003: is not a valid", "1 more slice is missing of the 10 acquired"],
     ),
     "missing in the middle, and at both ends": (
         ["drop 0", "drop 4", "drop 9"],
@@ -686,7 +689,7 @@ SEVERAL = {
     ),
     "a foreign slice, a damaged one and no side": (
         ["foreign", "cut 5", "side"],
-        ["005: is no sound", "foreign: is a foreign slice, of another series", "neither LEFT nor RIGHT"],
+        ["005: is not a valid", "foreign: is a foreign slice, of another series", "neither LEFT nor RIGHT"],
     ),
     "two series and an empty slice": (
         ["second", "empty 4"],
@@ -694,7 +697,7 @@ SEVERAL = {
     ),
     "one slice that can be read": (
         [f"cut {k}" for k in range(1, SLICES)],
-        [f"00{k}: is no sound" for k in range(1, SLICES)],
+        [f"00{k}: is not a valid" for k in range(1, SLICES)],
     ),
     "one slice, twice": (
         [*(f"drop {k}" for k in range(1, SLICES)), "copy 0"],
@@ -800,7 +803,7 @@ def test_a_slice_that_must_not_be_read_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr("shapeloss.importers.oai.is_dicom", refuse)
     (line,) = problems_of(tmp_path)
-    assert line == f"{series / '004'}: may not be read (Permission denied); change its permissions"
+    assert line == f"{series / '004'}: cannot be read (Permission denied); change its permissions"
 
 
 def test_a_folder_that_must_not_be_read_ends_no_import(tmp_path, monkeypatch):
@@ -814,7 +817,7 @@ def test_a_folder_that_must_not_be_read_ends_no_import(tmp_path, monkeypatch):
     assert list(entries) == ["9000099_00m_LEFT"]
     missing, shut = problems
     assert "1 slice is missing" in missing
-    assert shut == f"{tmp_path / 'oai/12m'}: may not be read (Permission denied); change its permissions"
+    assert shut == f"{tmp_path / 'oai/12m'}: cannot be read (Permission denied); change its permissions"
     assert problems_of(tmp_path / "oai", visit="00m") == [missing]  # it is of another visit
     assert len(problems_of(tmp_path / "oai", visit="00m", participants=["9111111"])) == 1
 
@@ -827,13 +830,13 @@ def test_a_folder_of_label_maps_that_must_not_be_read(tmp_path, monkeypatch):
     shut_folder(monkeypatch, tmp_path / "masks/9000296")
     asked = [PARTICIPANT, "9000296", "9111111"]
     shut, missing = problems_of(tmp_path / "oai", tmp_path / "masks", participants=asked)
-    assert shut == f"{tmp_path / 'masks/9000296'}: may not be read (Permission denied); change its permissions"
+    assert shut == f"{tmp_path / 'masks/9000296'}: cannot be read (Permission denied); change its permissions"
     assert "no label map of 9111111" in missing
     assert problems_of(tmp_path / "oai", tmp_path / "masks", participants=[PARTICIPANT]) == []
     monkeypatch.undo()
     shut_folder(monkeypatch, tmp_path / "masks/more")
     (shut,) = problems_of(tmp_path / "oai", tmp_path / "masks", participants=asked)
-    assert "/more: may not be read" in shut
+    assert "/more: cannot be read" in shut
 
 
 def test_a_link_to_a_folder_inside_is_no_fault(tmp_path):
@@ -1025,7 +1028,7 @@ def test_what_would_take_gigabytes_is_not_given_to_gdcm(tmp_path, monkeypatch, o
     (tmp_path / "slice").write_bytes(explicit_slice(0))
     rewrite(tmp_path / "slice", old, new)
     monkeypatch.setattr(SimpleITK.ImageFileReader, "ReadImageInformation", lambda reader: pytest.fail("it was read"))
-    with pytest.raises(VolumeError, match=r"slice: is no sound DICOM slice; copy or download it again"):
+    with pytest.raises(VolumeError, match=r"slice: is not a valid DICOM slice; copy or download it again"):
         read_slice(tmp_path / "slice")
 
 
@@ -1037,7 +1040,7 @@ def test_a_packed_slice_that_would_take_gigabytes(tmp_path, monkeypatch, length)
     start = data.rindex(b"\xfe\xff\0\xe0") + 4
     (tmp_path / "slice").write_bytes(data[:start] + struct.pack("<I", length) + data[start + 4 :])
     monkeypatch.setattr(SimpleITK.ImageFileReader, "ReadImageInformation", lambda reader: pytest.fail("it was read"))
-    with pytest.raises(VolumeError, match=r"slice: is no sound DICOM slice"):
+    with pytest.raises(VolumeError, match=r"slice: is not a valid DICOM slice"):
         read_slice(tmp_path / "slice")
 
 
@@ -1138,7 +1141,7 @@ def test_without_the_side_no_knee_is_mirrored(knees, tmp_path):
     with pytest.raises(ValueError, match=r"import.json has no side for it; import it, or drop data.mirror_to"):
         prepare(experiment().data, tmp_path / "data", tmp_path / "cases.json")
     (tmp_path / "data/import.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"import.json is no record of an import"):
+    with pytest.raises(ValueError, match=r"import.json is not a record of an import"):
         read_sides(tmp_path / "data")
 
 

@@ -455,7 +455,7 @@ def test_other_folders_are_left_alone(tmp_path):
     with pytest.raises(ValueError, match=r"mine is not empty and holds no import.json; import into a new folder"):
         import_pairs(tmp_path, tmp_path / "mine")
     (tmp_path / "mine/import.json").write_text("[]")
-    with pytest.raises(ValueError, match="is no record of an import"):
+    with pytest.raises(ValueError, match="is not a record of an import"):
         import_pairs(tmp_path, tmp_path / "mine")
     with pytest.raises(ValueError, match="is a file"):
         import_pairs(tmp_path, tmp_path / "mine/thesis.txt")
@@ -530,4 +530,4 @@ def test_labels_make_sense():
 def test_an_archive_entry_that_is_too_large_is_not_extracted(tmp_path, archives, monkeypatch):
     monkeypatch.setattr("shapeloss.importers.archives.LARGEST", 100)
     message = call(monkeypatch, "oaizib", tmp_path / "out", "--archives", archives, "--cases", "1", "--accept-licence")
-    assert "no plausible scan" in message
+    assert "not a plausible scan" in message

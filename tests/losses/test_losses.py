@@ -760,7 +760,7 @@ def test_build_loss_passes_options_on():
     assert set(LOSSES) >= {"dpce", "ce", "dice", "pcol", "focal", "gdice", "unet", "boundary", "hausdorff", "sdf"}
 
 
-def test_a_loss_of_ones_own(tmp_path, monkeypatch):
+def test_a_custom_loss(tmp_path, monkeypatch):
     (tmp_path / "my_losses.py").write_text(
         "import torch\n"
         "class Plain(torch.nn.Module):\n"

@@ -54,7 +54,8 @@ def test_a_fixed_budget_is_said_with_what_more_steps_give(project):
         "long, seeds: 0) the boundary Dice goes, for dpce from 0.500 to 0.675 and ce from 0.460 to 0.674; the global "
         "Dice, for dpce from 0.937 to 0.967 and ce from 0.937 to 0.967. More steps gain up to 0.214 in boundary Dice; "
         "the largest difference between two losses at 350 steps is 0.070. At 1050 steps the boundary Dice of dpce less "
-        "that of ce is +0.001 (p = 0.031). That is one training a loss: another seed or another processor may turn it."
+        "that of ce is +0.001 (p = 0.031). That is one training a loss: another seed or another processor may "
+        "reverse it."
         # six equal differences: p = 2 / 2⁶
     )
 

@@ -114,8 +114,8 @@ def test_problems_are_named_and_the_other_cases_compared(files, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no CSV table"),
-        (b"\x89PNG\r\n\x1a\n\x00\x01", "is no CSV table: it holds the character '\\x1a'"),
+        (b"", "is not a CSV table"),
+        (b"\x89PNG\r\n\x1a\n\x00\x01", "is not a CSV table: it holds the character '\\x1a'"),
         (b"name,dice\na,1\n", "has no column 'case'; it has name, dice; name it with --case-column"),
         (b"case,dice\n", "has no rows"),
     ],

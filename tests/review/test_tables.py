@@ -80,14 +80,14 @@ def test_decimal_commas_keep_their_decimals_and_spare_names(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no CSV table: it is empty"),
-        (b"\n \n", "is no CSV table: it is empty"),
+        (b"", "is not a CSV table: it is empty"),
+        (b"\n \n", "is not a CSV table: it is empty"),
         (b"PK\x03\x04 workbook", "is a spreadsheet or another zip archive, no CSV table; save it as CSV"),
         (b"\xff\xfea", "it is not valid UTF-16; save it as UTF-8"),
         ("case,dice\na,1\n".encode("utf-16-le"), "it holds the character '\\x00', as binary files or UTF-16"),
         (b"case,dice,dice\na,0.9,0.8\n", "has two columns called 'dice'; rename one of them"),
         (b"case,dice\na,0.9\nb,0,9\nc,1,,\n", "has more cells than the 2 columns of the header in line 3;"),
-        (b'case,dice\n"a,0.9\nb,0.8\n', "is no CSV table: line 3: unexpected end of data"),
+        (b'case,dice\n"a,0.9\nb,0.8\n', "is not a CSV table: line 3: unexpected end of data"),
     ],
 )
 def test_what_is_no_table_is_refused_with_its_cause(tmp_path, content, message):

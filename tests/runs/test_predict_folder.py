@@ -259,7 +259,7 @@ def test_a_record_that_is_none_is_refused(run_folder, tmp_path):
     image = manifest.folder / f"imagesTr/{manifest.names('test')[0]}.nii.gz"
     for text in ("{", "[]", '{"maps": [1]}', '{"maps": {"a": 1}}', '{"maps": {"a": {}}}'):
         (tmp_path / "predict.json").write_text(text)
-        with pytest.raises(ValueError, match=r"predict.json: is no record of predictions; remove it, or choose"):
+        with pytest.raises(ValueError, match=r"predict.json: is not a record of predictions; remove it, or choose"):
             predict_files(load_run(folder), image, tmp_path, progress=False)
 
 
@@ -304,7 +304,7 @@ def test_faults_of_a_run_are_explained(run_folder, tmp_path):
     values["experiment"]["network"]["options"]["widths"] = [8, 8]
     for broken in ({"classes": values["classes"]}, {**values, "trained_on": {"images": 3}}):
         (tmp_path / "other" / "run.json").write_text(json.dumps(broken))
-        with pytest.raises(ValueError, match=r"is no run of this version \(KeyError"):
+        with pytest.raises(ValueError, match=r"is not a run of this version \(KeyError"):
             load_run(tmp_path / "other")
 
 

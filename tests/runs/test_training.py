@@ -266,7 +266,7 @@ class Mine(DistancePenalizedCELoss):
         return np.full(labels.shape, 7, np.float32)
 
 
-def test_a_loss_of_ones_own_does_not_get_the_map_of_another(tmp_path):
+def test_a_custom_loss_does_not_get_the_map_of_another(tmp_path):
     labels = np.zeros((4, 5, 6), np.uint8)
     labels[1:3, 1:4, 2:5] = 1
     case = Case("a", np.zeros(labels.shape, np.float32), labels, (1.0, 1.0, 1.0), np.eye(4))

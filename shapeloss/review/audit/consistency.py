@@ -126,7 +126,7 @@ def compare_sources(table: pd.DataFrame, by: Sequence[str] = ("metric", "loss"))
                 if shift:
                     verdict += f" ({low:.3g} to {high:.3g} with the rounding): as if a decimal point had slipped"
                 elif not agree:
-                    verdict += f" ({low:.3g} to {high:.3g} with the rounding), which is no power of ten"
+                    verdict += f" ({low:.3g} to {high:.3g} with the rounding), which is not a power of ten"
                 rows.append({
                     **{key: a[key] for key in by}, "quantity": quantity, "source_1": a["source"],
                     "source_2": b["source"], "first": x.value * scales[0], "second": y.value * scales[1],

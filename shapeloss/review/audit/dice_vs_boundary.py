@@ -198,14 +198,14 @@ class RelationCheck:
         measured = [row for row in self.limits.to_dict("records") if row["seen"] is not None]
         names = {row["structure"]: _READINGS.get(row["structure"], f"the {row['structure']}") for row in measured}
         ranges = ", ".join(f"{r['low']:.2f} to {r['high']:.2f} for {names[r['structure']]}" for r in measured)
-        strange = [names[row["structure"]] for row in measured if not row["seen"]]
+        unseen = [names[row["structure"]] for row in measured if not row["seen"]]
         beyond = len(self.limits) - len(measured)
         value = f"{self.reported[0]:.3f} to {self.reported[1]:.3f} before rounding"
         verdict = "lies within that in each reading: both were seen together on the phantom."
-        if strange and self.seen:
-            within = ", ".join(name for name in names.values() if name not in strange)
-            verdict = f"lies within that for {within}, and was not seen on the phantom for {', '.join(strange)}."
-        elif strange:
+        if unseen and self.seen:
+            within = ", ".join(name for name in names.values() if name not in unseen)
+            verdict = f"lies within that for {within}, and was not seen on the phantom for {', '.join(unseen)}."
+        elif unseen:
             verdict = "was not seen on the phantom in any reading, which does not show that it cannot be."
         if beyond:
             verdict += f" In {beyond} other reading(s) the Dice lies beyond what was measured."

@@ -83,20 +83,20 @@ def grimmer(mean: Range, sd: Range, n: int, step: float = 1.0, offset: float = 0
 
 
 def _as_integers(rows: NDArray[np.int64]) -> Iterator[list[int]]:
-    """The rows as Python's integers, made as they are wanted: single numbers of arrays are slow."""
+    """The rows as Python's integers, made as they are requested: single numbers of arrays are slow."""
     for start in range(0, len(rows), 64):
         yield from rows[start : start + 64].tolist()
 
 
 def sprite(
-    wanted: Sequence[Target], n: int, low: int, high: int, rng: np.random.Generator, restarts: int = 20
+    requested: Sequence[Target], n: int, low: int, high: int, rng: np.random.Generator, restarts: int = 20
 ) -> NDArray[np.int64] | None:
     """One sample of n grid indices in [low, high] that meets one of the targets, by random search (SPRITE).
 
     From values as equal as the total allows, pairs are moved apart or together while that leads nearer to the target
     (Heathers et al. 2018). None where `restarts` searches fail, which proves nothing.
     """
-    possible = [t for t in wanted if n * low <= t.total <= n * high]
+    possible = [t for t in requested if n * low <= t.total <= n * high]
     moves = 3000
     for _ in range(restarts if possible else 0):
         target = possible[rng.integers(len(possible))]
@@ -120,32 +120,34 @@ def sprite(
 
 
 def find_sample(
-    wanted: Sequence[Target], n: int, low: int, high: int, rng: np.random.Generator
+    requested: Sequence[Target], n: int, low: int, high: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64] | None, bool]:
     """A sample of n grid indices in [low, high] that meets a target, and whether the answer is certain.
 
     A sample that the random search finds is proof. Where it finds none, every reachable pair of total and sum of
     squares is computed, value by value; only where that would take too long is "no sample found" uncertain.
     """
-    every = len(wanted) < 2 or wanted[1].total == wanted[0].total + 1  # else only some of very many totals are here
-    wanted = [t for t in wanted if _sums_of_squares(t, n) and n * low <= t.total <= n * high]
-    if not wanted:
+    every = (
+        len(requested) < 2 or requested[1].total == requested[0].total + 1
+    )  # else only some of very many totals are here
+    requested = [t for t in requested if _sums_of_squares(t, n) and n * low <= t.total <= n * high]
+    if not requested:
         return None, every
-    found = sprite(wanted, n, low, high, rng)
+    found = sprite(requested, n, low, high, rng)
     if found is not None:
         return found, True
-    centre = round(sum(t.total for t in wanted) / len(wanted) / n)
+    centre = round(sum(t.total for t in requested) / len(requested) / n)
     # a value's own deviation cannot exceed the whole spread
-    widest = max(t.high + (t.total - n * centre) ** 2 / n for t in wanted) + _SLACK
+    widest = max(t.high + (t.total - n * centre) ** 2 / n for t in requested) + _SLACK
     farthest = math.isqrt(int(widest))
     least, most = max(low - centre, -farthest), min(high - centre, farthest)
     if not every or n * n * max(most - least + 1, 0) ** 2 / 2 > _EXACT_WORK:
         return None, False
     values = list(range(least, most + 1))
-    return _reach(wanted, n, centre, values, int(widest)), True
+    return _reach(requested, n, centre, values, int(widest)), True
 
 
-def _reach(wanted: Sequence[Target], n: int, centre: int, values: list[int], most: int) -> NDArray[np.int64] | None:
+def _reach(requested: Sequence[Target], n: int, centre: int, values: list[int], most: int) -> NDArray[np.int64] | None:
     """Dynamic programme over (total, sum of squares) of the centred values; a set of sums is the bits of an integer."""
     mask = (1 << (most + 1)) - 1
     layers: list[dict[int, int]] = [{0: 1}]
@@ -155,7 +157,7 @@ def _reach(wanted: Sequence[Target], n: int, centre: int, values: list[int], mos
             for v in values:
                 layer[total + v] |= (sums << (v * v)) & mask
         layers.append(layer)
-    for target in wanted:
+    for target in requested:
         total = target.total - n * centre
         shift = total * total / n
         for q in _integers(target.low + shift, min(target.high + shift, most)):

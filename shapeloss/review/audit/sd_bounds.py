@@ -33,7 +33,7 @@ def read_printed(value: str | float, decimals: int | None = None, rounding: Roun
 
     Args:
         value: best the text as printed, "0.10", since its decimals are its precision.
-        decimals: of a number that is no text; default: as many as it needs.
+        decimals: of a number that is not text; default: as many as it needs.
         rounding: "nearest" (ties either way) or "truncated" (digits cut off).
 
     >>> read_printed("0.10")
@@ -126,11 +126,11 @@ def tail(
         at_cap = np.concatenate([b - roots, b + roots]) / (1 - 1 / n)
     candidates = np.concatenate([[total_low, total_high], changes, at_cap])
     d = candidates[(candidates >= total_low) & (candidates <= total_high)]
-    wanted = squares_low + d**2 / n
-    d, wanted = d[wanted <= d**2 * (1 + TOLERANCE)], wanted[wanted <= d**2 * (1 + TOLERANCE)]
+    requested = squares_low + d**2 / n
+    d, requested = d[requested <= d**2 * (1 + TOLERANCE)], requested[requested <= d**2 * (1 + TOLERANCE)]
     with np.errstate(invalid="ignore", divide="ignore"):
-        equal = np.clip(np.floor(d**2 / wanted * (1 + TOLERANCE)), 1, n)
-        root = np.sqrt(np.maximum(d**2 * equal**2 - equal * (equal + 1) * (d**2 - wanted), 0))
+        equal = np.clip(np.floor(d**2 / requested * (1 + TOLERANCE)), 1, n)
+        root = np.sqrt(np.maximum(d**2 * equal**2 - equal * (equal + 1) * (d**2 - requested), 0))
         c = np.where(d > 0, (d * equal + root) / (equal * (equal + 1)), 0.0)
     fits = c <= cap * (1 + TOLERANCE)
     if not fits.any():

@@ -247,11 +247,11 @@ def _search(
         return ()
     step = 10.0 ** -(max(m.decimals, s.decimals) + 1)
     offset, least, most = _grid(m, s, n, low, high, step)
-    wanted = targets((m.low, m.high), (s.low, s.high), n, step, offset, ddof)
-    means = np.array([t.total for t in wanted]) / n
+    requested = targets((m.low, m.high), (s.low, s.high), n, step, offset, ddof)
+    means = np.array([t.total for t in requested]) / n
     wide = largest_sd(means, means, n, least, most, ddof) * step >= s.low
-    wanted = [t for t, fits in zip(wanted, wide, strict=True) if fits]
-    found = [sprite(wanted, n, least, most, rng) for _ in range(examples)]
+    requested = [t for t, fits in zip(requested, wide, strict=True) if fits]
+    found = [sprite(requested, n, least, most, rng) for _ in range(examples)]
     samples = [tuple(float(f"{x:.12g}") for x in offset + step * x) for x in found if x is not None]
     return tuple(dict.fromkeys(samples))
 
