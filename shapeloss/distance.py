@@ -5,13 +5,16 @@ A *compartment* is the set of all voxels of one label; the background (label 0) 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 import edt
 import numpy as np
 from numpy.typing import NDArray
+
+from shapeloss._typing import Spacing
 
 Sides = Literal["both", "inside", "outside"]
 NormaliseBy = Literal["compartment", "image"]
@@ -104,7 +107,24 @@ def _from_maximum(value: Any) -> NormaliseBy:
     return words[value]
 
 
-def check_labels(labels: NDArray[Any], spacing: Sequence[float]) -> tuple[NDArray[Any], tuple[float, ...]]:
+def check_spacing(spacing: Spacing, axes: int | None = None) -> tuple[float, ...]:
+    """The spacing as numbers: one positive number of mm for each axis; ValueError otherwise.
+
+    Args:
+        spacing: mm.
+        axes: how many numbers it must hold; None for any.
+    """
+    try:
+        lengths = tuple(float(length) for length in spacing)
+    except (TypeError, ValueError):
+        lengths = ()
+    if not lengths or axes not in (None, len(lengths)) or not all(0 < length < math.inf for length in lengths):
+        which = "each spatial axis" if axes is None else f"each of the {axes} axes"
+        raise ValueError(f"spacing must hold one positive number of mm for {which}, got {spacing!r}")
+    return lengths
+
+
+def check_labels(labels: NDArray[Any], spacing: Spacing) -> tuple[NDArray[Any], tuple[float, ...]]:
     """The label map and its spacing, checked: 2D or 3D, integer, not negative; one positive spacing for each axis."""
     labels = np.asarray(labels)
     if labels.ndim not in (2, 3) or labels.size == 0:
@@ -113,15 +133,10 @@ def check_labels(labels: NDArray[Any], spacing: Sequence[float]) -> tuple[NDArra
         raise ValueError(f"labels must be integers 0, 1, 2, …, got dtype {labels.dtype}; round and convert them first")
     if labels.dtype.kind == "i" and labels.min() < 0:
         raise ValueError(f"labels must not be negative, got {labels.min()}; map unknown voxels to a label of their own")
-    lengths = tuple(float(length) for length in np.ravel(np.asarray(spacing, dtype=float)))
-    if len(lengths) != labels.ndim or not all(np.isfinite(length) and length > 0 for length in lengths):
-        raise ValueError(
-            f"spacing must hold one positive number of mm for each of the {labels.ndim} axes of labels, got {spacing!r}"
-        )
-    return labels, lengths
+    return labels, check_spacing(spacing, labels.ndim)
 
 
-def boundary_distance(labels: NDArray[Any], spacing: Sequence[float]) -> NDArray[np.float32]:
+def boundary_distance(labels: NDArray[Any], spacing: Spacing) -> NDArray[np.float32]:
     """Distance in mm from the centre of each voxel to the nearest voxel centre of another compartment.
 
     One multi-label Euclidean transform, exact to float32. A voxel next to the boundary has the spacing of the axis
@@ -150,7 +165,7 @@ def boundary_distance(labels: NDArray[Any], spacing: Sequence[float]) -> NDArray
 
 def distance_penalty(
     labels: NDArray[Any],
-    spacing: Sequence[float],
+    spacing: Spacing,
     *,
     sides: Sides = "both",
     normalise_by: NormaliseBy = "compartment",
@@ -208,7 +223,7 @@ def distance_penalty(
 
 
 def weight_near_boundary(
-    phi: NDArray[Any], labels: NDArray[Any], spacing: Sequence[float], within: float = 2.0
+    phi: NDArray[Any], labels: NDArray[Any], spacing: Spacing, within: float = 2.0
 ) -> tuple[float, float]:
     """How much of the weight 1 + φ lies near the boundary, and how large the weight is on average.
 

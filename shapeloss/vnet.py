@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 Normalisation = Literal["none", "group", "instance", "batch"]
-Triple = tuple[int, int, int]
+Stride = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class VNetOptions:
     """Channels of each level, from full resolution down (original: 16, 32, 64, 128, 256)."""
     convolutions: tuple[int, ...] = (1, 2, 3)
     """Convolutions of each level's residual stage (original: 1, 2, 3, 3, 3)."""
-    strides: tuple[Triple, ...] = ((2, 2, 2), (2, 2, 2))
+    strides: tuple[Stride, ...] = ((2, 2, 2), (2, 2, 2))
     """Stride of each strided convolution between two levels (original: 2 along every axis)."""
     kernel_size: int = 3
     """Width of the stages' convolutions in voxels, odd (original: 5)."""

@@ -46,24 +46,24 @@ class WorkingGrid:
     """Left and right (X) change places first: a left knee becomes a right one."""
 
     @property
-    def steps(self) -> np.ndarray:
+    def zoom(self) -> np.ndarray:
         """Working voxel / scan voxel, along each axis; exactly 1 where nothing is resampled."""
         if self.spacing is None:
             return np.ones(3)
         own = np.array(affine_spacing(self.affine))
-        steps = np.array(self.spacing) / own
-        return np.where(np.abs(steps - 1) < 1e-4, 1.0, steps)
+        zoom = np.array(self.spacing) / own
+        return np.where(np.abs(zoom - 1) < 1e-4, 1.0, zoom)
 
     @property
     def resampled_shape(self) -> tuple[int, int, int]:
         """Voxels after resampling, before cutting: the field of view to the nearest voxel."""
-        x, y, z = (max(1, round(n / step)) for n, step in zip(self.shape, self.steps, strict=True))
+        x, y, z = (max(1, round(n / step)) for n, step in zip(self.shape, self.zoom, strict=True))
         return x, y, z
 
     @property
     def offset(self) -> np.ndarray:
         """Where the first resampled voxel lies, in scan voxels: both fields of view have one centre."""
-        return (np.array(self.shape) - 1) / 2 - (np.array(self.resampled_shape) - 1) / 2 * self.steps
+        return (np.array(self.shape) - 1) / 2 - (np.array(self.resampled_shape) - 1) / 2 * self.zoom
 
     @property
     def cut(self) -> np.ndarray:
@@ -74,8 +74,8 @@ class WorkingGrid:
     @property
     def working_affine(self) -> np.ndarray:
         """(4, 4) voxel → world mm of the working grid."""
-        to_scan = np.diag([*self.steps, 1.0])
-        to_scan[:3, 3] = self.offset + self.cut * self.steps
+        to_scan = np.diag([*self.zoom, 1.0])
+        to_scan[:3, 3] = self.offset + self.cut * self.zoom
         turn = np.eye(4)
         if self.mirrored:
             turn[0, 0], turn[0, 3] = -1.0, self.shape[0] - 1
@@ -93,7 +93,7 @@ class WorkingGrid:
         image = self._turn(np.asarray(image, dtype=np.float32))
         if not self._same:
             image = ndimage.affine_transform(
-                image, self.steps, self.offset, self.resampled_shape, order=1, mode="nearest"
+                image, self.zoom, self.offset, self.resampled_shape, order=1, mode="nearest"
             )
         return _cut(image, self.cut, self.size or self.resampled_shape, float(image.min()))
 
@@ -101,14 +101,14 @@ class WorkingGrid:
         """The most likely class of each working voxel; padding is background."""
         labels = self._turn(labels)
         if not self._same:
-            labels = _resample_labels(labels, self.steps, self.offset, self.resampled_shape)
+            labels = _resample_labels(labels, self.zoom, self.offset, self.resampled_shape)
         return _cut(labels, self.cut, self.size or self.resampled_shape, 0)
 
     def labels_to_scan(self, labels: np.ndarray) -> np.ndarray:
         """The inverse: a label map (X, Y, Z) of the working grid on the scan's grid; what was cut off is background."""
         labels = _cut(labels, -self.cut, self.resampled_shape, 0)
         if not self._same:
-            labels = _resample_labels(labels, 1 / self.steps, -self.offset / self.steps, self.shape)
+            labels = _resample_labels(labels, 1 / self.zoom, -self.offset / self.zoom, self.shape)
         return self._turn(labels)
 
     def _turn(self, array: np.ndarray) -> np.ndarray:
@@ -116,7 +116,7 @@ class WorkingGrid:
 
     @property
     def _same(self) -> bool:
-        return bool((self.steps == 1).all())
+        return bool((self.zoom == 1).all())
 
 
 def _cut(array: np.ndarray, start: np.ndarray, size: Sequence[int], value: float) -> np.ndarray:
@@ -134,7 +134,7 @@ def _cut(array: np.ndarray, start: np.ndarray, size: Sequence[int], value: float
 
 
 def _resample_labels(
-    labels: np.ndarray, steps: np.ndarray, offset: np.ndarray, shape: tuple[int, int, int]
+    labels: np.ndarray, zoom: np.ndarray, offset: np.ndarray, shape: tuple[int, int, int]
 ) -> np.ndarray:
     """Each class interpolated linearly, and the largest taken.
 
@@ -145,7 +145,7 @@ def _resample_labels(
     best = np.full(shape, -1.0, dtype=np.float32)
     for label in np.unique(labels).tolist():
         share = ndimage.affine_transform(
-            (labels == label).astype(np.float32), steps, offset, shape, order=1, mode="nearest"
+            (labels == label).astype(np.float32), zoom, offset, shape, order=1, mode="nearest"
         )
         better = share > best
         result[better] = label

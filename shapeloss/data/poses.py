@@ -67,11 +67,11 @@ def pose_fault(labels: Volume, image: Volume) -> str:
     ras = image.oriented("RAS")
     orders = [axes for axes in permutations(range(3)) if _fits(labels, ras, np.array(axes))]
     sizes = " × ".join(map(str, labels.array.shape)), " × ".join(map(str, image.array.shape))
-    steps = [" × ".join(f"{x:.4g}" for x in volume.spacing) for volume in (labels, image)]
+    spacings = [" × ".join(f"{x:.4g}" for x in volume.spacing) for volume in (labels, image)]
     if not orders:
         return (
-            f"the labels have no pose (directions and first voxel are not set), and {sizes[0]} voxels of {steps[0]} mm "
-            f"fit the image's {sizes[1]} of {steps[1]} mm in no order of axes; are they of another scan?"
+            f"the labels have no pose (directions and first voxel are not set), and {sizes[0]} voxels of {spacings[0]} "
+            f"mm fit the image's {sizes[1]} of {spacings[1]} mm in no order of axes; are they of another scan?"
         )
     letters = ("R or L", "A or P", "S or I")
     shown = "; or ".join(", ".join(letters[world] for world in np.argsort(axes)) for axes in orders)

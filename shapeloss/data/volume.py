@@ -210,8 +210,8 @@ def _quaternion_turn(affine: np.ndarray) -> float:
     if np.linalg.det(directions) < 0:
         directions[:, 2] *= -1  # as NIfTI stores it, with qfac −1
     real = max(1 + np.trace(directions), 0) / 4  # squared
-    steps = math.sqrt(real + QUATERNION_ROUNDING), math.sqrt(max(real - QUATERNION_ROUNDING, 0))
-    return 2 * max(abs(step - math.sqrt(real)) for step in steps)
+    reals = real + QUATERNION_ROUNDING, max(real - QUATERNION_ROUNDING, 0)
+    return 2 * max(abs(math.sqrt(r) - math.sqrt(real)) for r in reals)
 
 
 def _read_nifti(path: Path) -> Volume:

@@ -24,7 +24,7 @@ from shapeloss.data.headers import VolumeError
 from shapeloss.data.volume import Volume
 
 POSITION_TOLERANCE_MM = 1e-3
-"""Positions of slices may be off by as much: some OAI reconstructions have steps that vary by 1e-4 mm."""
+"""Positions of slices may be off by as much: some OAI reconstructions have slices whose distances vary by 1e-4 mm."""
 REPEATS = {
     "kinds of image (ImageType)": "0008|0008",
     "temporal positions": "0020|0100",
@@ -326,16 +326,16 @@ def _check_stack(slices: Sequence[Slice], unread: int, others: int, chosen: bool
         problems = [*problems[:_SHOWN], more]
     if len(stack) == 1:
         return problems if unread else [*problems, f"{folder}: holds one slice; copy them all"]
-    steps = np.diff([item.height for item in stack])
-    usual = float(np.quantile(steps, 0.25, method="lower"))  # most steps may be gaps
+    distances = np.diff([item.height for item in stack])
+    usual = float(np.quantile(distances, 0.25, method="lower"))  # slices may be missing at most places
     gaps, inside, unequal = [], 0, []
-    for (a, b), step in zip(pairwise(stack), steps, strict=True):
+    for (a, b), distance in zip(pairwise(stack), distances, strict=True):
         between = f"between {a.path.name} ({a.height:.3f} mm) and {b.path.name} ({b.height:.3f} mm)"
-        if (missing := round(step / usual) - 1) > 0:
+        if (missing := round(distance / usual) - 1) > 0:
             gaps.append(between)
             inside += missing
-        elif abs(step - usual) > POSITION_TOLERANCE_MM:
-            unequal.append(f"{folder}: slices are {step:.4f} mm apart {between}, not {usual:.4f} mm; leave it out")
+        elif abs(distance - usual) > POSITION_TOLERANCE_MM:
+            unequal.append(f"{folder}: slices are {distance:.4f} mm apart {between}, not {usual:.4f} mm; leave it out")
     if inside > unread:
         where = (" or " if unread else " and ").join(gaps if len(gaps) <= 5 else [*gaps[:5], "elsewhere"])
         problems.append(_missing(folder, inside - unread, unread > 0, where))

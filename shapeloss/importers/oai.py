@@ -50,7 +50,7 @@ _SIDES = {"L": "LEFT", "LEFT": "LEFT", "R": "RIGHT", "RIGHT": "RIGHT"}
 
 
 @dataclass(frozen=True)
-class Knee:
+class OaiKnee:
     """What tells one DESS from another; an empty field is not known."""
 
     participant: str = ""
@@ -65,17 +65,17 @@ class Knee:
         """Of the case: `9000099_00m_LEFT`."""
         return "_".join(part for part in (self.participant, self.visit, self.side) if part)
 
-    def fits(self, other: Knee) -> bool:
+    def fits(self, other: OaiKnee) -> bool:
         """Whether both may be the same knee at the same visit."""
         pairs = ((self.visit, other.visit), (self.side, other.side))
         return all(not a or not b or a == b for a, b in ((self.participant, other.participant), *pairs))
 
 
-def parse_knee(text: str) -> Knee:
+def parse_knee(text: str) -> OaiKnee:
     """Participant, visit and side from the name of a file or folder.
 
     >>> parse_knee("9000099_V00_LEFT.nii.gz")
-    Knee(participant='9000099', visit='00m', side='LEFT')
+    OaiKnee(participant='9000099', visit='00m', side='LEFT')
     >>> parse_knee("00m/0.E.1/9000099/20050107/10001703").name
     '9000099_00m'
     """
@@ -85,7 +85,7 @@ def parse_knee(text: str) -> Knee:
     number = re.search(r"(?<![A-Z0-9])V(\d\d)(?![A-Z0-9])", text.upper())
     number = number or re.search(r"(?<![^/])(\d+)\.[A-Z]\.\d", text)  # an image release, such as 0.E.1
     sides = {_SIDES[word] for word in words if word in _SIDES}
-    return Knee(
+    return OaiKnee(
         participant[0] if participant else "",
         visit or (VISITS.get(int(number[1]), "") if number else ""),
         sides.pop() if len(sides) == 1 else "",
@@ -135,10 +135,10 @@ def find_entries(
         raise ValueError(f"there is no visit {visit!r}; choose one of {', '.join(VISITS.values())}")
     labels, problems = _find_masks(masks, visit, participants) if masks else ({}, [])
     only = set(participants) or {knee.participant for knee in labels.values()}
-    series: dict[Knee, _Series] = {}
-    seen: dict[Knee, Path] = {}
-    broken: set[Knee] = set()
-    other_echoes: dict[Knee, _Series | None] = {}
+    series: dict[OaiKnee, _Series] = {}
+    seen: dict[OaiKnee, Path] = {}
+    broken: set[OaiKnee] = set()
+    other_echoes: dict[OaiKnee, _Series | None] = {}
     for folder, slices, faults, found in _find_series(tree, only, progress, echo):
         knee, other = _knee(folder, slices, tree), _usual_participant(slices)
         if (visit and knee.visit not in ("", visit)) or (only and knee.participant and knee.participant not in only):
@@ -219,7 +219,7 @@ def _check_series(folder: Path, slices: Sequence[Slice], found: _Series, unread:
     return faults
 
 
-def _second(knee: Knee, first: Path, found: _Series | None, other: _Series | None) -> str:
+def _second(knee: OaiKnee, first: Path, found: _Series | None, other: _Series | None) -> str:
     """What is wrong with a second series of a knee."""
     if found and other and not {*found.times} & {*other.times} and 0 not in {*found.times, *other.times}:
         numbers = ", ".join(map(str, sorted([*found.times, *other.times])))
@@ -230,7 +230,7 @@ def _second(knee: Knee, first: Path, found: _Series | None, other: _Series | Non
     return f"is a second DESS of case {knee.name}, beside {first}; move one of them away"
 
 
-def _by_name(item: tuple[Knee, Any]) -> str:
+def _by_name(item: tuple[OaiKnee, Any]) -> str:
     return item[0].name
 
 
@@ -327,12 +327,12 @@ def _any_dess(files: Sequence[Path], whole: bool = False) -> bool:
     return any(known) or not known
 
 
-def _knee(folder: Path, slices: Sequence[Slice], tree: Path) -> Knee:
+def _knee(folder: Path, slices: Sequence[Slice], tree: Path) -> OaiKnee:
     """Which knee slices show: their folders name the participant and the visit, the headers the side."""
     place = parse_knee(str(folder.absolute().relative_to(tree.absolute().parent)))
     sides = _sides(slices, usual=True)
     side = next(iter(sides)) if len(sides) == 1 else ""
-    return Knee(place.participant or _usual_participant(slices), place.visit, side)
+    return OaiKnee(place.participant or _usual_participant(slices), place.visit, side)
 
 
 def _sides(slices: Sequence[Slice], usual: bool = False) -> set[str]:
@@ -354,7 +354,7 @@ def _side_fault(slices: Sequence[Slice]) -> str:
     return "its headers say neither LEFT nor RIGHT; correct SeriesDescription or Laterality"
 
 
-def _possible_knees(knee: Knee, other: str, slices: Sequence[Slice]) -> set[Knee]:
+def _possible_knees(knee: OaiKnee, other: str, slices: Sequence[Slice]) -> set[OaiKnee]:
     """Knees that a faulty folder may hold, so that they are not said to be missing; as far as they are known.
 
     Args:
@@ -362,8 +362,8 @@ def _possible_knees(knee: Knee, other: str, slices: Sequence[Slice]) -> set[Knee
     """
     side = knee.side if len(_sides(slices)) == 1 else ""
     if other not in ("", knee.participant):
-        return {Knee(knee.participant, knee.visit), Knee(other, side=side)}
-    return {Knee(knee.participant, knee.visit, side)} if knee.participant or not slices else set()
+        return {OaiKnee(knee.participant, knee.visit), OaiKnee(other, side=side)}
+    return {OaiKnee(knee.participant, knee.visit, side)} if knee.participant or not slices else set()
 
 
 def _usual_participant(slices: Sequence[Slice]) -> str:
@@ -372,7 +372,7 @@ def _usual_participant(slices: Sequence[Slice]) -> str:
     return usual[0][0] if usual and _PARTICIPANT.fullmatch(usual[0][0]) else ""
 
 
-def _find_masks(folder: Path, visit: str, participants: Collection[str]) -> tuple[dict[Path, Knee], list[str]]:
+def _find_masks(folder: Path, visit: str, participants: Collection[str]) -> tuple[dict[Path, OaiKnee], list[str]]:
     """Label maps of the requested visit and participants, with the knees that their paths name."""
     found, problems, lacking = {}, [], set(participants)
     requested = {"", *participants}
@@ -381,7 +381,7 @@ def _find_masks(folder: Path, visit: str, participants: Collection[str]) -> tupl
             if not shut and (path.name.startswith(".") or not volume_ending(path) or os.path.isdir(path)):
                 continue
             knee = parse_knee(str(path.relative_to(folder)))
-            if not knee.fits(Knee(visit=visit)) or (participants and knee.participant not in requested):
+            if not knee.fits(OaiKnee(visit=visit)) or (participants and knee.participant not in requested):
                 continue
             if fault := shut or link_fault(path, folder):
                 problems.append(f"{path}: {fault}")
@@ -392,7 +392,7 @@ def _find_masks(folder: Path, visit: str, participants: Collection[str]) -> tupl
             if shut and not knee.participant:
                 lacking.clear()  # they may all be there
             lacking.discard(knee.participant)
-    names = sorted(Knee(participant, visit).name for participant in lacking)
+    names = sorted(OaiKnee(participant, visit).name for participant in lacking)
     problems += [f"{folder}: has no label map of {name}, which is asked for; add it" for name in names]
     if not found and not problems:
         problems.append(f"{folder}: holds no label map that is asked for; give NIfTI, MetaImage or NRRD files")
@@ -400,14 +400,14 @@ def _find_masks(folder: Path, visit: str, participants: Collection[str]) -> tupl
 
 
 def _pair(
-    series: dict[Knee, _Series],
-    labels: dict[Path, Knee],
-    broken: set[Knee],
+    series: dict[OaiKnee, _Series],
+    labels: dict[Path, OaiKnee],
+    broken: set[OaiKnee],
     problems: list[str],
     mask_orientation: str,
 ) -> tuple[dict[str, Entry], list[str]]:
     """Series with their label maps; each mask must fit one series, each series at most one mask."""
-    masks_of: dict[Knee, list[Path]] = {}
+    masks_of: dict[OaiKnee, list[Path]] = {}
     for path, knee in labels.items():
         fitting = [candidate for candidate in series if candidate.fits(knee)]
         if len(fitting) == 1:
@@ -431,7 +431,7 @@ def _pair(
     return entries, problems
 
 
-def _entry(knee: Knee, found: _Series, mask: Path | None, mask_orientation: str = "") -> Entry:
+def _entry(knee: OaiKnee, found: _Series, mask: Path | None, mask_orientation: str = "") -> Entry:
     stacks = [sorted(stack, key=lambda item: item.height) for stack in found.stacks]
     paths = [item.path for stack in found.stacks for item in stack]
 

@@ -38,7 +38,7 @@ from shapeloss.data.volume import Volume, grid_difference, image_fault, read_lab
 
 FORMAT = 2
 """Of `import.json`: cases in a record of another format are imported anew."""
-LOCK = ".import.lock"
+IMPORT_LOCK = ".import.lock"
 
 
 class ImportProblems(ValueError):
@@ -223,7 +223,7 @@ def open_record(output: Path, source: Source, labels: Labels) -> dict[str, Any]:
 @contextmanager
 def exclusive_import(output: Path) -> Iterator[None]:
     """Wait until no other import writes into the folder."""
-    with exclusive(output, LOCK, f"another import writes into {output}; waiting until it ends"):
+    with exclusive(output, IMPORT_LOCK, f"another import writes into {output}; waiting until it ends"):
         yield
 
 

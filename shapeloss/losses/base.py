@@ -9,7 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from shapeloss.losses.checks import MapSpec, Spacing, check_spacing, check_target_shape, check_target_values
+from shapeloss._typing import Spacing
+from shapeloss.distance import check_spacing
+from shapeloss.losses.checks import MapSpec, check_target_shape, check_target_values
 
 
 class SegmentationLoss(nn.Module):
@@ -59,8 +61,8 @@ class SegmentationLoss(nn.Module):
     def check_map_values(self, label_map: Tensor) -> None:
         """ValueError for a map with values that cannot be used."""
 
-    def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
-        """The equation, on checked input: target (B, X, Y[, Z]) of dtype int64, phi the map of :meth:`prepare_map`."""
+    def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
+        """The equation, on checked input: target (B, X, Y[, Z]) int64, label_map as :meth:`prepare_map` returns it."""
         raise NotImplementedError
 
 

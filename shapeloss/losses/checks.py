@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-Spacing = Sequence[float]
 MapSpec = dict[str, Any]
-
-
-def check_spacing(spacing: Spacing) -> tuple[float, ...]:
-    """The spacing as numbers, if it holds a positive number of mm for each axis; ValueError otherwise."""
-    try:
-        lengths = tuple(float(length) for length in spacing)
-    except (TypeError, ValueError):
-        lengths = ()
-    if not lengths or not all(math.isfinite(length) and length > 0 for length in lengths):
-        raise ValueError(f"spacing must hold a positive number of mm for each spatial axis, got {spacing!r}")
-    return lengths
 
 
 def check_target_shape(logits: Tensor, target: Tensor) -> Tensor:

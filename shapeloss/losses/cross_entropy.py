@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from shapeloss._typing import Spacing
 from shapeloss.distance import Variant, distance_penalty, penalty_options
 from shapeloss.losses.base import MapLoss, SegmentationLoss
-from shapeloss.losses.checks import MapSpec, Spacing, check_nonnegative
+from shapeloss.losses.checks import MapSpec, check_nonnegative
 
 
 class CrossEntropyLoss(SegmentationLoss):
@@ -24,7 +25,7 @@ class CrossEntropyLoss(SegmentationLoss):
     tensor(0.6931)
     """
 
-    def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
+    def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
         return F.cross_entropy(logits, target)
 
 
@@ -86,7 +87,7 @@ class ConfidencePenaltyLoss(SegmentationLoss):
         self.beta = check_nonnegative("beta", beta)
         self.threshold = None if threshold is None else check_nonnegative("threshold", threshold)
 
-    def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
+    def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
         log_p = logits.log_softmax(1)
         entropy = -(log_p.exp() * log_p).sum(1)  # (B, X, Y[, Z]): summed over classes, not averaged
         bonus = entropy if self.threshold is None else -(self.threshold - entropy).clamp(min=0)
@@ -116,7 +117,7 @@ class FocalLoss(SegmentationLoss):
         else:
             self.alpha = [check_nonnegative("alpha", value) for value in alpha]
 
-    def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
+    def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
         ce = F.cross_entropy(logits, target, reduction="none")  # −log p_t
         # 1 − p_t; the bound keeps the power's gradient finite at p_t = 1 if γ < 1
         wrong = (-torch.expm1(-ce)).clamp(min=torch.finfo(ce.dtype).tiny)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from shapeloss._typing import Spacing
 from shapeloss.distance import Variant
 from shapeloss.losses.base import SegmentationLoss, one_hot
-from shapeloss.losses.checks import Spacing, check_nonnegative
+from shapeloss.losses.checks import check_nonnegative
 from shapeloss.losses.cross_entropy import CrossEntropyLoss, DistancePenalizedCELoss
 
 
@@ -39,9 +40,9 @@ class DiceCELoss(CrossEntropyLoss):
             check_nonnegative("ce_weight", ce_weight),
         )
 
-    def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
-        ce = super().compute(logits, target, phi)
-        return self.ce_weight * ce + self.dice_weight * self.dice.compute(logits, target, phi)
+    def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
+        ce = super().compute(logits, target, label_map)
+        return self.ce_weight * ce + self.dice_weight * self.dice.compute(logits, target, label_map)
 
 
 class DiceDistancePenalizedCELoss(DistancePenalizedCELoss):
@@ -75,9 +76,9 @@ class DiceDistancePenalizedCELoss(DistancePenalizedCELoss):
             check_nonnegative("ce_weight", ce_weight),
         )
 
-    def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
-        penalised = super().compute(logits, target, phi)
-        return self.ce_weight * penalised + self.dice_weight * self.dice.compute(logits, target, phi)
+    def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
+        penalised = super().compute(logits, target, label_map)
+        return self.ce_weight * penalised + self.dice_weight * self.dice.compute(logits, target, label_map)
 
 
 class DiceLoss(SegmentationLoss):
@@ -104,7 +105,7 @@ class DiceLoss(SegmentationLoss):
             squared,
         )
 
-    def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
+    def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
         first = 0 if self.include_background else 1
         p = logits.softmax(1)[:, first:].flatten(2)
         g = one_hot(target, logits.shape[1])[:, first:].flatten(2)
@@ -133,7 +134,7 @@ class GeneralizedDiceLoss(SegmentationLoss):
         super().__init__()
         self.include_background, self.smooth = include_background, check_nonnegative("smooth", smooth)
 
-    def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
+    def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
         first = 0 if self.include_background else 1
         p = logits.softmax(1)[:, first:].flatten(2)
         g = one_hot(target, logits.shape[1])[:, first:].flatten(2)

@@ -10,19 +10,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from shapeloss._typing import Spacing
 from shapeloss.losses import label_maps as maps
 from shapeloss.losses.base import MapLoss, one_hot
-from shapeloss.losses.checks import MapSpec, Spacing, check_classes, check_nonnegative
+from shapeloss.losses.checks import MapSpec, check_classes, check_nonnegative
 from shapeloss.losses.dice import DiceLoss, GeneralizedDiceLoss
 
 
 class UNetWeightedCELoss(MapLoss):
     """L = −(1/N) Σ_i w_i log p_t (Ronneberger et al. 2015, equations 1 and 2).
 
-    `phi` is w, by :func:`shapeloss.losses.label_maps.unet_weight`.
+    The map is w, by :func:`shapeloss.losses.label_maps.unet_weight`.
 
     Args:
-        spacing: mm, one number for each spatial axis: computes w at a call without `phi`.
+        spacing: mm, one number for each spatial axis: computes the map at a call without one.
         w0, sigma, objects: as for :func:`shapeloss.losses.label_maps.unet_weight`.
 
     >>> UNetWeightedCELoss(spacing=(1, 1))(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 0, 1]]]))
@@ -50,8 +51,8 @@ class UNetWeightedCELoss(MapLoss):
     def compute_map(self, labels: NDArray[Any], spacing: Spacing) -> NDArray[np.float32]:
         return maps.unet_weight(labels, spacing, w0=self.w0, sigma=self.sigma, objects=self.objects)
 
-    def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
-        return (phi * F.cross_entropy(logits, target, reduction="none")).mean()
+    def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
+        return (label_map * F.cross_entropy(logits, target, reduction="none")).mean()
 
 
 class SignedDistanceMapLoss(MapLoss):
@@ -86,7 +87,7 @@ class BoundaryLoss(SignedDistanceMapLoss):
 
     Args:
         num_classes: K.
-        spacing: mm, one number for each spatial axis: computes φ at a call without `phi`.
+        spacing: mm, one number for each spatial axis: computes the map at a call without one.
         include_background: whether the background counts in L_B.
         region: "gdice" (the paper's), "dice", or None for L_B alone (α and the schedule are then unused).
         schedule, start, end: of α.
@@ -129,13 +130,13 @@ class BoundaryLoss(SignedDistanceMapLoss):
             raise ValueError(f"progress must be the part of the training that is done, 0 to 1, got {self.progress!r}")
         return self.end if self.schedule == "constant" else self.start + (self.end - self.start) * self.progress
 
-    def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
+    def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
         first = 0 if self.include_background else 1
-        boundary = (phi[:, first:] * logits.softmax(1)[:, first:]).mean()
+        boundary = (label_map[:, first:] * logits.softmax(1)[:, first:]).mean()
         if self.region is None:
             return boundary
         region_weight = 1 - self.alpha if self.schedule == "rebalance" else 1.0
-        return region_weight * self.region.compute(logits, target, phi) + self.alpha * boundary
+        return region_weight * self.region.compute(logits, target, label_map) + self.alpha * boundary
 
 
 class HausdorffDTLoss(SignedDistanceMapLoss):
@@ -143,7 +144,7 @@ class HausdorffDTLoss(SignedDistanceMapLoss):
 
     d_g and d_p are the distances in mm to the boundaries of the truth and of the prediction p > ½, from both sides
     of each; 0 for a class that is absent or fills the volume. d_p is computed at every call, on the CPU: this loss is
-    slow, and needs `spacing` always. `phi` is the signed distance of the truth.
+    slow, and needs `spacing` always. The map is the signed distance of the truth.
 
     Args:
         num_classes: K.
@@ -171,15 +172,15 @@ class HausdorffDTLoss(SignedDistanceMapLoss):
         super().__init__(num_classes, spacing, include_background)
         self.alpha, self.dice = check_nonnegative("alpha", alpha), DiceLoss() if dice else None
 
-    def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
+    def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
         first = 0 if self.include_background else 1
         p = logits.softmax(1)[:, first:]
         g = one_hot(target, logits.shape[1])[:, first:]
-        d_g, d_p = phi[:, first:].abs(), self._distances(p.detach() > 0.5).to(p)
+        d_g, d_p = label_map[:, first:].abs(), self._distances(p.detach() > 0.5).to(p)
         hausdorff = ((p - g.to(p)).square() * (d_g**self.alpha + d_p**self.alpha)).mean()
         if self.dice is None:
             return hausdorff
-        dice = self.dice.compute(logits, target, phi)
+        dice = self.dice.compute(logits, target, label_map)
         balance = (hausdorff / dice.clamp(min=1e-6)).detach()
         return hausdorff + balance * dice
 
@@ -199,7 +200,7 @@ class SignedDistanceLoss(MapLoss):
 
     Args:
         num_classes: K.
-        spacing: mm, one number for each spatial axis: computes φ at a call without `phi`.
+        spacing: mm, one number for each spatial axis: computes the map at a call without one.
         product: w, the weight of the product term, 1 in the paper.
 
     >>> loss = SignedDistanceLoss(2, spacing=(1, 1))
@@ -220,9 +221,9 @@ class SignedDistanceLoss(MapLoss):
     def compute_map(self, labels: NDArray[Any], spacing: Spacing) -> NDArray[np.float32]:
         return maps.normalised_signed_distance(labels, self.num_classes, spacing)
 
-    def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
+    def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
         y = logits.tanh()
-        agreement = y * phi
+        agreement = y * label_map
         # the denominator is at least ¾ φ², and φ is 0 only where a transform filled the map's edge with zeros
-        total = (agreement + y.square() + phi.square()).clamp(min=torch.finfo(y.dtype).tiny)
-        return ((y - phi).abs() - self.product * agreement / total).mean()
+        total = (agreement + y.square() + label_map.square()).clamp(min=torch.finfo(y.dtype).tiny)
+        return ((y - label_map).abs() - self.product * agreement / total).mean()

@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from shapeloss._typing import Spacing
 from shapeloss.losses.base import SegmentationLoss
-from shapeloss.losses.checks import Spacing, did_you_mean
+from shapeloss.losses.checks import did_you_mean
 from shapeloss.losses.cross_entropy import ConfidencePenaltyLoss, CrossEntropyLoss, DistancePenalizedCELoss, FocalLoss
 from shapeloss.losses.dice import DiceCELoss, DiceDistancePenalizedCELoss, DiceLoss, GeneralizedDiceLoss
 from shapeloss.losses.distance_based import BoundaryLoss, HausdorffDTLoss, SignedDistanceLoss, UNetWeightedCELoss

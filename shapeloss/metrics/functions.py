@@ -32,7 +32,8 @@ def boundary_dice(geometry: MaskGeometry, plane: Plane = "in_plane", tolerance: 
     leave its definition open.
     """
     check_choice("plane", plane, get_args(Plane))
-    return _share_within(geometry, geometry.in_plane_steps if plane == "in_plane" else geometry.steps, tolerance)
+    distances = geometry.in_plane_distances_vx if plane == "in_plane" else geometry.distances_vx
+    return _share_within(geometry, distances, tolerance)
 
 
 def nsd(geometry: MaskGeometry, tolerance_mm: float, surface: Surface = "surface") -> float:

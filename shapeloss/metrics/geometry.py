@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from skimage.measure import marching_cubes, mesh_surface_area
 
+from shapeloss._typing import Floats
+from shapeloss.distance import check_spacing
+
 Edge = Literal["open", "closed"]
 Mask = NDArray[np.bool_]
-Floats = NDArray[np.float64]
 
 INNER = (slice(1, -1),) * 3
 """A geometry's masks without their rim."""
@@ -70,14 +72,14 @@ class MaskGeometry:
         return _boundary(self.truth, axes=(0, 1, 2)), _boundary(self.prediction, axes=(0, 1, 2))
 
     @cached_property
-    def in_plane_steps(self) -> SurfaceDistances:
+    def in_plane_distances_vx(self) -> SurfaceDistances:
         """In voxels, within each slice, between the boundary voxels there (mask minus its 2D 4-connected erosion)."""
         truth, prediction = _boundary(self.truth, axes=(1, 2)), _boundary(self.prediction, axes=(1, 2))
         apart = float(sum(truth.shape))  # slices lie farther from each other than any two voxels of one slice
         return _between_voxels(truth, prediction, (apart, 1, 1), limit=apart)
 
     @cached_property
-    def steps(self) -> SurfaceDistances:
+    def distances_vx(self) -> SurfaceDistances:
         """In voxels, between the boundary voxels in 3D."""
         return _between_voxels(*self.boundaries, (1, 1, 1))
 
@@ -127,7 +129,7 @@ def mask_geometry(
     0.365
     """
     truth, prediction = np.asarray(truth), np.asarray(prediction)
-    steps = check_grid(truth, prediction, spacing)
+    spacing = check_grid(truth, prediction, spacing)
     check_choice("edge", edge, get_args(Edge))
     check_choice("slice_axis", slice_axis, (0, 1, 2))
     truth, prediction = _as_mask("truth", truth), _as_mask("prediction", prediction)
@@ -142,8 +144,8 @@ def mask_geometry(
     return MaskGeometry(
         truth=crop(truth),
         prediction=crop(prediction),
-        spacing=(steps[order[0]], steps[order[1]], steps[order[2]]),
-        diagonal=float(np.linalg.norm(np.multiply(truth.shape, steps))),
+        spacing=(spacing[order[0]], spacing[order[1]], spacing[order[2]]),
+        diagonal=float(np.linalg.norm(np.multiply(truth.shape, spacing))),
     )
 
 
@@ -169,10 +171,7 @@ def check_grid(truth: NDArray[Any], prediction: NDArray[Any], spacing: Sequence[
             f"got shapes {truth.shape} and {prediction.shape}; "
             + ("give a slice its third axis" if truth.shape == prediction.shape else "resample the prediction")
         )
-    steps = tuple(float(step) for step in np.ravel(np.asarray(spacing, dtype=float)))
-    if len(steps) != 3 or not all(np.isfinite(step) and step > 0 for step in steps):
-        raise ValueError(f"spacing must hold three positive numbers of mm, for X, Y and Z, got {spacing!r}")
-    return steps
+    return check_spacing(spacing, axes=3)
 
 
 def check_choice(name: str, value: object, expected: Sequence[object]) -> None:

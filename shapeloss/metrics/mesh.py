@@ -53,8 +53,8 @@ def label_surface(
     Raises:
         ValueError: for a mask, spacing, affine or number that cannot be used.
     """
-    mask, steps = _check_mask(mask, spacing)
-    matrix = _check_affine(affine, steps)
+    mask, spacing = _check_mask(mask, spacing)
+    matrix = _check_affine(affine, spacing)
     if resolution is not None and not (np.isfinite(resolution) and resolution > 0):
         raise ValueError(f"resolution must be a positive number of mm, or None, got {resolution!r}")
     if smoothing_mm is not None and not (np.isfinite(smoothing_mm) and smoothing_mm >= 0):
@@ -62,13 +62,13 @@ def label_surface(
     if not mask.any() or mask.all():
         return _pyvista().PolyData()
 
-    field, first, fine = _signed_distance(mask, steps, resolution, smoothing_mm)
-    enclosed = round(np.count_nonzero(mask) * float(np.prod(steps) / np.prod(fine)))
+    field, first, fine = _signed_distance(mask, spacing, resolution, smoothing_mm)
+    enclosed = round(np.count_nonzero(mask) * float(np.prod(spacing) / np.prod(fine)))
     enclosed = int(np.clip(enclosed, 1, field.size - 1))
     below, above = np.partition(field.ravel(), (enclosed - 1, enclosed))[enclosed - 1 : enclosed + 1]
     # with "descent" the triangles of a field that rises outwards turn outwards, on which the sign of a distance rests
     vertices, triangles, _, _ = marching_cubes(field, (below + above) / 2, gradient_direction="descent")
-    points = (first + vertices * fine / steps) @ matrix[:3, :3].T + matrix[:3, 3]
+    points = (first + vertices * fine / spacing) @ matrix[:3, :3].T + matrix[:3, 3]
     if np.linalg.det(matrix[:3, :3]) < 0:  # the affine mirrors, and mirrored triangles point inwards
         triangles = triangles[:, ::-1]
     return _pyvista().PolyData.from_regular_faces(points, triangles)
@@ -172,20 +172,20 @@ def shape_biomarkers(mask: NDArray[Any], spacing: Sequence[float]) -> ShapeBioma
     Raises:
         ValueError: for a mask or spacing that cannot be used.
     """
-    mask, steps = _check_mask(mask, spacing)
-    volume = float(np.count_nonzero(mask) * np.prod(steps))
+    mask, spacing = _check_mask(mask, spacing)
+    volume = float(np.count_nonzero(mask) * np.prod(spacing))
     if volume == 0:
         return ShapeBiomarkers(0.0, 0.0, (0.0, 0.0, 0.0), 0.0, float("nan"))
     x, y, z = (
-        float(np.ptp(np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))) + 1) * steps[axis] for axis in range(3)
+        float(np.ptp(np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))) + 1) * spacing[axis] for axis in range(3)
     )
     cuts = sum(
-        np.count_nonzero(np.take(mask, end, axis)) * float(np.prod(steps) / steps[axis])
+        np.count_nonzero(np.take(mask, end, axis)) * float(np.prod(spacing) / spacing[axis])
         for axis in range(3)
         for end in (0, -1)
     )
-    surface = label_surface(mask, steps)
-    radius = float("nan") if mask.all() else float(boundary_distance(mask, steps)[mask].max())
+    surface = label_surface(mask, spacing)
+    radius = float("nan") if mask.all() else float(boundary_distance(mask, spacing)[mask].max())
     sphericity = np.pi ** (1 / 3) * (6 * volume) ** (2 / 3) / (surface.area + cuts)
     return ShapeBiomarkers(volume / 1000, surface.area / 100, (x, y, z), radius, float(sphericity))
 
@@ -199,13 +199,13 @@ def _pyvista() -> Any:
 
 
 def _check_mask(mask: NDArray[Any], spacing: Sequence[float]) -> tuple[NDArray[np.bool_], tuple[float, ...]]:
-    mask, steps = check_labels(mask, spacing)
+    mask, spacing = check_labels(mask, spacing)
     if mask.ndim != 3 or mask.max() > 1:
         raise ValueError(
             f"mask must be one structure as a 3D array (X, Y, Z) of 0 and 1, got shape {mask.shape} with a largest "
             f"value of {mask.max()}; of a label map take labels == value"
         )
-    return mask.astype(bool), steps
+    return mask.astype(bool), spacing
 
 
 def _check_affine(affine: NDArray[Any] | None, spacing: tuple[float, ...]) -> NDArray[np.float64]:

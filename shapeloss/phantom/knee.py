@@ -68,7 +68,7 @@ def make_anatomy(subject: int, seed: int = 0) -> Anatomy:
     return draw_anatomy(rng, norm.ppf((start + subject * (np.sqrt(5) - 1) / 2) % 1))
 
 
-def _grid(options: PhantomOptions, start: int, stop: int) -> Coordinates:
+def _slab_coordinates(options: PhantomOptions, start: int, stop: int) -> Coordinates:
     """World mm of the voxel centres of sagittal slices start … stop − 1 (which may lie outside the volume)."""
     counts = (np.arange(start, stop), np.arange(options.shape[1]), np.arange(options.shape[2]))
     axes = [
@@ -88,7 +88,7 @@ def make_knee(subject: int, options: PhantomOptions, seed: int = 0) -> Knee:
     step = max(1, _SLAB_VOXELS // (options.shape[1] * options.shape[2]))
     for start in range(0, options.shape[0], step):
         stop = min(start + step, options.shape[0])
-        points = _grid(options, start - 1, stop + 1)  # one slice more on each side, for differences
+        points = _slab_coordinates(options, start - 1, stop + 1)  # one slice more on each side, for differences
         bones = [distance_and_normal(points, bone) for bone in anatomy.bones]
         signal[start:stop] = render(points, bones, anatomy, tissue, options)[1:-1]
         slab = np.stack([distance[1:-1] for distance, _ in bones])

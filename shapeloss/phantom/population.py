@@ -10,7 +10,7 @@ from skimage import measure
 
 from shapeloss.phantom.anatomy import BONES, Bone, Coordinates, bone_field, box
 from shapeloss.phantom.contrast import PhantomOptions
-from shapeloss.phantom.knee import _grid, make_anatomy
+from shapeloss.phantom.knee import _slab_coordinates, make_anatomy
 
 # Mean and SD over 24 manual OAI DESS masks, as seen in the field of view (extents: no SD is known).
 ANATOMY = {
@@ -39,7 +39,7 @@ def anatomy_statistics(subjects: int = 24, seed: int = 0, sampling_mm: float = 1
         raise ValueError(f"subjects: expected at least 2 for a standard deviation, got {subjects}")
     x, y, z = (round(mm / sampling_mm) for mm in (112, 140, 140))
     options = PhantomOptions(shape=(x, y, z), spacing=(sampling_mm, sampling_mm, sampling_mm))
-    points = _grid(options, 0, x)
+    points = _slab_coordinates(options, 0, x)
     measured = np.array(
         [[_measure(points, b, sampling_mm) for b in make_anatomy(i, seed).bones] for i in range(subjects)]
     )

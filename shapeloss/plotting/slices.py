@@ -80,8 +80,8 @@ class _Slice:
         self.index = central_slice(labels, self.axis) if index is None else index
         self.name = f"{plane_name(self.axis)} slice {self.index + 1} of {count}"
         self.labels = self.of(labels)
-        self.steps = spacing[self.up], spacing[self.across]  # mm between the rows and between the columns
-        self.height, self.width = (n * step for n, step in zip(self.labels.shape, self.steps, strict=True))
+        self.pixel_size = spacing[self.up], spacing[self.across]  # mm between the rows and between the columns
+        self.height, self.width = (n * step for n, step in zip(self.labels.shape, self.pixel_size, strict=True))
 
     def of(self, volume: NDArray[Any]) -> NDArray[Any]:
         """(rows, columns): rows upwards, columns from the far end (anterior, or right) to the near one."""
@@ -99,7 +99,7 @@ class _Slice:
 
     def outlines(self, axes: Axes, plane: NDArray[Any], color: Any, width: float) -> None:
         """The boundary of each structure, through the middle between voxels."""
-        z, y = ((np.arange(n) + 0.5) * step for n, step in zip(plane.shape, self.steps, strict=True))
+        z, y = ((np.arange(n) + 0.5) * step for n, step in zip(plane.shape, self.pixel_size, strict=True))
         for label in np.unique(plane[plane > 0]):
             if (plane != label).any():
                 axes.contour(y, z, plane == label, levels=[0.5], colors=[color], linewidths=width)
@@ -119,7 +119,7 @@ class _Slice:
             return 0.0, self.width, 0.0, self.height
         (bottom, top), (left, right) = (
             (max(line.min() * step - margin, 0), min((line.max() + 1) * step + margin, end))
-            for line, step, end in zip((rows, columns), self.steps, (self.height, self.width), strict=True)
+            for line, step, end in zip((rows, columns), self.pixel_size, (self.height, self.width), strict=True)
         )
         return left, right, bottom, top
 
@@ -223,7 +223,7 @@ def figure_variants(
         ValueError: for no variant, volumes of different shapes, or a slice outside them.
     """
     cut = _Slice(labels, spacing, slice_index, slice_axis)
-    columns, rows = _grid("phi_by_variant", phi_by_variant, 4)
+    columns, rows = _panel_grid("phi_by_variant", phi_by_variant, 4)
     panels = rows * (2.2 * np.clip(cut.height / cut.width, 0.4, 2) + 0.35)
     figure = canvas(None, 2.2 * columns + 5, max(panels, 1 + 0.38 * len(phi_by_variant)))
     left, right = figure.subfigures(1, 2, width_ratios=(2.2 * columns, 5))
@@ -271,7 +271,7 @@ def figure_predictions(
         ValueError: for no prediction, volumes of different shapes, or a slice outside them.
     """
     cut = _Slice(truth, spacing, slice_index, slice_axis)
-    columns, rows = _grid("predictions", predictions, 5)
+    columns, rows = _panel_grid("predictions", predictions, 5)
     left, right, bottom, top = cut.window(margin=8)
     aspect = np.clip((top - bottom) / (right - left), 0.4, 2)
     figure = canvas(None, 2.6 * columns, rows * (2.5 * aspect + 0.35) + 0.4)
@@ -313,7 +313,7 @@ def _maps_height(cut: _Slice, names: Mapping[int, str], labels: NDArray[Any]) ->
     return float(np.clip(WIDTH / 3.2 * cut.height / cut.width, 2, 7)) + 0.8 + 0.25 * lines
 
 
-def _grid(name: str, items: Mapping[str, Any], widest: int) -> tuple[int, int]:
+def _panel_grid(name: str, items: Mapping[str, Any], widest: int) -> tuple[int, int]:
     """Columns and rows for so many panels."""
     if not items:
         raise ValueError(f"{name} must hold at least one entry, name → content; it is empty")

@@ -14,7 +14,15 @@ from matplotlib.figure import Figure, SubFigure
 
 from shapeloss.metrics.mesh import vertex_areas
 from shapeloss.plotting.render import render_surfaces, view_plane, widest_view
-from shapeloss.plotting.slices import WIDTH, _grid, _maps_height, _note_missed, _panels, _Slice, figure_distance_maps
+from shapeloss.plotting.slices import (
+    WIDTH,
+    _maps_height,
+    _note_missed,
+    _panel_grid,
+    _panels,
+    _Slice,
+    figure_distance_maps,
+)
 from shapeloss.plotting.style import ERROR_MAP, GREY, INK, canvas, loss_color, loss_name, styled
 
 
@@ -43,7 +51,7 @@ def figure_surface_errors(
     Raises:
         ValueError: for no loss, or a mesh without `error_mm`.
     """
-    columns, rows = _grid("meshes", meshes, 6)
+    columns, rows = _panel_grid("meshes", meshes, 6)
     found = {loss: [mesh for mesh in surfaces if mesh.n_points] for loss, surfaces in meshes.items()}
     everything = [mesh for surfaces in found.values() for mesh in surfaces]
     if any("error_mm" not in mesh.point_data for mesh in everything):
@@ -114,7 +122,7 @@ def figure1(top: Mapping[str, Any], bottom: Mapping[str, Any]) -> Figure:
 
 def _errors_height(meshes: Mapping[str, Sequence[pv.PolyData]], direction: Sequence[float], width: float) -> float:
     """Inches for the panels of figure 1, bottom, in a figure so many inches wide."""
-    columns, rows = _grid("meshes", meshes, 6)
+    columns, rows = _panel_grid("meshes", meshes, 6)
     points = np.concatenate([np.zeros((0, 3)), *(mesh.points for surfaces in meshes.values() for mesh in surfaces)])
     across, along = (float(np.ptp(points @ axis)) if len(points) else 0.0 for axis in view_plane(direction))
     aspect = np.clip((along + 6) / (across + 6), 0.4, 2.5)  # 3 mm of room around, as in the pictures

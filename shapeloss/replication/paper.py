@@ -16,7 +16,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Source(_Section):
+class Citation(_Section):
     """Where numbers come from."""
 
     citation: str
@@ -96,7 +96,7 @@ class Paper(_Section):
 
     title: str
     authors: str
-    sources: dict[str, Source]
+    sources: dict[str, Citation]
     results: tuple[Reported, ...]
     method: tuple[Method, ...]
     landmark_radius_mm: float = Field(gt=0)

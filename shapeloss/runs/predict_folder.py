@@ -30,7 +30,7 @@ from shapeloss.vnet import VNet
 
 RECORD = "predict.json"
 """Beside label maps: which run made each of them, and for which side."""
-LOCK = ".predict.lock"
+PREDICT_LOCK = ".predict.lock"
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def predict_files(
     for case, path in ((name.removesuffix("_0000"), path) for name, path in found.items()):
         if (target / f"{case}.nii.gz").resolve() == path.resolve():
             raise ValueError(one_line(f"{path}: is an image that its label map would replace; choose another folder"))
-    with exclusive(target, LOCK, f"another prediction writes into {target}; waiting until it ends"):
+    with exclusive(target, PREDICT_LOCK, f"another prediction writes into {target}; waiting until it ends"):
         return _predict(run, source, found, problems, target, device, overwrite, side, progress, notes, any_spacing)
 
 
@@ -171,7 +171,7 @@ def _predict(
     remove_partial_files(target)
     record = _read_record(target, fingerprint, side_of, overwrite)
     if notes is not None and not overwrite:
-        notes += _kept(target, cases, record)
+        notes += _describe_kept(target, cases, record)
     where = _device(device)
     network = run.network.to(where)
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in its stub
@@ -288,7 +288,7 @@ def _read_record(folder: Path, run: str, side_of: Mapping[str, str], overwrite: 
     return record
 
 
-def _kept(folder: Path, cases: Iterable[str], record: Mapping[str, Any]) -> list[str]:
+def _describe_kept(folder: Path, cases: Iterable[str], record: Mapping[str, Any]) -> list[str]:
     """What is to be said of the label maps that are there."""
     kept = [case for case in cases if (folder / f"{case}.nii.gz").exists()]
     unknown = [case for case in kept if case not in record]

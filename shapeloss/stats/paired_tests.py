@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
+from shapeloss._typing import Floats
+
 Alternative = Literal["two-sided", "greater", "less"]
-Floats = NDArray[np.float64]
 
 EXACT_LIMIT = 500
 """Pairs up to which the null distribution of the signed ranks is computed exactly."""
@@ -149,8 +150,8 @@ def holm(p_values: ArrayLike, family: int | None = None) -> Floats:
     p = np.asarray(p_values, dtype=float)
     adjusted = np.full(p.shape, np.nan)
     order = np.argsort(p)[: int((~np.isnan(p)).sum())]  # NaN sorts last
-    steps = p[order] * ((len(order) if family is None else family) - np.arange(len(order)))
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    multiplied = p[order] * ((len(order) if family is None else family) - np.arange(len(order)))
+    adjusted[order] = np.minimum(np.maximum.accumulate(multiplied), 1.0)
     return adjusted
 
 

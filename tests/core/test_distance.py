@@ -137,7 +137,7 @@ def test_a_common_maximum_is_taken_over_the_selected_side():
     np.testing.assert_allclose(outside, [[0, 0.5, 1, 1.5, 0, 0, 0, 0]])
 
 
-def test_every_reading_is_tested_by_hand():
+def test_every_variant_is_tested_by_hand():
     marked = test_each_variant_by_hand.pytestmark[0].args[1]
     assert {name for name, _ in marked} == set(VARIANTS)
 
@@ -174,7 +174,7 @@ def test_phi_is_finite_and_highest_at_the_boundary(case, variant):
 @settings(max_examples=60, deadline=None)
 @given(label_maps())
 @example((np.array([[0, 0, 0, 0, 0, 1, 1, 1]]), (1.0, 0.365)))  # each compartment has its own deepest voxel
-def test_default_reading_is_1_at_the_boundary_and_0_at_the_deepest_voxel_of_each_compartment(case):
+def test_the_default_is_1_at_the_boundary_and_0_at_the_deepest_voxel_of_each_compartment(case):
     labels, spacing = case
     phi, distance = distance_penalty(labels, spacing), brute_distance(labels, spacing)
     for value in np.unique(labels):

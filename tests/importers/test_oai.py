@@ -41,7 +41,7 @@ from shapeloss.data.poses import check_orientation, pose_fault
 from shapeloss.data.volume import Volume, grid_difference, read_labels, read_volume
 from shapeloss.importers import dicom
 from shapeloss.importers.dicom import check_slices, read_slice, read_stack
-from shapeloss.importers.oai import LABELS, SOURCE, Knee, find_entries, parse_knee, read_participants
+from shapeloss.importers.oai import LABELS, SOURCE, OaiKnee, find_entries, parse_knee, read_participants
 from shapeloss.importers.writer import ImportProblems, write_cases
 from shapeloss.replication.profile import Experiment
 from shapeloss.replication.scores import score_runs
@@ -130,15 +130,15 @@ def test_values_are_rescaled(tmp_path):
 @pytest.mark.parametrize(
     ("text", "knee"),
     [
-        ("9000099_V00_LEFT", Knee("9000099", "00m", "LEFT")),
-        ("9000099-R-24m", Knee("9000099", "24m", "RIGHT")),
-        ("9000099.segmentation_masks", Knee("9000099")),
-        ("V06/9000099/left", Knee("9000099", "48m", "LEFT")),
-        ("0.E.1/9000099/20050107", Knee("9000099", "00m")),
-        ("36m/5.C.2/9000099", Knee("9000099", "36m")),
-        ("3.C.1/9000099", Knee("9000099", "24m")),
-        ("19000099_left_right", Knee("")),
-        ("90000991", Knee("")),
+        ("9000099_V00_LEFT", OaiKnee("9000099", "00m", "LEFT")),
+        ("9000099-R-24m", OaiKnee("9000099", "24m", "RIGHT")),
+        ("9000099.segmentation_masks", OaiKnee("9000099")),
+        ("V06/9000099/left", OaiKnee("9000099", "48m", "LEFT")),
+        ("0.E.1/9000099/20050107", OaiKnee("9000099", "00m")),
+        ("36m/5.C.2/9000099", OaiKnee("9000099", "36m")),
+        ("3.C.1/9000099", OaiKnee("9000099", "24m")),
+        ("19000099_left_right", OaiKnee("")),
+        ("90000991", OaiKnee("")),
     ],
 )
 def test_names_of_knees(text, knee):

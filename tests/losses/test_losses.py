@@ -538,7 +538,7 @@ def test_each_volume_gets_its_own_map(key):
     assert json.loads(json.dumps(loss.map_spec)) == loss.map_spec
 
 
-def test_every_reading_by_name_dict_and_options():
+def test_every_variant_by_name_dict_and_options():
     logits, target, spacing = case(4, (1, 5, 6))
     specs = set()
     for name, options in VARIANTS.items():
@@ -706,7 +706,7 @@ def test_a_missing_or_wrong_map():
     with pytest.raises(ValueError, match="phi must not be negative, got -2; a signed distance is another map"):
         DistancePenalizedCELoss()(logits, target, torch.full((1, 4, 5), -2.0))
     for wrong in (1.0, (0.7, 0.0), (), ("a", 1)):
-        with pytest.raises(ValueError, match="spacing must hold a positive number of mm for each spatial axis"):
+        with pytest.raises(ValueError, match="spacing must hold one positive number of mm for each spatial axis"):
             DistancePenalizedCELoss(wrong)
     for wrong in (0, 1, 2.5, (1, 1, 1)):
         with pytest.raises(ValueError, match="num_classes must be a whole number from 2"):
@@ -737,7 +737,7 @@ def test_a_missing_or_wrong_map():
         ("dice_ce", {"dice_weight": -1}, "dice_weight must be a number from 0, got -1"),
         ("dice_dpce", {"ce_weight": "1"}, "ce_weight must be a number from 0, got '1'"),
         ("dpce", {"variant": {"decay": "2"}}, "loss 'dpce' cannot be built with"),
-        ("dpce", {"spacing": 1.0}, "cannot be built with|spacing must hold a positive number of mm"),
+        ("dpce", {"spacing": 1.0}, "cannot be built with|spacing must hold one positive number of mm"),
         ("torch.nn:CrossEntropyLoss", {}, r"callable as loss\(logits, target, phi\), got forward\(self, input"),
         ("unet", {"sigma": 0}, "sigma must be a positive length"),
         ("unet", {"objects": "cells"}, "objects must be"),

@@ -251,8 +251,8 @@ def test_without_any_boundary_different_masks_score_the_worst():
 def test_edge_of_the_field_of_view_counts_only_if_asked_for():
     # a shaft that leaves the image through the last row: its ring is open there
     shaft = box((3, 6, 7), (1, 2), (2, 6), (1, 6))
-    assert len(measure(shaft, shaft).in_plane_steps.from_truth) == 4 + 4 + 3
-    assert len(measure(shaft, shaft, edge="closed").in_plane_steps.from_truth) == 2 * 5 + 2 * 2
+    assert len(measure(shaft, shaft).in_plane_distances_vx.from_truth) == 4 + 4 + 3
+    assert len(measure(shaft, shaft, edge="closed").in_plane_distances_vx.from_truth) == 2 * 5 + 2 * 2
     # the rim of a cropped box inside the image is background, whatever the edge
     inner = box((9, 9, 9), (3, 6), (3, 6), (3, 6))
     opened, closed = scores(inner, np.roll(inner, 1, 2)), scores(inner, np.roll(inner, 1, 2), edge="closed")
@@ -665,8 +665,8 @@ def test_definition_of_unit(name):
 def test_definition_of_surface(name):
     """Which part of the geometry a metric reads."""
     read = {
-        "voxels, 4 neighbours in the slice": "in_plane_steps",
-        "voxels, 6 neighbours": "steps" if name.startswith("boundary_dice") else "voxel_distances",
+        "voxels, 4 neighbours in the slice": "in_plane_distances_vx",
+        "voxels, 6 neighbours": "distances_vx" if name.startswith("boundary_dice") else "voxel_distances",
         "elements by area": "element_distances",
         "–": "voxels",
     }[m.METRICS[name].surface]
@@ -921,9 +921,9 @@ def test_the_background_may_be_named():
         ({"predicted_labels": knee().astype(float)}, "predicted_labels must be integers, got dtype float64"),
         ({"truth_labels": knee() + 1}, r"truth_labels must hold 0 and .* got \[4\] too; remap"),
         ({"predicted_labels": knee().astype(int) - 1}, r"predicted_labels .* got \[-1\] too"),
-        ({"spacing": (0.7, 0.365)}, "spacing must hold three positive numbers"),
-        ({"spacing": (0.7, 0.365, 0)}, "spacing must hold three positive numbers"),
-        ({"spacing": (0.7, 0.365, nan)}, "spacing must hold three positive numbers"),
+        ({"spacing": (0.7, 0.365)}, "spacing must hold one positive number of mm for each of the 3 axes"),
+        ({"spacing": (0.7, 0.365, 0)}, "spacing must hold one positive number of mm for each of the 3 axes"),
+        ({"spacing": (0.7, 0.365, nan)}, "spacing must hold one positive number of mm for each of the 3 axes"),
         ({"classes": {}}, "classes must name at least one label above 0"),
         ({"classes": {0: "background"}}, "classes must name"),
         ({"classes": {-1: "femur"}}, "classes must name"),

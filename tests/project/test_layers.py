@@ -9,9 +9,9 @@ from helpers.project import ROOT
 
 from shapeloss._closure import PACKAGE, code_hash, import_closure, notebook_closure
 
-CORE = ("distance", "losses", "metrics", "vnet", "predict", "train")
+CORE = ("_typing", "distance", "losses", "metrics", "vnet", "predict", "train")
 LAYERS = (
-    ("_extras", "_files", "progress"),
+    ("_extras", "_files", "_typing", "progress"),
     ("_closure", "_resources"),
     ("distance",),
     ("losses", "metrics", "vnet"),
@@ -143,7 +143,7 @@ def test_a_change_of_any_module_of_a_closure_changes_its_hash(monkeypatch):
 
 def test_a_notebook_s_closure():
     code = "%matplotlib inline\n!ls\nfrom shapeloss import distance\nimport numpy as np\n"
-    assert [name_of(path) for path in notebook_closure(code)] == ["distance"]
+    assert [name_of(path) for path in notebook_closure(code)] == ["_typing", "distance"]
     assert "losses.registry" in map(name_of, notebook_closure("from shapeloss.losses import build_loss"))
 
 

@@ -18,7 +18,7 @@ from shapeloss.review.audit import grim as granular
 from shapeloss.review.audit.consistency import compare_sources, required_correlation
 from shapeloss.review.audit.dice_vs_boundary import check_relation, mean_limits, measure_relation, measure_voxel_steps
 from shapeloss.review.audit.grim import find_sample, grim, grimmer, targets
-from shapeloss.review.audit.sd_bounds import largest_sd, read_printed, tail
+from shapeloss.review.audit.sd_bounds import extreme_value_limits, largest_sd, read_printed
 from shapeloss.review.audit.summary import audit_csv, audit_summary, audit_table
 
 PAPER_FILE = Path(__file__).parents[2] / "reproduce" / "paper.yaml"
@@ -185,7 +185,9 @@ def test_limits_against_all_samples(n: int, mean: float, wide: float, sd: float,
     largest = float(largest_sd(*m, n, 0, 1, ddof))
     grid = 2.0 / SAMPLES[n]  # how far a sample can be from the nearest one on the grid
     assert largest - grid <= sds[inside].max() <= largest + 1e-9
-    limits = tail(n * (1 - m[1]), n * (1 - m[0]), (n - ddof) * sd**2, (n - ddof) * (sd + high) ** 2, n, 1.0)
+    limits = extreme_value_limits(
+        n * (1 - m[1]), n * (1 - m[0]), (n - ddof) * sd**2, (n - ddof) * (sd + high) ** 2, n, 1.0
+    )
     inside &= (sds >= sd) & (sds <= sd + high)
     if limits is None:
         assert not inside.any()
@@ -533,7 +535,7 @@ def test_the_others_alone_decide_by_hand() -> None:
     assert check.seen is False
 
 
-def test_each_reading_is_judged_by_itself() -> None:
+def test_each_structure_is_judged_by_itself() -> None:
     bones = {"femur": 0.2, "mean": 0.4, "merged": 0.7}
     points = [(d, b, bone) for bone, b in bones.items() for d in (0.9, 0.96)]
     table = pd.DataFrame(points, columns=["dice", "boundary_dice", "structure"])
@@ -599,7 +601,7 @@ def test_the_largest_sd_is_that_of_the_multiple_in_the_middle() -> None:
 
 
 def test_no_distance_exceeds_their_total() -> None:
-    limits = tail(1.0, 1.0, 0.5, 100.0, 3, np.inf)
+    limits = extreme_value_limits(1.0, 1.0, 0.5, 100.0, 3, np.inf)
     assert limits is not None
     assert limits.farthest_at_most == pytest.approx(1.0)
 

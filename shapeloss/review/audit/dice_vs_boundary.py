@@ -17,10 +17,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from shapeloss._typing import Floats
 from shapeloss.metrics import score_case
 from shapeloss.review.audit.summary import Audit
-
-Floats = NDArray[np.float64]
 
 
 def _smooth_field(

@@ -20,7 +20,7 @@ _SLACK = 1e-9  # in grid units: a value on the edge of a rounding interval may h
 _EXACT_WORK = 400_000  # steps of the exact search, about a second
 MOST_TOTALS = 20_000
 """More totals than these are not tried one by one."""
-MOST_VALUES = 10_000
+LARGEST_N_LISTED = 10_000
 """Samples of more values are not searched for."""
 
 

@@ -9,12 +9,13 @@ from decimal import Decimal, InvalidOperation
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from shapeloss._typing import Floats
 
 Rounding = Literal["nearest", "truncated"]
-Floats = NDArray[np.float64]
-MOST_VALUES = 300_000
-"""The extreme one of more values is not asked for: `tail` makes some arrays of their number."""
+LARGEST_N = 300_000
+"""The extreme one of more values is not asked for: `extreme_value_limits` makes some arrays of their number."""
 _MOST_DIGITS = 40  # before or after the decimal point: more, and powers of ten leave the floating-point numbers
 TOLERANCE = 1e-9  # relative: on the edge of a rounding interval, or of what is possible, counts as possible
 
@@ -95,7 +96,7 @@ def largest_sd(
     return np.where(empty, np.nan, sd)
 
 
-class Tail(NamedTuple):
+class ExtremeValueLimits(NamedTuple):
     """What must be true of the value farthest from a bound, as distances from that bound."""
 
     farthest_at_least: float
@@ -106,9 +107,9 @@ class Tail(NamedTuple):
     """Σ of the distances in the sample whose farthest value is nearest."""
 
 
-def tail(
+def extreme_value_limits(
     total_low: float, total_high: float, squares_low: float, squares_high: float, n: int, cap: float
-) -> Tail | None:
+) -> ExtremeValueLimits | None:
     """Limits on n distances y in [0, cap] with Σ y and Σ (y − ȳ)² in the two intervals given.
 
     For a total D the farthest value c is smallest when q = ⌊D² / W⌋ values equal it, one is D − q c and the rest 0,
@@ -138,4 +139,5 @@ def tail(
     d, c = d[fits], c[fits]
     # farthest possible: all others equal, or, where the bound forbids that, all others at the bound
     reach = total_high / n + min(np.sqrt(squares_high * (n - 1) / n), total_high * (1 - 1 / n))
-    return Tail(float(c.min()), float(min(reach, cap)), float((d - c).max()) / (n - 1), float(d[c.argmin()]))
+    others = float((d - c).max()) / (n - 1)
+    return ExtremeValueLimits(float(c.min()), float(min(reach, cap)), others, float(d[c.argmin()]))

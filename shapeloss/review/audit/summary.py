@@ -20,7 +20,14 @@ from tqdm import tqdm
 from shapeloss.review.audit import grim as grim_module
 from shapeloss.review.audit import sd_bounds
 from shapeloss.review.audit.grim import find_sample, grim, grimmer, sprite, targets
-from shapeloss.review.audit.sd_bounds import TOLERANCE, Printed, Rounding, largest_sd, read_printed, tail
+from shapeloss.review.audit.sd_bounds import (
+    TOLERANCE,
+    Printed,
+    Rounding,
+    extreme_value_limits,
+    largest_sd,
+    read_printed,
+)
 from shapeloss.stats.read_table import few, read_table
 
 _NOTABLE_SHARE = 0.25  # below this share of the largest SD, what the extreme value must be is true but says little
@@ -169,19 +176,19 @@ def audit_summary(
         reason = f"The largest SD that such values with this mean can have is {limit:.3g}."
         return Audit(possible=False, reason=reason, **common)
     rng = np.random.default_rng(seed)
-    if count > sd_bounds.MOST_VALUES:
+    if count > sd_bounds.LARGEST_N:
         common["note"] = "No example was searched for, nor limits of the extreme value: there are too many values."
-    elif count > grim_module.MOST_VALUES and (examples or step is not None):
+    elif count > grim_module.LARGEST_N_LISTED and (examples or step is not None):
         common["note"] = "No example was searched for: there are too many values."
     if step is not None:
         sample, reason = _on_grid(m, s, count, low, high, step, ddof, rng)
         if sample is None:
             return Audit(possible=reason in (_UNDECIDED, _UNSEARCHED), reason=reason, **common)
         common["examples"] = (sample,)
-    elif count <= grim_module.MOST_VALUES:
+    elif count <= grim_module.LARGEST_N_LISTED:
         common["examples"] = _search(m, s, count, low, high, ddof, rng, examples)
     implied = _extreme(m, s, count, low, high, ddof)
-    if step is not None or count > grim_module.MOST_VALUES:
+    if step is not None or count > grim_module.LARGEST_N_LISTED:
         implied.pop("mildest", None)  # its values need not lie on the grid, though the limits hold; or nobody reads it
     return Audit(possible=True, reason="", **common, **implied)
 
@@ -193,14 +200,14 @@ _UNDECIDED = "No sample was found, and none was ruled out: GRIM and GRIMMER pass
 
 
 def _extreme(m: Printed, s: Printed, n: int, low: float, high: float, ddof: int) -> dict[str, Any]:
-    if (np.isinf(low) and np.isinf(high)) or n > sd_bounds.MOST_VALUES:
+    if (np.isinf(low) and np.isinf(high)) or n > sd_bounds.LARGEST_N:
         return {}
     side = "low" if high - m.value <= m.value - low else "high"
     # distances y from the bound that is nearer to the mean: x = bound + sign · y
     bound, sign = (high, -1.0) if side == "low" else (low, 1.0)
     totals = sorted(max(0.0, n * sign * (limit - bound)) for limit in (m.low, m.high))
     squares = [(n - ddof) * limit**2 for limit in (s.low, s.high)]
-    limits = tail(totals[0], min(totals[1], n * (high - low)), squares[0], squares[1], n, high - low)
+    limits = extreme_value_limits(totals[0], min(totals[1], n * (high - low)), squares[0], squares[1], n, high - low)
     if limits is None:
         return {}
     c = limits.farthest_at_least
@@ -213,7 +220,7 @@ def _extreme(m: Printed, s: Printed, n: int, low: float, high: float, ddof: int)
     }  # fmt: skip
 
 
-def _grid(m: Printed, s: Printed, n: int, low: float, high: float, step: float) -> tuple[float, int, int]:
+def _integer_grid(m: Printed, s: Printed, n: int, low: float, high: float, step: float) -> tuple[float, int, int]:
     """Offset of a grid, and the indices of its least and largest value that a sample can have."""
     reach = s.high * (n - 1) / np.sqrt(n) * np.sqrt(n / (n - 1)) + step  # no value lies farther from the mean
     offset = low if np.isfinite(low) else 0.0
@@ -224,11 +231,11 @@ def _grid(m: Printed, s: Printed, n: int, low: float, high: float, step: float) 
 def _on_grid(
     m: Printed, s: Printed, n: int, low: float, high: float, step: float, ddof: int, rng: np.random.Generator
 ) -> tuple[tuple[float, ...] | None, str]:
-    offset, least, most = _grid(m, s, n, low, high, step)
+    offset, least, most = _integer_grid(m, s, n, low, high, step)
     mean, sd = (m.low, m.high), (s.low, s.high)
     if not grim(m.low, m.high, n, step, offset):
         return None, f"No {n} values in steps of {step:g} have a mean that rounds to {m.value:.{m.decimals}f} (GRIM)."
-    if n > grim_module.MOST_VALUES:
+    if n > grim_module.LARGEST_N_LISTED:
         return None, _UNSEARCHED
     if not grimmer(mean, sd, n, step, offset, ddof):
         text = f"have this mean and an SD that rounds to {s.value:.{s.decimals}f} (GRIMMER)."
@@ -246,7 +253,7 @@ def _search(
     if examples < 1:
         return ()
     step = 10.0 ** -(max(m.decimals, s.decimals) + 1)
-    offset, least, most = _grid(m, s, n, low, high, step)
+    offset, least, most = _integer_grid(m, s, n, low, high, step)
     requested = targets((m.low, m.high), (s.low, s.high), n, step, offset, ddof)
     means = np.array([t.total for t in requested]) / n
     wide = largest_sd(means, means, n, least, most, ddof) * step >= s.low
