@@ -9,9 +9,9 @@ import zipfile
 import numpy as np
 import pytest
 from monai.apps import DecathlonDataset
-from test_bad_input import nifti
 
 from helpers.hub import Hub
+from helpers.volumes import nifti
 
 SHAPE = (12, 40, 40)
 

@@ -13,7 +13,6 @@ from shapeloss.data.layout import DatasetError
 from shapeloss.data.manifest import Manifest, assign_splits, prepare
 from shapeloss.data.options import Split
 from shapeloss.data.volume import write_nifti
-from shapeloss.predict import predict_labels
 from shapeloss.replication.scores import score_runs
 from shapeloss.runs import run as runs
 from shapeloss.runs.run import train
@@ -131,20 +130,6 @@ def test_of_equal_checkpoints_the_first_is_tested(tiny_experiment, tiny_manifest
     monkeypatch.setattr(runs, "validation_dice", lambda *_: next(scores))
     train(tiny_experiment, tiny_manifest, "ce", 0, tmp_path, tmp_path / "maps")
     assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["best_step"] == 4
-
-
-def test_windows_weigh_most_at_their_centre():
-    """A network that errs near the edges of its window: where windows overlap, the one nearer its centre decides."""
-    certain = torch.tensor([-3.0, -3, 1, 1, 1, 1, -3, -3])
-
-    class Edges(torch.nn.Module):
-        def forward(self, patch):
-            right = certain.expand(1, 1, *patch.shape[2:])
-            return torch.cat([torch.zeros_like(right), right], dim=1)
-
-    labels = predict_labels(Edges(), torch.zeros(1, 1, 8, 8, 24), (8, 8, 8))[3:5, 3:5]
-    assert (labels[..., 2:-2] == 1).all()  # with equal weights 1 and -3 would give the background
-    assert (labels[..., :2] == 0).all()
 
 
 @pytest.mark.parametrize("first", [1, 2])

@@ -8,18 +8,14 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from scipy import ndimage
 
 from shapeloss.data.manifest import Case
-from shapeloss.distance import boundary_distance
 from shapeloss.losses import DistancePenalizedCELoss
 from shapeloss.runs import map_cache
 from shapeloss.runs import run as runs
 from shapeloss.runs.map_cache import mapped, truth_map
 from shapeloss.runs.run import train
-from shapeloss.train import TrainingOptions, TrainingVolume, augment, learning_rate, rotate_in_plane, volume_of_step
-
-SPACING = (4.0, 1.0, 2.0)
+from shapeloss.train import TrainingOptions
 
 
 class Killed(BaseException):
@@ -131,82 +127,6 @@ def test_hausdorff_refuses_cases_of_several_spacings(tiny_experiment, tiny_manif
         train(experiment, tiny_manifest, "hausdorff", 0, tmp_path, tmp_path / "maps")
 
 
-def test_every_case_once_per_epoch():
-    for seed in range(3):
-        for epoch in range(3):
-            assert sorted(volume_of_step(epoch * 7 + i, 7, seed) for i in range(7)) == list(range(7))
-    orders = {tuple(volume_of_step(step, 7, seed) for step in range(7)) for seed in range(5)}
-    assert len(orders) == 5
-
-
-def test_learning_rate():
-    options = TrainingOptions(steps=100, learning_rate=2.0)
-    rates = [learning_rate(step, options) for step in range(100)]
-    assert rates[0] == pytest.approx(0.2)
-    assert max(rates) == rates[9] == rates[10] == 2.0
-    assert rates[55] == pytest.approx(1.0)
-    assert rates[-1] < 0.01
-    assert {learning_rate(step, TrainingOptions(schedule="constant")) for step in range(9)} == {1e-3}
-
-
-def ball(shape=(3, 40, 20), radius=12.0):
-    """A ball around the centre, off-centre by (4, 5) mm, on pixels that are twice as long as wide."""
-    axes = [(np.arange(n) - (n - 1) / 2) * h for n, h in zip(shape, SPACING, strict=True)]
-    x, y, z = np.meshgrid(*axes, indexing="ij")
-    return ((x**2 + (y - 4) ** 2 + (z - 5) ** 2) < radius**2).astype(np.float32)
-
-
-@pytest.mark.parametrize("degrees", [17.0, -30.0, 90.0])
-def test_rotation_is_in_millimetres(degrees):
-    volume = ball()
-    turned = rotate_in_plane(torch.from_numpy(volume)[None], degrees, SPACING, 0, "bilinear")[0].numpy()
-    assert turned.sum() == pytest.approx(volume.sum(), rel=0.05)  # a shear would keep the area, but not the centre:
-    middle = (np.array(volume.shape) - 1) / 2
-    before = (np.array(ndimage.center_of_mass(volume)) - middle) * SPACING
-    after = (np.array(ndimage.center_of_mass(turned)) - middle) * SPACING
-    assert np.hypot(*after[1:]) == pytest.approx(np.hypot(*before[1:]), abs=0.3)
-    angle = np.degrees(np.arctan2(after[2], after[1]) - np.arctan2(before[2], before[1]))
-    assert abs(angle) == pytest.approx(abs(degrees), abs=2)
-    spread = [turned[1].sum(0).astype(bool).sum() * SPACING[2], turned[1].sum(1).astype(bool).sum() * SPACING[1]]
-    assert spread[0] == pytest.approx(spread[1], abs=4.5)  # still a ball
-
-
-@pytest.mark.parametrize("slice_axis", [0, 1, 2])
-def test_rotation_leaves_other_slices_alone(slice_axis):
-    volume = torch.zeros(1, 5, 6, 7)
-    volume.select(slice_axis + 1, 2).fill_(1.0)
-    turned = rotate_in_plane(volume, 33.0, SPACING, slice_axis, "bilinear")
-    assert torch.allclose(turned, volume)
-
-
-def test_the_map_turns_with_its_labels():
-    """After a rotation the map still is the distance of the rotated labels, up to interpolation."""
-    labels = (ball((3, 40, 40), 11.0) > 0).astype(np.uint8)
-    spacing = (4.0, 1.0, 1.0)
-    distance = torch.from_numpy(boundary_distance(labels, spacing))[None]
-    tensor = torch.from_numpy(labels)
-    volume = TrainingVolume(tensor.float(), tensor, spacing, distance)
-    image, turned, phi = augment(volume, 0, TrainingOptions(rotation_degrees=40), np.random.default_rng(3))
-    assert turned.dtype == torch.int64
-    assert not np.array_equal(turned[0].numpy(), labels)
-    inner = (slice(None), slice(8, -8), slice(8, -8))
-    again = boundary_distance(turned[0].numpy(), spacing)
-    assert np.abs(phi[0].numpy() - again)[inner].mean() < 0.35
-    assert np.abs(distance[0].numpy() - again)[inner].mean() > 0.7  # the map left as it was would not do
-    assert np.abs(image[0, 0].numpy() - turned[0].numpy())[inner].mean() < 0.05
-
-
-def test_patches_are_cut_from_all_alike():
-    index = torch.arange(6 * 8 * 10.0).reshape(6, 8, 10)
-    volume = TrainingVolume(index, index.long(), SPACING, index[None].clone())
-    options = TrainingOptions(rotation_degrees=0, patch_size=(4, 8, 5))
-    for seed in range(4):
-        image, labels, phi = augment(volume, 0, options, np.random.default_rng(seed))
-        assert image.shape == (1, 1, 4, 8, 5)
-        assert torch.equal(image[0].long(), labels)
-        assert torch.equal(phi.long(), labels)
-
-
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment, tiny_manifest, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.Tensor.backward", lambda *_, **__: None)
     monkeypatch.setattr(
@@ -214,29 +134,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_experiment, tiny_manifest,
     )
     with pytest.raises(FloatingPointError, match=r"ce, seed 0: the loss became nan at step 1 .*; lower learning_rate"):
         train(tiny_experiment, tiny_manifest, "ce", 0, tmp_path, tmp_path / "maps")
-
-
-def test_a_patch_is_cut_from_the_rotated_volume():
-    """Cutting the slices first is only faster: the patch is that of the whole volume turned, then cut."""
-    generator = np.random.default_rng(5)
-    labels = generator.integers(0, 3, (9, 20, 24)).astype(np.uint8)
-    values = torch.from_numpy(generator.normal(size=labels.shape).astype(np.float32))
-    phi = torch.from_numpy(generator.random((1, *labels.shape)).astype(np.float32))
-    volume = TrainingVolume(values, torch.from_numpy(labels), SPACING, phi)
-    options = TrainingOptions(rotation_degrees=30, patch_size=(4, 12, 30))
-    image, found, patch_phi = augment(volume, 0, options, np.random.default_rng(7))
-    assert image.shape == (1, 1, 4, 12, 24)
-    draw = np.random.default_rng(7)
-    angle = float(draw.uniform(-30, 30))
-    corner = [int(draw.integers(max(0, n - size) + 1)) for n, size in zip(labels.shape, (4, 12, 30), strict=True)]
-    assert corner[0] > 0
-    window = tuple(slice(a, a + size) for a, size in zip(corner, (4, 12, 30), strict=True))
-    smooth = torch.cat([values[None], phi])
-    smooth = rotate_in_plane(smooth, angle, SPACING, 0, "bilinear")
-    turned = rotate_in_plane(torch.from_numpy(labels).float()[None], angle, SPACING, 0, "nearest")
-    assert torch.equal(image[0], smooth[:1][(slice(None), *window)])
-    assert torch.equal(patch_phi[0], smooth[1][window])
-    assert torch.equal(found[0], turned[0][window].long())
 
 
 def test_training_does_not_hold_the_data_set_in_memory(tiny_experiment, tiny_manifest, tmp_path, monkeypatch):

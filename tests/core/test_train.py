@@ -1,0 +1,288 @@
+"""The loop on tensors: steps, resuming, validation; augmentation that keeps map and labels together."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from torch import nn
+
+from shapeloss.distance import boundary_distance, distance_penalty
+from shapeloss.losses import BoundaryLoss, CrossEntropyLoss, DistancePenalizedCELoss
+from shapeloss.train import (
+    State,
+    TrainingOptions,
+    TrainingVolume,
+    augment,
+    fit,
+    learning_rate,
+    rotate_in_plane,
+    validation_dice,
+    volume_of_step,
+    with_label_map,
+)
+from shapeloss.vnet import VNet, VNetOptions
+
+SPACING = (4.0, 1.0, 2.0)
+OPTIONS = TrainingOptions(steps=6, validate_every=4, checkpoint_every=2, precision="32-true")
+
+
+def knees(count=3):
+    """Boxes of two structures, each brighter than the background; one is larger than the other."""
+    volumes = []
+    for number in range(count):
+        labels = torch.zeros(4, 12, 16, dtype=torch.uint8)
+        labels[1:3, 2:8, 2 + number : 8 + number] = 1
+        labels[1:3, 8:11, 2:8] = 2
+        noise = torch.rand(labels.shape, generator=torch.Generator().manual_seed(number))
+        volumes.append(TrainingVolume(labels.float() + 0.1 * noise, labels, SPACING, name=f"knee {number}"))
+    return volumes
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return VNet(1, 3, VNetOptions((8, 8), (1, 1), ((1, 2, 2),)))
+
+
+def equal(first, second):
+    other = second.state_dict()
+    return all(torch.equal(value, other[name]) for name, value in first.state_dict().items())
+
+
+def test_it_learns():
+    trained = network()
+    fit(trained, DistancePenalizedCELoss(), knees(), TrainingOptions(steps=60, learning_rate=1e-2, precision="32-true"))
+    assert validation_dice(trained, knees(), OPTIONS) > 0.9
+    assert validation_dice(network(), knees(), OPTIONS) < 0.5
+
+
+@pytest.mark.parametrize("stopped", [1, 2, 5])
+def test_it_goes_on_from_a_state_to_the_same_bits(stopped):
+    class Stop(Exception):
+        pass
+
+    def stop(state):
+        if state.step == stopped:
+            raise Stop
+
+    whole, parts, rest = network(), network(), network(seed=9)
+    state = fit(whole, DistancePenalizedCELoss(), knees(), OPTIONS)
+    first = State.start(parts, OPTIONS)
+    with pytest.raises(Stop):
+        fit(parts, DistancePenalizedCELoss(), knees(), OPTIONS, state=first, after_step=stop)
+    rest.load_state_dict(parts.state_dict())
+    again = State.start(rest, OPTIONS)
+    again.optimiser.load_state_dict(copy.deepcopy(first.optimiser.state_dict()))
+    again.step = first.step
+    second = fit(rest, DistancePenalizedCELoss(), knees(), OPTIONS, state=again)
+    assert equal(whole, rest)
+    assert second.step == state.step == 6
+    assert not equal(whole, network())
+
+
+def test_the_seed_decides():
+    trained = [network() for _ in range(3)]
+    for one, seed in zip(trained, (0, 0, 1), strict=True):
+        fit(one, CrossEntropyLoss(), knees(), OPTIONS, seed=seed)
+    assert equal(trained[0], trained[1])
+    assert not equal(trained[0], trained[2])
+
+
+def test_the_best_weights_are_kept_and_all_is_told():
+    scores, steps, seen = iter([0.8, 0.3]), [], []
+
+    def validate(now):
+        seen.append(copy.deepcopy(now.state_dict()))
+        return next(scores)
+
+    def after_step(state):
+        steps.append(state.step)
+
+    trained = network()
+    state = fit(trained, CrossEntropyLoss(), knees(), OPTIONS, validate=validate, after_step=after_step)
+    assert steps == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in state.history] == [4, 6]
+    assert [row["val_dice"] for row in state.history] == [0.8, 0.3]
+    assert [row["learning_rate"] for row in state.history] == [learning_rate(3, OPTIONS), learning_rate(5, OPTIONS)]
+    assert (state.best_dice, state.best_step) == (0.8, 4)
+    assert all(torch.equal(value, seen[0][name]) for name, value in trained.state_dict().items())
+    assert not all(torch.equal(value, seen[1][name]) for name, value in trained.state_dict().items())
+    assert state.losses == []
+
+
+def test_losses_are_the_means_since_the_last_validation():
+    class Counting(nn.Module):
+        calls = 0
+
+        def forward(self, logits, target, phi=None):
+            self.calls += 1
+            return 0 * logits.sum() + self.calls
+
+    state = fit(network(), Counting(), knees(), OPTIONS, validate=lambda _: 0.5)
+    assert [row["train_loss"] for row in state.history] == [2.5, 5.5]
+    assert fit(network(), Counting(), knees(), OPTIONS).losses == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_loss_with_a_schedule_is_told_the_progress():
+    class Watched(BoundaryLoss):
+        def compute(self, *arguments):
+            progress.append(self.progress)
+            return super().compute(*arguments)
+
+    progress = []
+    fit(network(), Watched(3), knees(), OPTIONS)
+    assert progress == pytest.approx([step / 6 for step in range(6)])
+
+
+def test_a_map_is_computed_where_one_is_needed_and_missing():
+    volume, loss = knees()[0], DistancePenalizedCELoss()
+    expected = distance_penalty(volume.labels.numpy(), SPACING)
+    assert torch.equal(with_label_map(volume, loss).label_map, torch.from_numpy(expected)[None])
+    assert with_label_map(volume, CrossEntropyLoss()) is volume
+    given = TrainingVolume(volume.image, volume.labels, SPACING, torch.zeros(1, 4, 12, 16))
+    assert with_label_map(given, loss) is given
+    assert with_label_map(volume, BoundaryLoss(3)).label_map.shape == (3, 4, 12, 16)
+
+
+def test_a_loss_that_is_not_finite_is_named_with_its_step_and_volume():
+    class Broken(nn.Module):
+        calls = 0
+
+        def forward(self, logits, target, phi=None):
+            self.calls += 1
+            return logits.sum() * (np.nan if self.calls == 2 else 0)
+
+    name = knees()[volume_of_step(1, 3, 0)].name
+    with pytest.raises(FloatingPointError, match=rf"became nan at step 2 \(case {name}\); lower learning_rate"):
+        fit(network(), Broken(), knees(), OPTIONS)
+
+
+def test_nothing_to_train_on():
+    with pytest.raises(ValueError, match="volumes must hold at least one volume"):
+        fit(network(), CrossEntropyLoss(), [], OPTIONS)
+
+
+def test_validation_is_the_mean_over_volumes_and_structures():
+    class Ones(nn.Module):
+        """All is structure 1."""
+
+        def forward(self, image):
+            return torch.cat([0 * image, 0 * image + 1, 0 * image], 1)
+
+    voxels = 4 * 12 * 16
+    expected = [2 * 72 / (72 + voxels), 0.0]  # structure 1 has 2 × 6 × 6 voxels; structure 2 is missed
+    assert validation_dice(Ones(), knees(2), OPTIONS) == pytest.approx(np.mean(expected))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": 0}, "steps must be"),
+        ({"learning_rate": -1.0}, "learning_rate must be"),
+        ({"schedule": "linear"}, "schedule must be one of"),
+        ({"precision": "16"}, "precision must be one of"),
+    ],
+)
+def test_bad_options(values, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingOptions(**values)
+
+
+def test_every_case_once_per_epoch():
+    for seed in range(3):
+        for epoch in range(3):
+            assert sorted(volume_of_step(epoch * 7 + i, 7, seed) for i in range(7)) == list(range(7))
+    orders = {tuple(volume_of_step(step, 7, seed) for step in range(7)) for seed in range(5)}
+    assert len(orders) == 5
+
+
+def test_learning_rate():
+    options = TrainingOptions(steps=100, learning_rate=2.0)
+    rates = [learning_rate(step, options) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2)
+    assert max(rates) == rates[9] == rates[10] == 2.0
+    assert rates[55] == pytest.approx(1.0)
+    assert rates[-1] < 0.01
+    assert {learning_rate(step, TrainingOptions(schedule="constant")) for step in range(9)} == {1e-3}
+
+
+def ball(shape=(3, 40, 20), radius=12.0):
+    """A ball around the centre, off-centre by (4, 5) mm, on pixels that are twice as long as wide."""
+    axes = [(np.arange(n) - (n - 1) / 2) * h for n, h in zip(shape, SPACING, strict=True)]
+    x, y, z = np.meshgrid(*axes, indexing="ij")
+    return ((x**2 + (y - 4) ** 2 + (z - 5) ** 2) < radius**2).astype(np.float32)
+
+
+@pytest.mark.parametrize("degrees", [17.0, -30.0, 90.0])
+def test_rotation_is_in_millimetres(degrees):
+    volume = ball()
+    turned = rotate_in_plane(torch.from_numpy(volume)[None], degrees, SPACING, 0, "bilinear")[0].numpy()
+    assert turned.sum() == pytest.approx(volume.sum(), rel=0.05)  # a shear would keep the area, but not the centre:
+    middle = (np.array(volume.shape) - 1) / 2
+    before = (np.array(ndimage.center_of_mass(volume)) - middle) * SPACING
+    after = (np.array(ndimage.center_of_mass(turned)) - middle) * SPACING
+    assert np.hypot(*after[1:]) == pytest.approx(np.hypot(*before[1:]), abs=0.3)
+    angle = np.degrees(np.arctan2(after[2], after[1]) - np.arctan2(before[2], before[1]))
+    assert abs(angle) == pytest.approx(abs(degrees), abs=2)
+    spread = [turned[1].sum(0).astype(bool).sum() * SPACING[2], turned[1].sum(1).astype(bool).sum() * SPACING[1]]
+    assert spread[0] == pytest.approx(spread[1], abs=4.5)  # still a ball
+
+
+@pytest.mark.parametrize("slice_axis", [0, 1, 2])
+def test_rotation_leaves_other_slices_alone(slice_axis):
+    volume = torch.zeros(1, 5, 6, 7)
+    volume.select(slice_axis + 1, 2).fill_(1.0)
+    turned = rotate_in_plane(volume, 33.0, SPACING, slice_axis, "bilinear")
+    assert torch.allclose(turned, volume)
+
+
+def test_the_map_turns_with_its_labels():
+    """After a rotation the map still is the distance of the rotated labels, up to interpolation."""
+    labels = (ball((3, 40, 40), 11.0) > 0).astype(np.uint8)
+    spacing = (4.0, 1.0, 1.0)
+    distance = torch.from_numpy(boundary_distance(labels, spacing))[None]
+    tensor = torch.from_numpy(labels)
+    volume = TrainingVolume(tensor.float(), tensor, spacing, distance)
+    image, turned, phi = augment(volume, 0, TrainingOptions(rotation_degrees=40), np.random.default_rng(3))
+    assert turned.dtype == torch.int64
+    assert not np.array_equal(turned[0].numpy(), labels)
+    inner = (slice(None), slice(8, -8), slice(8, -8))
+    again = boundary_distance(turned[0].numpy(), spacing)
+    assert np.abs(phi[0].numpy() - again)[inner].mean() < 0.35
+    assert np.abs(distance[0].numpy() - again)[inner].mean() > 0.7  # the map left as it was would not do
+    assert np.abs(image[0, 0].numpy() - turned[0].numpy())[inner].mean() < 0.05
+
+
+def test_patches_are_cut_from_all_alike():
+    index = torch.arange(6 * 8 * 10.0).reshape(6, 8, 10)
+    volume = TrainingVolume(index, index.long(), SPACING, index[None].clone())
+    options = TrainingOptions(rotation_degrees=0, patch_size=(4, 8, 5))
+    for seed in range(4):
+        image, labels, phi = augment(volume, 0, options, np.random.default_rng(seed))
+        assert image.shape == (1, 1, 4, 8, 5)
+        assert torch.equal(image[0].long(), labels)
+        assert torch.equal(phi.long(), labels)
+
+
+def test_a_patch_is_cut_from_the_rotated_volume():
+    """Cutting the slices first is only faster: the patch is that of the whole volume turned, then cut."""
+    generator = np.random.default_rng(5)
+    labels = generator.integers(0, 3, (9, 20, 24)).astype(np.uint8)
+    values = torch.from_numpy(generator.normal(size=labels.shape).astype(np.float32))
+    phi = torch.from_numpy(generator.random((1, *labels.shape)).astype(np.float32))
+    volume = TrainingVolume(values, torch.from_numpy(labels), SPACING, phi)
+    options = TrainingOptions(rotation_degrees=30, patch_size=(4, 12, 30))
+    image, found, patch_phi = augment(volume, 0, options, np.random.default_rng(7))
+    assert image.shape == (1, 1, 4, 12, 24)
+    draw = np.random.default_rng(7)
+    angle = float(draw.uniform(-30, 30))
+    corner = [int(draw.integers(max(0, n - size) + 1)) for n, size in zip(labels.shape, (4, 12, 30), strict=True)]
+    assert corner[0] > 0
+    window = tuple(slice(a, a + size) for a, size in zip(corner, (4, 12, 30), strict=True))
+    smooth = torch.cat([values[None], phi])
+    smooth = rotate_in_plane(smooth, angle, SPACING, 0, "bilinear")
+    turned = rotate_in_plane(torch.from_numpy(labels).float()[None], angle, SPACING, 0, "nearest")
+    assert torch.equal(image[0], smooth[:1][(slice(None), *window)])
+    assert torch.equal(patch_phi[0], smooth[1][window])
+    assert torch.equal(found[0], turned[0][window].long())
