@@ -26,7 +26,7 @@ PY   := $(VENV)/bin/python
 RUN  := $(PY) reproduce/run.py --profile="$$RUN_PROFILE" --cores="$$RUN_CORES" --data="$$RUN_DATA"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce compare readme quick test test-all mutations wheel lab docs bench clean
+.PHONY: help setup reproduce compare readme quick test test-all mutations mutants wheel lab docs bench clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ test-all: $(VENV)/.test ## the tests, the slow ones too, and the mutations
 
 mutations: $(VENV)/.test ## break the code in each listed way and see a test go red
 	@$(PY) tests/mutate.py
+
+mutants: $(VENV)/.mutants ## mutate the core by mutmut and count what its tests notice: about an hour
+	@$(PY) tests/jobs/mutants.py --jobs="$$RUN_CORES"
 
 wheel: $(VENV)/.test ## install the wheel with each extra in a bare environment: about ten minutes
 	@$(PY) tests/jobs/wheel.py
