@@ -81,8 +81,8 @@ mutants: $(VENV)/.mutants ## mutate the core by mutmut and count what its tests 
 wheel: $(VENV)/.test ## install the wheel with each extra in a bare environment: about ten minutes
 	@$(PY) tests/jobs/wheel.py
 
-lab: $(VENV)/.lab ## the notebooks in JupyterLab
-	@$(PY) -m jupyterlab --notebook-dir=notebooks
+lab: $(VENV)/.lab ## the notebooks in JupyterLab, from 00_start_here on
+	@$(PY) -m jupyterlab --notebook-dir=notebooks --LabApp.default_url=/lab/tree/00_start_here.ipynb
 
 docs: $(VENV)/.docs ## the documentation, with executed notebooks, in docs/_build/html
 	@$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html

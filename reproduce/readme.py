@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+import tomllib
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,10 @@ from shapeloss.replication.convergence import budget_note, read_longer
 from shapeloss.replication.profile import load_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("deviations", "results", "metrics")))
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("deviations", "results", "metrics", "known-bugs")),
+)
 
 
 def blocks() -> dict[str, str]:
@@ -24,7 +28,43 @@ def blocks() -> dict[str, str]:
     profile = ROOT / "reproduce" / "profiles" / "phantom.yaml"
     scores = pd.read_csv(ROOT / "figures" / "per_case.csv")
     budget = budget_note(load_experiment(profile), scores, read_longer(profile))
-    return texts | {"definitions": definition_table(), "budget": budget, "short": short_table(budget)}
+    texts |= {"definitions": definition_table(), "budget": budget, "short": short_table(budget)}
+    return texts | {f"bugs_{part}": known_bugs(*folders) for part, folders in BUGS.items()} | {"mutants": mutants()}
+
+
+BUGS = {
+    "phi": ("shapeloss/distance.py",),
+    "losses": ("shapeloss/losses/",),
+    "metrics": ("shapeloss/metrics/",),
+    "training": ("shapeloss/train.py", "shapeloss/predict.py", "shapeloss/vnet.py"),
+    "statistics": ("shapeloss/stats/", "shapeloss/replication/claims.py", "shapeloss/review/audit/"),
+}
+"""Part of the catalogue of known bugs → the files that it is about."""
+
+
+def known_bugs(*files: str) -> str:
+    """The entries of tests/mutations about some files, as a table."""
+    lines = ["|Bug|Why it is wrong|Seen by|", "|---|---|---|"]
+    for path in sorted((ROOT / "tests" / "mutations").glob("*.toml")):
+        for entry in tomllib.loads(path.read_text(encoding="utf-8"))["mutation"]:
+            if entry["file"].startswith(files):
+                cells = [entry["name"], entry["why"], f"`{entry['test'].split('::')[-1]}`"]
+                lines.append(f"|{'|'.join(cell.replace('|', chr(92) + '|') for cell in cells)}|")
+    return "\n".join(lines)
+
+
+def mutants() -> str:
+    """What `make mutants` counted last, as a table with totals."""
+    counts = pd.read_csv(ROOT / "tests" / "mutations" / "mutmut.csv").set_index("module")
+    counts = counts[counts["mutants"] > 0]
+    counts.loc["all"] = counts.sum()
+    lines = ["|Module|Mutants|Noticed|Not noticed|of these in messages|Not run|", "|---|---|---|---|---|---|"]
+    for module, row in counts.iterrows():
+        noticed = f"{row['killed']} ({row['killed'] / row['mutants']:.0%})"
+        name = "all" if module == "all" else f"`{module}`"
+        cells = [name, row["mutants"], noticed, row["survived"], row["in_messages"], row["not_run"]]
+        lines.append(f"|{'|'.join(map(str, cells))}|")
+    return "\n".join(lines)
 
 
 def short_table(budget: str) -> str:

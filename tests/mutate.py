@@ -7,7 +7,8 @@
 An entry has `name`, `file` (from the repository's root), `find` (a text that occurs once in it), `replace`, `test` (a
 pytest node or file that must fail) and `why`. Each is applied to a copy of the repository in a temporary folder. The
 tests run unbroken first: one that is red anyway proves nothing; nor does a break after which the test cannot even be
-collected. Ends with 1 if any break stays unseen.
+collected. An entry whose text or test is not there any more is named as stale: mend it, or remove it. Ends with 1 if
+any break that applies stays unseen.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Mutation:
 
 @dataclass(frozen=True)
 class Result:
-    """What the test did: "red" is what is wanted; "green" and "broken" are failures of the test or of the entry."""
+    """What the test did: "red" is expected; "green" and "broken" are failures of the test or of the entry."""
 
     colour: str
     detail: str
@@ -77,16 +78,23 @@ def select(mutations: Iterable[Mutation], words: list[str]) -> list[Mutation]:
     return [m for m in mutations if not words or m.part in words or any(word in m.name for word in words)]
 
 
-def apply(mutation: Mutation, root: Path) -> None:
-    """Write the broken file.
+def stale(mutation: Mutation, root: Path = ROOT) -> str:
+    """Why an entry does not apply to the code any more; empty if it does."""
+    path, test = root / mutation.file, mutation.test.split("[")[0].split("::")
+    if not path.is_file():
+        return f"{mutation.file} does not exist"
+    if (count := path.read_text(encoding="utf-8").count(mutation.find)) != 1:
+        return f"{mutation.file} holds {mutation.find!r} {count} times, not once"
+    place = root / test[0]
+    if not place.exists() or (len(test) > 1 and f"def {test[-1]}(" not in place.read_text(encoding="utf-8")):
+        return f"there is no test {mutation.test}"
+    return ""
 
-    Raises:
-        ValueError: the text to replace does not occur exactly once.
-    """
+
+def apply(mutation: Mutation, root: Path) -> None:
+    """Write the broken file of an entry that is not stale."""
     path = root / mutation.file
     text = path.read_text(encoding="utf-8")
-    if text.count(mutation.find) != 1:
-        raise ValueError(f"{mutation.file} holds {mutation.find!r} {text.count(mutation.find)} times, not once")
     path.write_text(text.replace(mutation.find, mutation.replace), encoding="utf-8")
 
 
@@ -112,10 +120,7 @@ def try_tests(tests: list[str], mutation: Mutation | None, root: Path) -> Result
         copy = Path(folder) / "copy"
         shutil.copytree(root, copy, ignore=SKIPPED)
         if mutation is not None:
-            try:
-                apply(mutation, copy)
-            except (ValueError, OSError) as error:
-                return Result("broken", str(error))
+            apply(mutation, copy)
         return pytest(tests, copy)
 
 
@@ -128,9 +133,13 @@ def red_anyway(tests: list[str], root: Path, pool: ThreadPoolExecutor) -> dict[s
 
 
 def run(mutations: list[Mutation], root: Path, jobs: int) -> bool:
-    """Try every mutation, print a row for each; whether all were seen."""
+    """Try every mutation, print a row for each; whether all that apply to the code were seen."""
     seen = 0
     width = max(len(f"{m.part}: {m.name}") for m in mutations)
+    listed, mutations = mutations, [mutation for mutation in mutations if not stale(mutation, root)]
+    for mutation in listed:
+        if reason := stale(mutation, root):
+            print(f"{mutation.part + ': ' + mutation.name:{width}}  stale   {reason}", flush=True)
     with ThreadPoolExecutor(jobs) as pool:
         useless = red_anyway(sorted({mutation.test for mutation in mutations}), root, pool)
         for test, result in useless.items():
@@ -140,7 +149,8 @@ def run(mutations: list[Mutation], root: Path, jobs: int) -> bool:
         for mutation, result in zip(usable, results, strict=True):
             print(f"{mutation.part + ': ' + mutation.name:{width}}  {result.colour:6}  {result.detail}", flush=True)
             seen += result.colour == "red"
-    print(f"{seen} of {len(mutations)} breaks were seen")
+    left = len(listed) - len(mutations)
+    print(f"{seen} of {len(mutations)} breaks were seen" + f"; {left} stale" * bool(left))
     return seen == len(mutations)
 
 

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from shapeloss.distance import boundary_distance, check_labels
 
@@ -103,6 +102,8 @@ def unet_weight(
 
 def _objects(labels: NDArray[Any], objects: Objects) -> Iterator[tuple[int, tuple[NDArray[Any], tuple[slice, ...]]]]:
     """The number of each object, where it lies in a map of numbers, and its box; large ones first."""
+    from scipy import ndimage  # takes a sixth of the time of import torch; one loss needs it
+
     numbered = labels
     if objects == "components":
         numbered, number = np.zeros(labels.shape, np.int32), 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from shapeloss._resources import PACKAGE
 from shapeloss.replication.profile import Experiment, load_experiment
 from shapeloss.stats.compare_losses import case_means, compare_losses
 from shapeloss.stats.headings import PAPER_METRICS
@@ -17,8 +18,8 @@ def read_longer(profile: str | Path) -> tuple[Experiment, pd.DataFrame] | None:
     """The profile that `longer` names, and its committed scores; None if the profile names none.
 
     Args:
-        profile: a file `<folder>/reproduce/profiles/<name>.yaml`. The longer profile lies beside it, its scores at
-            `<folder>/figures/<longer>/per_case.csv`.
+        profile: a file `<folder>/reproduce/profiles/<name>.yaml`, or that of the installed package. The longer profile
+            lies beside it, its scores at `<folder>/figures/<longer>/per_case.csv`.
 
     Raises:
         FileNotFoundError: one of both is missing.
@@ -39,7 +40,8 @@ def read_longer(profile: str | Path) -> tuple[Experiment, pd.DataFrame] | None:
             f"{path}: 'longer' names {longer.name}, which has {longer.training.steps} steps; more than "
             f"{experiment.training.steps} were expected"
         )
-    scores = path.parents[2] / "figures" / longer.name / "per_case.csv"
+    folder = path.parents[1] if path.is_relative_to(PACKAGE) else path.parents[2]
+    scores = folder / "figures" / longer.name / "per_case.csv"
     if not scores.is_file():
         raise FileNotFoundError(f"{scores}: is missing; make it by make reproduce PROFILE={longer.name}")
     return longer, pd.read_csv(scores, dtype={"case": str})

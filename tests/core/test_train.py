@@ -111,6 +111,67 @@ def test_the_best_weights_are_kept_and_all_is_told():
     assert state.losses == []
 
 
+def test_the_first_of_equal_scores_is_kept():
+    state = fit(network(), CrossEntropyLoss(), knees(), OPTIONS, validate=lambda _: 0.5)
+    assert state.best_step == 4
+
+
+def test_the_optimiser_takes_the_scheduled_rate():
+    rates = []
+    fit(
+        network(),
+        CrossEntropyLoss(),
+        knees(),
+        OPTIONS,
+        state=(state := State.start(network(), OPTIONS)),
+        after_step=lambda now: rates.append(now.optimiser.param_groups[0]["lr"]),
+    )
+    assert state.step == 6
+    assert rates == [learning_rate(step, OPTIONS) for step in range(6)]
+    assert len(set(rates)) > 3
+
+
+def test_losses_are_read_when_a_checkpoint_is_due():
+    """A checkpoint that is written after a step must hold the losses up to it."""
+    read = {}
+    options = TrainingOptions(steps=6, validate_every=5, checkpoint_every=3, precision="32-true")
+
+    def after_step(state):
+        read[state.step] = len(state.losses)
+
+    fit(network(), CrossEntropyLoss(), knees(), options, after_step=after_step)
+    assert read[3] == 3
+    assert read[6] == 6
+    assert read[2] == 0  # between them nothing waits for the device
+
+
+def test_precision_reaches_the_network():
+    seen = {}
+
+    class Watched(VNet):
+        def forward(self, image):
+            logits = super().forward(image)
+            seen[precision] = logits.dtype
+            return logits
+
+    for precision in ("32-true", "bf16-mixed"):
+        options = TrainingOptions(steps=1, precision=precision)
+        fit(Watched(1, 3, VNetOptions((8, 8), (1, 1), ((1, 2, 2),))), CrossEntropyLoss(), knees(), options)
+    assert seen == {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
+
+
+def test_validation_slides_a_window_of_the_patch_size():
+    sizes = set()
+
+    class Watched(nn.Module):
+        def forward(self, image):
+            sizes.add(tuple(image.shape[2:]))
+            return torch.cat([image, image, image], 1)
+
+    validation_dice(Watched(), knees(1), TrainingOptions(patch_size=(4, 8, 8), precision="32-true"))
+    assert sizes == {(4, 8, 8)}
+
+
 def test_losses_are_the_means_since_the_last_validation():
     class Counting(nn.Module):
         calls = 0
@@ -227,6 +288,21 @@ def test_rotation_is_in_millimetres(degrees):
     assert abs(angle) == pytest.approx(abs(degrees), abs=2)
     spread = [turned[1].sum(0).astype(bool).sum() * SPACING[2], turned[1].sum(1).astype(bool).sum() * SPACING[1]]
     assert spread[0] == pytest.approx(spread[1], abs=4.5)  # still a ball
+
+
+@pytest.mark.parametrize("degrees", [12.0, -31.0])
+@pytest.mark.parametrize("order", [0, 1])
+def test_rotation_equals_scipy(degrees, order):
+    """On slices of 30 × 44 mm: SciPy turns about the centre in voxels, so that its matrix goes to mm and back."""
+    volume = np.random.default_rng(1).normal(size=(2, 30, 22)).astype(np.float32)
+    turned = rotate_in_plane(torch.from_numpy(volume)[None], degrees, SPACING, 0, ("nearest", "bilinear")[order])[0]
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    to_mm = np.diag(SPACING[1:])
+    matrix = np.linalg.inv(to_mm) @ np.array([[cosine, sine], [-sine, cosine]]) @ to_mm
+    middle = (np.array(volume.shape[1:]) - 1) / 2
+    for found, slice_ in zip(turned.numpy(), volume, strict=True):
+        expected = ndimage.affine_transform(slice_, matrix, middle - matrix @ middle, order=order, mode="nearest")
+        assert np.mean(np.abs(found - expected) > 1e-3) < 0.01  # SciPy rounds halves, and treats the edge, otherwise
 
 
 @pytest.mark.parametrize("slice_axis", [0, 1, 2])

@@ -17,7 +17,28 @@ def test_original_has_the_published_number_of_convolutions():
     # the right side's stages have 256, 256, 128, 64, 32 channels
     assert [stage.activation.num_parameters for stage in network.decode] == [32, 64, 128, 256]
     assert network.last.in_channels == 32
-    assert not [m for m in network.modules() if isinstance(m, nn.GroupNorm | nn.BatchNorm3d | nn.InstanceNorm3d)]
+    assert [stage.activation.num_parameters for stage in network.encode] == [32, 64, 128, 256]
+    assert not [m for m in network.modules() if isinstance(m, nn.GroupNorm | nn.BatchNorm3d | InstanceNorm)]
+
+
+@pytest.mark.parametrize(
+    ("normalisation", "expected"),
+    [("none", nn.Identity), ("group", nn.GroupNorm), ("instance", InstanceNorm), ("batch", nn.BatchNorm3d)],
+)
+def test_each_convolution_has_its_normalisation_and_activation(normalisation, expected):
+    network = VNet(1, 3, VNetOptions((8, 16), (1, 3), ((1, 2, 4),), normalisation=normalisation))
+    kinds = [[type(layer) for layer in stage.convolutions] for stage in (network.first, network.encode[0])]
+    inner = [nn.Conv3d, expected, nn.PReLU]
+    assert kinds == [inner[:2], inner + inner + inner[:2]]  # the last activation follows the addition
+    assert [type(layer) for layer in network.down[0]] == [nn.Conv3d, expected, nn.PReLU]
+    assert [type(layer) for layer in network.up[0]] == [nn.ConvTranspose3d, expected, nn.PReLU]
+    assert network.down[0][0].kernel_size == network.up[0][0].kernel_size == (1, 2, 4)
+
+
+def test_groups_are_of_eight_channels():
+    network = VNet(1, 2, VNetOptions((4, 24), (1, 1), ((2, 2, 2),), normalisation="group"))
+    assert network.first.convolutions[1].num_groups == 1
+    assert network.encode[0].convolutions[1].num_groups == 3
 
 
 def test_stage_is_residual():

@@ -93,6 +93,13 @@ PROMISES: dict[str, list[list[str]]] = {
     "reproduce": [
         ["python", "-c", "from shapeloss.metrics.mesh import label_surface; import pyvista, snakemake, papermill"],
         ["shapeloss", "phantom", "--profile", "smoke", "data"],
+        [
+            "python",
+            "-c",
+            "from shapeloss._resources import find_profile\n"
+            "from shapeloss.replication.convergence import read_longer\n"
+            "assert read_longer(find_profile('phantom'))[0].name == 'phantom-long'",
+        ],
     ],
 }
 """What each environment must be able to do."""

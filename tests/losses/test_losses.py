@@ -27,6 +27,7 @@ from shapeloss.losses import (
     FocalLoss,
     GeneralizedDiceLoss,
     HausdorffDTLoss,
+    SegmentationLoss,
     SignedDistanceLoss,
     UNetWeightedCELoss,
     build_loss,
@@ -508,6 +509,20 @@ def test_autocast_and_half_precision_are_computed_in_float32(key):
         for given in (loss(half, target), loss(half.float(), target)):
             assert given.dtype == torch.float32
             torch.testing.assert_close(given, expected, rtol=0, atol=0)
+
+
+def test_a_loss_of_ones_own_that_multiplies_matrices_is_computed_in_float32():
+    """Of what the losses use, autocast changes nothing on a CPU; matrix products it does."""
+
+    class Product(SegmentationLoss):
+        def compute(self, logits, target, label_map):
+            product = logits.flatten(1) @ logits.flatten(1).T
+            assert product.dtype == torch.float32
+            return product.mean()
+
+    logits, target, _ = case(3, (1, 4, 5, 6))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert Product()(logits, target).dtype == torch.float32
 
 
 @pytest.mark.parametrize("key", KEYS)

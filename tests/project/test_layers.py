@@ -108,6 +108,14 @@ def test_what_the_core_loads():
     assert done.stdout.strip() == "[]"
 
 
+def test_losses_load_little_beyond_torch():
+    """`import shapeloss.losses` takes no longer than `import torch` and a tenth: these would take a sixth and more."""
+    slow = ("scipy.ndimage", "scipy.sparse", "scipy.stats", "skimage", "shapeloss.train", "shapeloss.metrics")
+    code = f"import sys, shapeloss.losses; print([name for name in {slow!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_review_needs_no_training():
     for name in MODULES:
         if name.startswith("review."):
