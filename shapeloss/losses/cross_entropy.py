@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from shapeloss._typing import Spacing
 from shapeloss.distance import Variant, distance_penalty, penalty_options
 from shapeloss.losses.base import MapLoss, SegmentationLoss
 from shapeloss.losses.checks import MapSpec, check_nonnegative
+from shapeloss.losses.fused import voxel_cross_entropy, voxel_cross_entropy_and_entropy
 
 
 class CrossEntropyLoss(SegmentationLoss):
@@ -26,7 +26,7 @@ class CrossEntropyLoss(SegmentationLoss):
     """
 
     def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
-        return F.cross_entropy(logits, target)
+        return voxel_cross_entropy(logits, target).mean()
 
 
 class DistancePenalizedCELoss(MapLoss):
@@ -67,7 +67,8 @@ class DistancePenalizedCELoss(MapLoss):
             raise ValueError(f"phi must not be negative, got {lowest:g}; a signed distance is another map")
 
     def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
-        return ((1 + phi) * F.cross_entropy(logits, target, reduction="none")).mean()
+        ce = voxel_cross_entropy(logits, target)
+        return torch.addcmul(ce, phi, ce).mean()  # (1 + φ) ce, in one pass
 
 
 class ConfidencePenaltyLoss(SegmentationLoss):
@@ -88,10 +89,9 @@ class ConfidencePenaltyLoss(SegmentationLoss):
         self.threshold = None if threshold is None else check_nonnegative("threshold", threshold)
 
     def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
-        log_p = logits.log_softmax(1)
-        entropy = -(log_p.exp() * log_p).sum(1)  # (B, X, Y[, Z]): summed over classes, not averaged
+        ce, entropy = voxel_cross_entropy_and_entropy(logits, target)  # both (B, X, Y[, Z]): summed over classes
         bonus = entropy if self.threshold is None else -(self.threshold - entropy).clamp(min=0)
-        return F.nll_loss(log_p, target) - self.beta * bonus.mean()
+        return (ce - self.beta * bonus).mean()
 
 
 class FocalLoss(SegmentationLoss):
@@ -118,7 +118,7 @@ class FocalLoss(SegmentationLoss):
             self.alpha = [check_nonnegative("alpha", value) for value in alpha]
 
     def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
-        ce = F.cross_entropy(logits, target, reduction="none")  # −log p_t
+        ce = voxel_cross_entropy(logits, target)  # −log p_t
         # 1 − p_t; the bound keeps the power's gradient finite at p_t = 1 if γ < 1
         wrong = (-torch.expm1(-ce)).clamp(min=torch.finfo(ce.dtype).tiny)
         loss = wrong**self.gamma * ce

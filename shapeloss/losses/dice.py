@@ -7,9 +7,10 @@ from torch import Tensor
 
 from shapeloss._typing import Spacing
 from shapeloss.distance import Variant
-from shapeloss.losses.base import SegmentationLoss, one_hot
+from shapeloss.losses.base import SegmentationLoss
 from shapeloss.losses.checks import check_nonnegative
 from shapeloss.losses.cross_entropy import CrossEntropyLoss, DistancePenalizedCELoss
+from shapeloss.losses.fused import class_sizes, class_sums
 
 
 class DiceCELoss(CrossEntropyLoss):
@@ -107,12 +108,11 @@ class DiceLoss(SegmentationLoss):
 
     def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
         first = 0 if self.include_background else 1
-        p = logits.softmax(1)[:, first:].flatten(2)
-        g = one_hot(target, logits.shape[1])[:, first:].flatten(2)
-        tiny = torch.finfo(p.dtype).tiny  # keeps 0 / 0 finite if smooth is 0
-        size = (p.square() if self.squared else p).sum(-1) + g.sum(-1)
-        dice = (2 * (p * g).sum(-1) + self.smooth) / (size + self.smooth + tiny)
-        return 1 - dice.mean()
+        overlap, predicted = class_sums(logits, target, self.squared)  # (B, K)
+        size = predicted + class_sizes(target, logits.shape[1])
+        tiny = torch.finfo(logits.dtype).tiny  # keeps 0 / 0 finite if smooth is 0
+        dice = (2 * overlap + self.smooth) / (size + self.smooth + tiny)
+        return 1 - dice[:, first:].mean()
 
 
 class GeneralizedDiceLoss(SegmentationLoss):
@@ -136,11 +136,10 @@ class GeneralizedDiceLoss(SegmentationLoss):
 
     def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
         first = 0 if self.include_background else 1
-        p = logits.softmax(1)[:, first:].flatten(2)
-        g = one_hot(target, logits.shape[1])[:, first:].flatten(2)
-        size = g.sum(-1).to(p)  # (B, K)
-        smallest = size.masked_fill(size == 0, torch.inf).amin(1, keepdim=True).clamp(max=g.shape[-1])
+        overlaps, predicted = (sums[:, first:] for sums in class_sums(logits, target))  # (B, K)
+        size = class_sizes(target, logits.shape[1])[:, first:].to(predicted)
+        smallest = size.masked_fill(size == 0, torch.inf).amin(1, keepdim=True).clamp(max=target[0].numel())
         w = (smallest / torch.where(size == 0, smallest, size)).square()
-        overlap, total = (w * (p * g).sum(-1)).sum(1), (w * (p.sum(-1) + size)).sum(1)
-        tiny = torch.finfo(p.dtype).tiny  # keeps 0 / 0 finite if smooth is 0 and there is nothing
+        overlap, total = (w * overlaps).sum(1), (w * (predicted + size)).sum(1)
+        tiny = torch.finfo(logits.dtype).tiny  # keeps 0 / 0 finite if smooth is 0 and there is nothing
         return (1 - (2 * overlap + self.smooth) / (total + self.smooth + tiny)).mean()

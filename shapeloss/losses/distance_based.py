@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from shapeloss._typing import Spacing
 from shapeloss.losses import label_maps as maps
 from shapeloss.losses.base import MapLoss, one_hot
 from shapeloss.losses.checks import MapSpec, check_classes, check_nonnegative
 from shapeloss.losses.dice import DiceLoss, GeneralizedDiceLoss
+from shapeloss.losses.fused import voxel_cross_entropy
 
 
 class UNetWeightedCELoss(MapLoss):
@@ -52,7 +52,7 @@ class UNetWeightedCELoss(MapLoss):
         return maps.unet_weight(labels, spacing, w0=self.w0, sigma=self.sigma, objects=self.objects)
 
     def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
-        return (label_map * F.cross_entropy(logits, target, reduction="none")).mean()
+        return (label_map * voxel_cross_entropy(logits, target)).mean()
 
 
 class SignedDistanceMapLoss(MapLoss):
