@@ -31,7 +31,7 @@ class Postprocessing:
 
 
 def resolve_precision(precision: str, device: torch.device | str | None = None) -> Literal["bf16-mixed", "32-true"]:
-    """`auto`: bfloat16 autocast where the device computes it in hardware, else float32.
+    """`auto`: bfloat16 autocast where it was measured to be faster on such a device, else float32.
 
     Args:
         precision: auto, bf16-mixed or 32-true.
@@ -42,13 +42,21 @@ def resolve_precision(precision: str, device: torch.device | str | None = None) 
     on_gpu = torch.cuda.is_available() if device is None else torch.device(device).type == "cuda"
     if on_gpu:
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    return "bf16-mixed" if torch.backends.cpu.get_cpu_capability() == "AVX512" and _cpu_has_bf16() else "32-true"
+    return "bf16-mixed" if _cpu_gains_by_bf16() else "32-true"
 
 
-def _cpu_has_bf16() -> bool:
-    # functions of torch without a public name, which other versions may lack
-    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(check() for check in checks if check is not None)
+def _cpu_gains_by_bf16() -> bool:
+    """Measured on V-Net steps: with AMX, and with AVX512-BF16 on AMD's Zen 5, bfloat16 takes 0.4 to 0.6 of the time of
+    float32. Intel's AVX512-BF16 without AMX takes 1.1 to 1.3 of it, and a processor without either more than ten times.
+    """
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":  # it can be lowered by the environment
+        return False
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.13 has it
+    if "amx_bf16" not in capabilities:
+        has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+        return has_amx is not None and bool(has_amx())
+    amd = "AMD" in str(capabilities.get("cpu_name", ""))
+    return bool(capabilities["amx_bf16"] or (amd and capabilities.get("avx512_bf16")))
 
 
 def compute_logits(network: nn.Module, image: Tensor, precision: str = "32-true") -> Tensor:

@@ -41,7 +41,7 @@ class TrainingOptions:
     checkpoint_every: int = 50
     """Steps between two checkpoints, from which a killed run goes on."""
     precision: Precision = "auto"
-    """bfloat16 autocast where the processor has it (auto), always, or never."""
+    """bfloat16 autocast where it is faster (auto), always (bf16-mixed), or never (32-true)."""
     activation_checkpointing: bool = False
     """Recompute each stage's activations in the backward pass: less memory, about a third more time."""
 

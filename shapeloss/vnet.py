@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -54,6 +55,52 @@ class VNetOptions:
         return cls((16, 32, 64, 128, 256), (1, 2, 3, 3, 3), ((2, 2, 2),) * 4, 5, "none")
 
 
+def memory_order(x: Tensor) -> list[int]:
+    """The spatial axes of x (B, C, X, Y, Z), from the widest stride in memory to the narrowest."""
+    return sorted(range(3), key=lambda axis: -x.stride(2 + axis))
+
+
+def reorder(x: Tensor, order: Sequence[int]) -> Tensor:
+    """A view of x (B, C, X, Y, Z) with its spatial axes in another order."""
+    return x.permute(0, 1, *[2 + axis for axis in order])
+
+
+def restore(x: Tensor, order: Sequence[int]) -> Tensor:
+    """The view that :func:`reorder` was given."""
+    return reorder(x, [order.index(axis) for axis in range(3)])
+
+
+class Conv3d(nn.Conv3d):
+    """nn.Conv3d, computed along the axes in the order in which they lie in memory.
+
+    On CPUs the float32 convolution of PyTorch 2.13 takes 1.5 to 1.9 times as long where the smallest axis comes first.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        order = memory_order(x)
+        if order == [0, 1, 2]:
+            return super().forward(x)
+        stride, padding = ([int(values[axis]) for axis in order] for values in (self.stride, self.padding))
+        y = F.conv3d(reorder(x, order), reorder(self.weight, order), self.bias, stride, padding)
+        return restore(_channels_together(y), order)
+
+
+class ConvTranspose3d(nn.ConvTranspose3d):
+    """nn.ConvTranspose3d without padding, computed like :class:`Conv3d`."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        order = memory_order(x)
+        if order == [0, 1, 2]:
+            return super().forward(x, output_size)
+        stride = [self.stride[axis] for axis in order]
+        y = F.conv_transpose3d(reorder(x, order), reorder(self.weight, order), self.bias, stride)
+        return restore(_channels_together(y), order)
+
+
+def _channels_together(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last_3d)  # no copy, but where PyTorch chose a slow convolution
+
+
 def _norm(kind: Normalisation, channels: int) -> nn.Module:
     if kind == "group":
         return nn.GroupNorm(max(1, channels // 8), channels)
@@ -77,8 +124,46 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, channels, X, Y, Z), each volume and channel to mean 0 and variance 1, then scaled and shifted."""
-        volumes = [F.batch_norm(volume, None, None, self.weight, self.bias, training=True) for volume in x.split(1)]
-        return volumes[0] if len(volumes) == 1 else torch.cat(volumes)
+        order = memory_order(x)
+        volumes = [
+            F.batch_norm(volume, None, None, self.weight, self.bias, training=True)
+            for volume in reorder(x, order).split(1)
+        ]
+        return restore(volumes[0] if len(volumes) == 1 else torch.cat(volumes), order)
+
+
+class PReLU(nn.PReLU):
+    """nn.PReLU, with the same bits; on CPUs by vectorised operators, where PyTorch's own (2.13) is not vectorised."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return super().forward(x)
+        result: Tensor = _PReLU.apply(x, self.weight)
+        return result
+
+
+class _PReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        if x.dtype == weight.dtype:
+            return F.prelu(x, weight)
+        slope = _for_channels(weight, x)
+        steep, below = slope > 1, slope * x
+        return torch.where(steep, torch.minimum(x, below), torch.maximum(x, below))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        above = torch.ops.aten.threshold_backward(gradient, x, 0)  # the gradient where x > 0
+        below = gradient - above
+        result = above.addcmul_(below, _for_channels(weight, x))
+        return result, below.mul_(x).sum((0, 2, 3, 4)).to(weight.dtype)
+
+
+def _for_channels(weight: Tensor, x: Tensor) -> Tensor:
+    return weight.to(x.dtype).view(1, -1, 1, 1, 1)
 
 
 class ResidualStage(nn.Module):
@@ -90,11 +175,11 @@ class ResidualStage(nn.Module):
         for index in range(convolutions):
             size, last = options.kernel_size, index == convolutions - 1
             before = channels_in if index == 0 else channels
-            layers += [nn.Conv3d(before, channels, size, padding=size // 2), _norm(options.normalisation, channels)]
+            layers += [Conv3d(before, channels, size, padding=size // 2), _norm(options.normalisation, channels)]
             if not last:  # the last activation follows the addition
-                layers.append(nn.PReLU(channels))
+                layers.append(PReLU(channels))
         self.convolutions = nn.Sequential(*layers)
-        self.activation = nn.PReLU(channels)
+        self.activation = PReLU(channels)
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """x (B, channels_in, X, Y, Z) → (B, channels, X, Y, Z); `shortcut` is added instead of x where it is given."""
@@ -132,15 +217,15 @@ class VNet(nn.Module):
         self.up, self.decode = nn.ModuleList(), nn.ModuleList()
         for level, stride in enumerate(strides):
             above, below = widths[level], widths[level + 1]
-            self.down.append(_resample(nn.Conv3d, above, below, stride, options))
+            self.down.append(_resample(Conv3d, above, below, stride, options))
             self.encode.append(ResidualStage(below, below, convolutions[level + 1], options))
             # the up-convolution brings half of the decoder's channels, the skip connection the other half
             self.up.append(
-                _resample(nn.ConvTranspose3d, 2 * below if level + 2 < len(widths) else below, above, stride, options)
+                _resample(ConvTranspose3d, 2 * below if level + 2 < len(widths) else below, above, stride, options)
             )
             self.decode.append(ResidualStage(2 * above, 2 * above, convolutions[level], options))
         self.dropout = nn.Dropout3d(options.dropout)
-        self.last = nn.Conv3d(2 * widths[0], num_classes, 1)
+        self.last = Conv3d(2 * widths[0], num_classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
         """image (B, channels_in, X, Y, Z) → logits (B, K, X, Y, Z)."""
@@ -148,6 +233,8 @@ class VNet(nn.Module):
         missing = [-extent % multiple for extent, multiple in zip(size, self.multiple, strict=True)]
         if any(missing):
             image = F.pad(image, [0, missing[2], 0, missing[1], 0, missing[0]])
+        if image.device.type == "cpu" and image.dtype == torch.float32:
+            image = _smallest_axis_last(image)
         # the first stage adds its one-channel input to every one of its channels (figure 2)
         shortcut = image if self.channels_in == 1 else image.mean(1, keepdim=True)
         skips = [self._stage(self.first, image, shortcut)]
@@ -155,7 +242,7 @@ class VNet(nn.Module):
             skips.append(self._stage(lambda x, d=down, e=encode: e(d(x)), skips[-1]))
         x = self.dropout(skips.pop())
         for up, decode in zip(reversed(self.up), reversed(self.decode), strict=True):
-            x = self._stage(lambda x, s, u=up, d=decode: d(torch.cat([u(x), s], dim=1)), x, skips.pop())
+            x = self._stage(lambda x, s, u=up, d=decode: d(_join(u(x), s)), x, skips.pop())
         logits = self.last(x)
         return logits[:, :, : size[0], : size[1], : size[2]]
 
@@ -165,8 +252,20 @@ class VNet(nn.Module):
         return stage(*inputs)
 
 
+def _smallest_axis_last(x: Tensor) -> Tensor:
+    """x with its voxels laid out in memory by decreasing size of the axes, its channels together."""
+    order = sorted(range(3), key=lambda axis: -x.shape[2 + axis])
+    return restore(_channels_together(reorder(x, order)), order)
+
+
+def _join(x: Tensor, skip: Tensor) -> Tensor:
+    """The channels of both, in the memory layout that both have."""
+    order = memory_order(skip)
+    return restore(torch.cat([reorder(x, order), reorder(skip, order)], dim=1), order)
+
+
 def _resample(
-    kind: type[nn.Conv3d] | type[nn.ConvTranspose3d],
+    kind: type[Conv3d] | type[ConvTranspose3d],
     before: int,
     after: int,
     stride: Sequence[int],
@@ -174,4 +273,4 @@ def _resample(
 ) -> nn.Sequential:
     """A strided convolution (down or up) whose kernel is its stride: the original's 2 × 2 × 2."""
     size = (stride[0], stride[1], stride[2])
-    return nn.Sequential(kind(before, after, size, stride=size), _norm(options.normalisation, after), nn.PReLU(after))
+    return nn.Sequential(kind(before, after, size, stride=size), _norm(options.normalisation, after), PReLU(after))

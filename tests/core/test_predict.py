@@ -8,19 +8,35 @@ from torch import nn
 from shapeloss.predict import Postprocessing, compute_logits, postprocess, predict_labels, resolve_precision
 from shapeloss.vnet import VNet, VNetOptions
 
+INTEL, AMD = "Intel(R) Xeon(R) Processor", "AMD EPYC 9654 96-Core Processor"
+
 
 @pytest.mark.parametrize(
-    ("capability", "bf16", "expected"),
-    [("AVX512", True, "bf16-mixed"), ("AVX512", False, "32-true"), ("AVX2", True, "32-true")],
+    ("capability", "name", "features", "expected"),
+    [
+        ("AVX512", INTEL, {"amx_bf16": True, "avx512_bf16": True}, "bf16-mixed"),
+        ("AVX512", AMD, {"amx_bf16": False, "avx512_bf16": True}, "bf16-mixed"),
+        ("AVX512", AMD, {"amx_bf16": False, "avx512_bf16": False}, "32-true"),
+        ("AVX512", INTEL, {"amx_bf16": False, "avx512_bf16": True}, "32-true"),
+        ("AVX2", INTEL, {"amx_bf16": True, "avx512_bf16": True}, "32-true"),  # lowered by ATEN_CPU_CAPABILITY
+        ("DEFAULT", "Apple M4", {"amx_bf16": False}, "32-true"),
+    ],
 )
-def test_precision_follows_the_device(monkeypatch, capability, bf16, expected):
+def test_precision_is_the_one_that_is_fast_there(monkeypatch, capability, name, features, expected):
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
-    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: bf16, raising=False)
-    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False, raising=False)
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"cpu_name": name, **features}, raising=False)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert resolve_precision("auto", "cpu") == resolve_precision("auto") == expected
     assert resolve_precision("32-true", "cpu") == "32-true"
     assert resolve_precision("bf16-mixed", "cpu") == "bf16-mixed"
+
+
+@pytest.mark.parametrize(("amx", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_precision_with_a_torch_that_does_not_list_what_the_processor_has(monkeypatch, amx, expected):
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
+    monkeypatch.delattr("torch.cpu.get_capabilities", raising=False)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx, raising=False)
+    assert resolve_precision("auto", "cpu") == expected
 
 
 @pytest.mark.parametrize(("hardware", "expected"), [(True, "bf16-mixed"), (False, "32-true")])

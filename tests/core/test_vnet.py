@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from shapeloss.vnet import InstanceNorm, ResidualStage, VNet, VNetOptions
+from shapeloss import vnet
+from shapeloss.vnet import Conv3d, ConvTranspose3d, InstanceNorm, PReLU, ResidualStage, VNet, VNetOptions
 
 
 def test_original_has_the_published_number_of_convolutions():
@@ -28,10 +29,10 @@ def test_original_has_the_published_number_of_convolutions():
 def test_each_convolution_has_its_normalisation_and_activation(normalisation, expected):
     network = VNet(1, 3, VNetOptions((8, 16), (1, 3), ((1, 2, 4),), normalisation=normalisation))
     kinds = [[type(layer) for layer in stage.convolutions] for stage in (network.first, network.encode[0])]
-    inner = [nn.Conv3d, expected, nn.PReLU]
+    inner = [Conv3d, expected, PReLU]
     assert kinds == [inner[:2], inner + inner + inner[:2]]  # the last activation follows the addition
-    assert [type(layer) for layer in network.down[0]] == [nn.Conv3d, expected, nn.PReLU]
-    assert [type(layer) for layer in network.up[0]] == [nn.ConvTranspose3d, expected, nn.PReLU]
+    assert [type(layer) for layer in network.down[0]] == [Conv3d, expected, PReLU]
+    assert [type(layer) for layer in network.up[0]] == [ConvTranspose3d, expected, PReLU]
     assert network.down[0][0].kernel_size == network.up[0][0].kernel_size == (1, 2, 4)
 
 
@@ -140,3 +141,59 @@ def test_checkpointing_keeps_less_and_gives_the_same_gradients():
         assert torch.equal(plain(image), saving(image))
     with pytest.raises(ValueError, match="batch normalisation"):
         VNet(1, 3, VNetOptions(normalisation="batch"), checkpointing=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.channels_last_3d, torch.contiguous_format])
+def test_prelu_and_its_gradients_are_those_of_pytorch(dtype, layout):
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, 3, 4, 7).to(dtype).to(memory_format=layout).requires_grad_()
+    x.data.flatten()[:3] = torch.tensor([0.0, -0.0, 1e30]).to(dtype)
+    weight = torch.tensor([0.25, 0.0, 1.0, 1.7, -0.4], dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    upstream = torch.randn(x.shape).to(dtype).to(memory_format=layout)
+    results = []
+    for layer in (PReLU(5), nn.PReLU(5)):
+        layer.weight = nn.Parameter(weight.clone())
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            y = layer(x)
+        results.append((y, *torch.autograd.grad(y, (x, layer.weight), upstream)))
+    for ours, theirs in zip(*results, strict=True):
+        assert ours.dtype == theirs.dtype
+        torch.testing.assert_close(ours, theirs, rtol=0 if dtype != torch.bfloat16 else 1e-2, atol=0)
+    if dtype == torch.float64:
+        layer = PReLU(5).double()
+        layer.weight = nn.Parameter(weight.clone())
+        x = torch.randn(2, 5, 3, 2, 2, dtype=torch.float64)
+        x = (x + 0.1 * x.sign()).requires_grad_()  # away from the kink
+        assert torch.autograd.gradcheck(lambda x, w: vnet._PReLU.apply(x, w), (x, layer.weight))
+
+
+@pytest.mark.parametrize("size", [(4, 6, 9), (9, 6, 4), (6, 9, 4), (5, 5, 1)])
+def test_the_order_of_the_axes_in_memory_changes_nothing(size, monkeypatch):
+    """Strides and kernels are other ones along each axis; a mistake in their order is an error, or another result."""
+    torch.manual_seed(0)
+    network = VNet(2, 3, VNetOptions((4, 8, 8), (2, 1, 1), ((1, 2, 3), (2, 2, 1)))).to(torch.float32)
+    image = torch.rand(2, 2, *size)
+    results = []
+    for smallest_last in (True, False):
+        if not smallest_last:
+            monkeypatch.setattr(vnet, "_smallest_axis_last", lambda x: x)
+        network.zero_grad()
+        logits = network(image)
+        logits.square().mean().backward()
+        results.append([logits, *[p.grad.clone() for p in network.parameters()]])
+    for first, second in zip(*results, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
+
+
+def test_the_smallest_axis_comes_last_in_memory_through_the_whole_network():
+    """A layer that gave its result in another order would cost a copy, and the gain with it."""
+    network = VNet(1, 3, VNetOptions((4, 8), (2, 2), ((1, 2, 2),))).to(memory_format=torch.channels_last_3d)
+    orders = []
+    for module in network.modules():
+        if isinstance(module, Conv3d | ConvTranspose3d | InstanceNorm | PReLU):
+            module.register_forward_hook(lambda m, i, out: orders.append((vnet.memory_order(i[0]), out.stride(1))))
+    network(torch.rand(1, 1, 6, 18, 12))
+    assert len(orders) > 10
+    assert {tuple(order) for order, _ in orders} == {(1, 2, 0)}
+    assert {channels for _, channels in orders} == {1}
