@@ -96,7 +96,8 @@ def boundary_iou(geometry: MaskGeometry, width_mm: float) -> float:
     def band(mask: Mask, boundary: Mask) -> Mask:
         if not boundary.any():
             return boundary
-        return mask & (edt.edt(~boundary, anisotropy=geometry.spacing) <= width_mm * _ROUNDING)
+        # the nearest voxel that is not inside is a boundary voxel: a transform of the inside is the distance to it
+        return mask & (edt.edt(mask & ~boundary, anisotropy=geometry.spacing) <= width_mm * _ROUNDING)
 
     truth = band(geometry.truth[INNER], geometry.boundaries[0])
     prediction = band(geometry.prediction[INNER], geometry.boundaries[1])

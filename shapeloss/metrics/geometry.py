@@ -155,12 +155,21 @@ def _to_nearest(source: Mask, target: Mask, spacing: Sequence[float], limit: flo
     Infinity where none is nearer than `limit`. Surfaces have few voxels: a tree of them is as fast as a distance
     transform of the box for small masks, and faster for large ones.
     """
-    if not source.any() or not target.any():
-        return np.full(int(source.sum()), inf)
+    found = np.flatnonzero(source)
+    if not len(found) or not target.any():
+        return np.full(len(found), inf)
+    distances = np.zeros(len(found))
+    apart = ~target.ravel()[found]  # the others lie on the target
     # unbalanced: two parallel surfaces, far from each other, are searched in half the time
-    tree = KDTree(np.argwhere(target) * spacing, balanced_tree=False, compact_nodes=False)
-    distances, _ = tree.query(np.argwhere(source) * spacing, distance_upper_bound=limit)
-    return np.asarray(distances)
+    tree = KDTree(_points(np.flatnonzero(target), target.shape, spacing), balanced_tree=False, compact_nodes=False)
+    distances[apart], _ = tree.query(_points(found[apart], source.shape, spacing), distance_upper_bound=limit)
+    return distances
+
+
+def _points(indices: NDArray[np.intp], shape: tuple[int, ...], spacing: Sequence[float]) -> Floats:
+    """(N, 3) in mm, of flat indices; several times as fast as `argwhere`."""
+    points: Floats = np.stack(np.unravel_index(indices, shape), axis=1).astype(np.float64)
+    return points * np.asarray(spacing, dtype=np.float64)
 
 
 def check_grid(truth: NDArray[Any], prediction: NDArray[Any], spacing: Sequence[float]) -> tuple[float, ...]:
