@@ -3,6 +3,8 @@
 PYTHON  ?= python3
 PROFILE = phantom
 DATA    =
+DEVICE  = auto
+GPUS    =
 CORES   := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 # For example PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" where there is no GPU.
 PIP_ARGS ?=
@@ -20,17 +22,21 @@ export PYTHONHASHSEED := 0
 export RUN_PROFILE := $(value PROFILE)
 export RUN_DATA := $(value DATA)
 export RUN_CORES := $(CORES)
+export RUN_DEVICE := $(value DEVICE)
+export RUN_GPUS := $(value GPUS)
 
 VENV := .venv
 PY   := $(VENV)/bin/python
-RUN  := $(PY) reproduce/run.py --profile="$$RUN_PROFILE" --cores="$$RUN_CORES" --data="$$RUN_DATA"
+RUN  := $(PY) reproduce/run.py --profile="$$RUN_PROFILE" --cores="$$RUN_CORES" --data="$$RUN_DATA" \
+	--device="$$RUN_DEVICE" --gpus="$$RUN_GPUS"
 
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce compare readme quick test test-all mutations mutants wheel lab docs bench clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  PROFILE=name (now $$RUN_PROFILE; see reproduce/profiles), DATA=folder, CORES=n (now $$RUN_CORES)"
+	@echo "  PROFILE=name (now $$RUN_PROFILE; see reproduce/profiles), DATA=folder, CORES=n (now $$RUN_CORES),"
+	@echo "  DEVICE=auto, cpu, cuda, cuda:1 or mps (now $$RUN_DEVICE), GPUS=trainings on GPUs at a time (one on each)"
 
 setup: $(VENV)/.reproduce ## make .venv with the pinned dependencies
 

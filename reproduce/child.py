@@ -25,10 +25,12 @@ DROPPED = (
         "WAYLAND_DISPLAY",
     ),
     *("BASH_*", "BASHOPTS", "SHELLOPTS", "ENV", "CDPATH", "MAKE*", "MFLAGS"),
-    # what Lightning would take for a cluster whose processes train together: here each training is one process
+    # which kernels a library takes, and with them the last bits of numbers
+    *("OPENBLAS_*", "BLIS_*", "MKL_*", "DNNL_*", "ONEDNN_*", "OMP_*", "GOMP_*", "KMP_*", "ATEN_*", "NPY_*", "CUBLAS_*"),
+    # what a library would take for a cluster whose processes train together: here each training is one process
     *("SLURM_*", "LSB_*", "OMPI_*", "PMI_*", "LT_*", "PL_*", "TORCHELASTIC_*", "MASTER_*", "WORLD_SIZE", "*RANK"),
 )
-"""Variables that would lead a step to other code, settings, folders or processes. Paths, GPUs, proxies stay."""
+"""Variables that would lead a step to other code, settings, kernels, folders or processes. Paths, GPUs, proxies stay."""
 GRACE = 10.0
 """Seconds between the request to end and the kill."""
 

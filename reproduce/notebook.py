@@ -70,7 +70,9 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     arguments = parser.parse_args()
-    parameters = {name: yaml.safe_load(value) if name == "seed" else value for name, value in arguments.parameters}
+    parameters = {
+        name: yaml.safe_load(value) if name in ("seed", "threads") else value for name, value in arguments.parameters
+    }
     try:
         execute(arguments.notebook, arguments.output.resolve(), parameters)
     except (ValueError, FileNotFoundError) as error:

@@ -163,7 +163,19 @@ def check(profile: Path, data: str) -> Experiment:
     return experiment
 
 
-def snakemake_arguments(results: Path, cores: int) -> list[str]:
+def count_gpus(device: str) -> int:
+    """How many trainings may run on GPUs at a time: one on each; 0 where they run on the processor."""
+    if device.startswith(("cuda:", "mps")):
+        return 1
+    # asking PyTorch takes seconds, for which a machine without a GPU need not wait
+    if device == "cpu" or not any(Path(place).exists() for place in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")):
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def snakemake_arguments(results: Path, cores: int, gpus: int = 0) -> list[str]:
     """How Snakemake is called: everything it keeps lies below `results`, and no profile of the user counts."""
     arguments = [
         "--snakefile",
@@ -172,6 +184,8 @@ def snakemake_arguments(results: Path, cores: int) -> list[str]:
         str(results),
     ]
     arguments += ["--configfile", str(results / "workflow.json"), "--cores", str(cores), "--nocolor"]
+    if gpus:
+        arguments += ["--resources", f"gpu={gpus}"]
     arguments += ["--profile", "none", "--workflow-profile", "none"]
     # our own lock stands in for Snakemake's, which a killed run would leave behind
     return arguments + ["--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "input", "code"]
@@ -186,8 +200,16 @@ def link(results: Path, **targets: Path) -> None:
         place.symlink_to(target, target_is_directory=True)
 
 
-def run(experiment: Experiment, profile: Path, data: str, results: Path, figures: Path, cores: int) -> int:
-    """Let Snakemake bring the results up to date; returns its exit status."""
+def run(
+    experiment: Experiment, profile: Path, data: str, results: Path, figures: Path, cores: int,
+    device: str = "auto", gpus: int | None = None,
+) -> int:  # fmt: skip
+    """Let Snakemake bring the results up to date; returns its exit status.
+
+    `gpus`: how many trainings may run on GPUs at a time; default one on each.
+    """
+    if gpus is None:
+        gpus = count_gpus(device)
     results.mkdir(parents=True, exist_ok=True)
     figures.mkdir(parents=True, exist_ok=True)
     log = results / "log" / "snakemake.txt"
@@ -195,15 +217,16 @@ def run(experiment: Experiment, profile: Path, data: str, results: Path, figures
     waiting = f"another run of profile {experiment.name} is going on; waiting until it ends"
     with locked(results / ".lock", waiting) as lock:
         source = Path(data).expanduser().resolve() if data else results / "data"
-        config = {"project": ROOT, "profile": profile, "data": source, "results": results, "figures": figures}
-        config["python"] = sys.executable
+        config: dict[str, object] = {"project": ROOT, "profile": profile, "data": source}
+        config |= {"results": results, "figures": figures}
+        config |= {"python": sys.executable, "device": device, "gpus": gpus}
         write_json(results / "workflow.json", {key: str(value) for key, value in config.items()})
         link(results, project=ROOT, data=source, figures=figures)
         remove_partial_files(results, depth=4)
         remove_partial_files(figures, depth=0)  # below it, another profile may be writing
         environment = child.environment(ROOT, results / ".home")
         log.parent.mkdir(exist_ok=True)
-        command = [sys.executable, str(ROOT / "reproduce" / "workflow.py"), *snakemake_arguments(results, cores)]
+        command = [sys.executable, str(ROOT / "reproduce" / "workflow.py"), *snakemake_arguments(results, cores, gpus)]
         with open(log, "w", encoding="utf-8") as copy:
             process = child.start(command, stdout=subprocess.DEVNULL, env=environment, cwd=results, pass_fds=[lock])
             try:
@@ -245,12 +268,21 @@ def follow(process: subprocess.Popen[str], copy: TextIO, progress: Progress) -> 
     progress.close()
 
 
+def number_of_gpus(text: str) -> int | None:
+    """A positive number, or None for an empty text, which means the default."""
+    if text and not (text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
+    return int(text) if text else None
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Run the replication of one profile.")
     parser.add_argument("--profile", default="phantom", help="a name in reproduce/profiles, or a path")
     parser.add_argument("--data", default="", help="folder in Decathlon or nnU-Net layout")
     parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--device", default="auto", help="of the trainings: auto, cpu, cuda, cuda:1 or mps")
+    parser.add_argument("--gpus", type=number_of_gpus, help="trainings on GPUs at a time; default one on each")
     parser.add_argument("--results", type=Path, help="default: results/<profile>")
     parser.add_argument("--figures", type=Path, help="default: figures for the phantom, figures/<profile> for others")
     arguments = parser.parse_args()
@@ -270,7 +302,8 @@ def main() -> None:
     figures = (arguments.figures or default_figures).resolve()
     print(f"Profile {experiment.name}: {experiment.description}", flush=True)
     try:
-        status = run(experiment, profile, arguments.data, results, figures, arguments.cores)
+        places = (profile, arguments.data, results, figures)
+        status = run(experiment, *places, arguments.cores, arguments.device, arguments.gpus)
     except KeyboardInterrupt as interrupt:
         print("\nInterrupted. The same command goes on from the last checkpoint.", file=sys.stderr)
         sys.exit(128 + interrupt.args[0])

@@ -137,6 +137,21 @@ def locked(path: str | Path, waiting: str = "") -> Iterator[int]:
                 handle.truncate(0)
 
 
+@contextmanager
+def try_locked(path: Path) -> Iterator[bool]:
+    """Hold a lock, if no other process holds it: yields whether it does. True on a disk without locks."""
+    with open(path, "a", encoding="utf-8") as handle:
+        try:
+            if fcntl:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:
+            pass
+        yield True
+
+
 def _holder(path: Path) -> str:
     """Which process wrote its name into a lock, and how to end it; empty where none did."""
     try:

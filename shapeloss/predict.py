@@ -39,10 +39,11 @@ def resolve_precision(precision: str, device: torch.device | str | None = None) 
     """
     if precision != "auto":
         return "bf16-mixed" if precision == "bf16-mixed" else "32-true"
-    on_gpu = torch.cuda.is_available() if device is None else torch.device(device).type == "cuda"
-    if on_gpu:
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = torch.device(device or default).type
+    if kind == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    return "bf16-mixed" if _cpu_gains_by_bf16() else "32-true"
+    return "bf16-mixed" if kind == "cpu" and _cpu_gains_by_bf16() else "32-true"
 
 
 def _cpu_gains_by_bf16() -> bool:

@@ -42,11 +42,15 @@ class TrainingOptions:
     """Steps between two checkpoints, from which a killed run goes on."""
     precision: Precision = "auto"
     """bfloat16 autocast where it is faster (auto), always (bf16-mixed), or never (32-true)."""
+    accumulate: int = 1
+    """Volumes a step: their gradients are averaged before the optimiser's step."""
     activation_checkpointing: bool = False
     """Recompute each stage's activations in the backward pass: less memory, about a third more time."""
+    compile: bool = False
+    """Compile the network by `torch.compile`, on a GPU with CUDA graphs; it needs a C++ compiler, and minutes."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "validate_every", "checkpoint_every"):
+        for name in ("steps", "validate_every", "checkpoint_every", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
@@ -109,7 +113,7 @@ def fit(
     validate: Callable[[nn.Module], float] | None = None,
     after_step: Callable[[State], None] | None = None,
 ) -> State:
-    """Train a network with a loss, one volume a step.
+    """Train a network with a loss, `options.accumulate` volumes a step, each by itself.
 
     Args:
         network: (B, 1, X, Y, Z) → logits (B, K, X, Y, Z), on the device to train on; trained in place. After the last
@@ -146,7 +150,10 @@ def fit(
         raise ValueError("volumes must hold at least one volume to train on")
     device = _device(network)
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in its stub
-    volumes = [with_label_map(volume, loss) for volume in volumes]
+    volumes = near_device([with_label_map(volume, loss) for volume in volumes], device)
+    forward: Any = network
+    if options.compile:
+        forward = torch.compile(network, mode="reduce-overhead" if device.type == "cuda" else "default")
     state = state or State.start(network, options)
     unread: list[Tensor] = []  # losses on the device: reading one waits for the GPU
     for step in range(state.step, options.steps):
@@ -158,22 +165,21 @@ def fit(
 
         generator = np.random.default_rng([seed, step])
         torch.manual_seed(int(generator.integers(2**62)))
-        volume = volumes[volume_of_step(step, len(volumes), seed)]
-        image, labels, phi = augment(volume, slice_axis, options, generator)
-        image = image.to(device).contiguous(memory_format=torch.channels_last_3d)
-        labels, phi = labels.to(device), None if phi is None else phi.to(device)
-
-        value = loss(compute_logits(network, image, options.precision), labels, phi)
-        value.backward()
+        for part in range(options.accumulate):
+            volume = volumes[volume_of_step(step * options.accumulate + part, len(volumes), seed)]
+            image, labels, phi = augment(volume, slice_axis, options, generator, device)
+            image = image.contiguous(memory_format=torch.channels_last_3d)
+            value = loss(compute_logits(forward, image, options.precision), labels, phi) / options.accumulate
+            value.backward()
+            unread.append(value.detach())
         state.optimiser.step()
         state.optimiser.zero_grad()
 
-        unread.append(value.detach())
         state.step = step + 1
         last = state.step == options.steps
         validates = state.step % options.validate_every == 0 or last
         if validates or state.step % options.checkpoint_every == 0:
-            _read_losses(unread, state, volumes, seed)
+            _read_losses(unread, state, volumes, seed, options.accumulate)
         if validates and validate is not None:
             dice, mean_loss = validate(network), sum(state.losses) / len(state.losses)
             state.history.append({"step": state.step, "train_loss": mean_loss, "learning_rate": rate, "val_dice": dice})
@@ -192,19 +198,45 @@ def _device(network: nn.Module) -> torch.device:
     return next(network.parameters(), torch.empty(0)).device
 
 
-def _read_losses(unread: list[Tensor], state: State, volumes: Sequence[TrainingVolume], seed: int) -> None:
+def _read_losses(
+    unread: list[Tensor], state: State, volumes: Sequence[TrainingVolume], seed: int, accumulate: int
+) -> None:
     """Move losses from the device into the state; FloatingPointError that names the first that is not finite."""
     values = torch.stack(unread).tolist() if unread else []
-    first = state.step - len(values)
-    for step, value in enumerate(values, start=first):
+    first = state.step * accumulate - len(values)
+    for place, value in enumerate(values, start=first):
         if not math.isfinite(value):
-            name = volumes[volume_of_step(step, len(volumes), seed)].name
+            name = volumes[volume_of_step(place, len(volumes), seed)].name
             raise FloatingPointError(
-                f"the loss became {value} at step {step + 1}{f' (case {name})' if name else ''}; "
+                f"the loss became {value} at step {place // accumulate + 1}{f' (case {name})' if name else ''}; "
                 "lower learning_rate or use precision 32-true"
             )
-    state.losses += values
+    state.losses += [sum(values[i : i + accumulate]) for i in range(0, len(values), accumulate)]
     unread.clear()
+
+
+def near_device(volumes: Sequence[TrainingVolume], device: torch.device) -> list[TrainingVolume]:
+    """The volumes where a GPU gets at them at once: on it, if they fill less than half of its free memory, else pinned.
+
+    For other devices they stay as they are.
+    """
+    if device.type != "cuda":
+        return list(volumes)
+    tensors = [t for volume in volumes for t in (volume.image, volume.labels, volume.label_map) if t is not None]
+    fits = 2 * sum(t.numel() * t.element_size() for t in tensors) < torch.cuda.mem_get_info(device)[0]
+
+    def move(tensor: Tensor) -> Tensor:
+        return tensor.to(device) if fits else tensor.pin_memory()
+
+    return [
+        replace(
+            volume,
+            image=move(volume.image),
+            labels=move(volume.labels),
+            label_map=None if volume.label_map is None else move(volume.label_map),
+        )
+        for volume in volumes
+    ]
 
 
 def with_label_map(volume: TrainingVolume, loss: nn.Module) -> TrainingVolume:
@@ -233,13 +265,20 @@ def volume_of_step(step: int, count: int, seed: int) -> int:
 
 
 def augment(
-    volume: TrainingVolume, slice_axis: int, options: TrainingOptions, generator: np.random.Generator
+    volume: TrainingVolume,
+    slice_axis: int,
+    options: TrainingOptions,
+    generator: np.random.Generator,
+    device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """One training example, randomly rotated in the plane of its slices; the map is rotated with its labels.
 
+    It is computed on the device, but for Apple's MPS, which lacks the rotation.
+
     Returns:
-        image (1, 1, X, Y, Z), labels (1, X, Y, Z), map (1, X, Y, Z) or (1, K, X, Y, Z) or None.
+        image (1, 1, X, Y, Z), labels (1, X, Y, Z), map (1, X, Y, Z) or (1, K, X, Y, Z) or None, all on the device.
     """
+    device = torch.device(device)
     angle = float(generator.uniform(-options.rotation_degrees, options.rotation_degrees))
     whole, label_map = volume.labels.shape, volume.label_map
     patch = options.patch_size or whole
@@ -247,9 +286,14 @@ def augment(
     window = tuple(slice(a, a + size) for a, size in zip(corner, patch, strict=True))
     # a rotation within the slices needs the whole slices, but none beyond the patch
     slab = tuple(window[axis] if axis == slice_axis else slice(None) for axis in range(3))
-    image, labels = volume.image[slab].clone()[None], volume.labels[slab].clone()[None]  # (1, X, Y, Z)
-    if label_map is not None:
-        label_map = label_map[(slice(None), *slab)].clone()
+
+    def take(values: Tensor) -> Tensor:
+        cut = values[slab] if values.ndim == 3 else values[(slice(None), *slab)]
+        there = cut if device.type == "mps" else cut.to(device, non_blocking=True)
+        return there.clone() if there.untyped_storage().data_ptr() == values.untyped_storage().data_ptr() else there
+
+    image, labels = take(volume.image)[None], take(volume.labels)[None]  # (1, X, Y, Z)
+    label_map = None if label_map is None else take(label_map)
     if options.rotation_degrees:
         smooth = image if label_map is None else torch.cat([image, label_map])
         smooth = rotate_in_plane(smooth, angle, volume.spacing, slice_axis, "bilinear")
@@ -259,7 +303,7 @@ def augment(
     image, labels = image[inside], labels[inside]
     label_map = None if label_map is None else label_map[inside]
     phi = None if label_map is None else label_map if len(label_map) == 1 else label_map[None]
-    return image[None], labels.long(), phi
+    return image[None].to(device), labels.to(device).long(), None if phi is None else phi.to(device)
 
 
 def rotate_in_plane(
@@ -279,6 +323,7 @@ def rotate_in_plane(
     rotation = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     matrix = torch.zeros(1, 2, 3)
     matrix[0, :, :2] = rotation * half[None, :] / half[:, None]
+    matrix = matrix.to(volume.device, non_blocking=True)
     grid = F.affine_grid(matrix, [1, 1, *slices.shape[2:]], align_corners=False).expand(len(slices), -1, -1, -1)
     rotated = F.grid_sample(slices.contiguous(), grid, mode=mode, padding_mode="border", align_corners=False)
     return rotated.movedim(0, slice_axis + 1)
@@ -291,7 +336,7 @@ def validation_dice(network: nn.Module, volumes: Sequence[TrainingVolume], optio
     for volume in volumes:
         image = volume.image[None, None].to(device)
         predicted = predict_labels(network, image, options.patch_size, options.precision)
-        labels = volume.labels.numpy()
+        labels = volume.labels.cpu().numpy()
         for label in np.unique(labels[labels > 0]).tolist():
             truth, found = labels == label, predicted == label
             scores.append(2 * int((truth & found).sum()) / (int(truth.sum()) + int(found.sum())))

@@ -68,7 +68,7 @@ def predict(
     run: Annotated[Path, typer.Argument(help="A finished training: results/<profile>/runs/<loss>/seed<n>.")],
     images: Annotated[Path, typer.Argument(help="An image (NIfTI, NRRD, MetaImage), or a folder of them.")],
     output: Annotated[Path, typer.Argument(help="Folder for the label maps.")],
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     overwrite: Annotated[bool, typer.Option(help="Make label maps again that are there.")] = False,
     side: Annotated[str, typer.Option(help="left or right, if the run mirrors knees and no import.json says it.")] = "",
     any_spacing: Annotated[

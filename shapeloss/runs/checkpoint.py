@@ -14,20 +14,27 @@ from shapeloss._closure import code_hash
 from shapeloss._files import content_hash
 from shapeloss.data.checksums import DamagedError, load_tensors, save_tensors
 from shapeloss.data.manifest import Manifest
-from shapeloss.predict import resolve_precision
 from shapeloss.runs.options import RunOptions
 from shapeloss.train import State
 
 
 def run_fingerprint(
-    options: RunOptions, manifest: Manifest, loss_name: str, seed: int, custom_loss: Mapping[str, str] | None = None
+    options: RunOptions,
+    manifest: Manifest,
+    loss_name: str,
+    seed: int,
+    custom_loss: Mapping[str, str] | None = None,
+    arithmetic: str = "",
 ) -> str:
-    """Hash of all that determines a training: a checkpoint with another one is not taken up."""
+    """Hash of all that determines a training: a checkpoint with another one is not taken up.
+
+    `arithmetic` says in words how it is computed: the kind of device and the precision.
+    """
     row = [loss_name, options.losses[loss_name], seed, manifest.hash, dict(custom_loss or {})]
     return content_hash(
         options.canonical_json("network", "training", "postprocessing"),
         json.dumps(row, sort_keys=True),
-        resolve_precision(options.training.precision),
+        arithmetic,
         version("torch"),
         code_hash("shapeloss.runs.run"),
     )

@@ -24,6 +24,7 @@ from shapeloss.data.options import Data
 from shapeloss.data.scans import Scan, TrainedOn, describe, size
 from shapeloss.data.volume import image_fault, read_volume
 from shapeloss.predict import Postprocessing, postprocess, predict_labels
+from shapeloss.runs.device import find_device
 from shapeloss.runs.options import Network
 from shapeloss.train import TrainingOptions
 from shapeloss.vnet import VNet
@@ -115,7 +116,7 @@ def predict_files(
         run: from :func:`load_run`.
         images: an image (NIfTI, NRRD, MetaImage) or a folder of them; nnU-Net's `_0000` is dropped from the name.
         output: folder for `<name>.nii.gz`.
-        device: cpu, cuda, or auto.
+        device: see :func:`shapeloss.runs.device.find_device`.
         overwrite: make label maps again that are there; otherwise they are kept.
         side: left or right, of all these images, where the run mirrors knees to one side; where it is empty, the
             `import.json` of their data set is asked.
@@ -172,7 +173,7 @@ def _predict(
     record = _read_record(target, fingerprint, side_of, overwrite)
     if notes is not None and not overwrite:
         notes += _describe_kept(target, cases, record)
-    where = _device(device)
+    where = find_device(device)
     network = run.network.to(where)
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in its stub
     written: list[Path] = []
@@ -226,21 +227,6 @@ def _predict(
                 "the run does not record what it was trained on: voxel sizes were not compared; train it again"
             )
     return written, problems
-
-
-def _device(name: str) -> torch.device:
-    """The device of a name, or of `auto`: the GPU, if there is one.
-
-    Raises:
-        ValueError: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name not in ("cpu", "cuda"):
-        raise ValueError(f"device must be cpu, cuda or auto, got {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda: torch finds no GPU here; use cpu, or install a torch that has CUDA")
-    return torch.device(name)
 
 
 def _unlike(run: TrainedRun, scan: Scan, spacing: Triple | None) -> list[str]:

@@ -8,9 +8,12 @@ import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shapeloss._files import file_hash
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("shapeloss", "notebooks", "reproduce", "pyproject.toml", "constraints.txt", ":(glob)*.py", ":(glob)*.yaml")
@@ -54,9 +57,10 @@ def custom_loss_source(loss: object) -> dict[str, str]:
     return {"class": f"{cls.__module__}:{cls.__qualname__}", "code": file_hash(Path(source))}
 
 
-def provenance(precision: str = "", loss: object = None) -> dict[str, Any]:
-    """Where numbers come from: commit, versions, processor, precision, and class, file and SHA-256 of a custom loss."""
-    import torch  # takes seconds, for which whoever asks for the commit exclusive does not wait
+def provenance(precision: str = "", loss: object = None, device: torch.device | None = None) -> dict[str, Any]:
+    """Where numbers come from: commit, versions, device, precision, and class, file and SHA-256 of a custom loss."""
+    # takes seconds, for which whoever asks for the commit alone does not wait
+    from shapeloss.runs.device import device_record, find_device
 
     own = custom_loss_source(loss)
     source = inspect.getsourcefile(type(loss)) if own else None
@@ -64,8 +68,6 @@ def provenance(precision: str = "", loss: object = None) -> dict[str, Any]:
         "commit": commit(*[source] if source else []),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("torch", "monai", "edt", "numpy", "scipy")},
-        "processor": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else torch.backends.cpu.get_cpu_capability(),
         "precision": precision,
+        **device_record(device or find_device()),
     } | ({"custom_loss": own | {"file": Path(source).name}} if source else {})

@@ -22,6 +22,7 @@ from shapeloss.data.scans import TrainedOn
 from shapeloss.losses import HausdorffDTLoss
 from shapeloss.predict import postprocess, predict_labels, resolve_precision
 from shapeloss.runs.checkpoint import restore, run_fingerprint, save
+from shapeloss.runs.device import be_deterministic, explained, known_faults, shared_device
 from shapeloss.runs.map_cache import mapped, training_volume, truth_map
 from shapeloss.runs.options import RunOptions
 from shapeloss.runs.provenance import custom_loss_source, provenance
@@ -37,6 +38,8 @@ def train(
     folder: str | Path,
     maps: str | Path,
     progress: Callable[[int, int], None] = lambda step, steps: None,
+    device: str = "auto",
+    threads: int = 1,
 ) -> pd.DataFrame:
     """Train with one loss and one seed, choose the weights by validation, and predict the test cases.
 
@@ -44,17 +47,33 @@ def train(
         folder: receives `weights.safetensors`, `history.csv`, `predictions/<case>.nii.gz`, and last `run.json`.
         maps: cache of the prepared volumes and the losses' maps, which are read from there where they are used.
         progress: called after each step with (step, steps).
+        device: see :func:`shapeloss.runs.device.find_device`; of several GPUs, the one with the fewest trainings.
+        threads: of the processor; another number rounds otherwise. Several trainings share a machine.
 
     Returns:
         The history: step, train_loss, learning_rate, val_dice.
+
+    Raises:
+        ValueError: there is no such device; a loss that cannot be used with these cases.
+        FloatingPointError: the loss is not finite any more.
+        MemoryError: the device is too small; the message names the keys of the profile that help.
     """
-    folder, maps, options = Path(folder), Path(maps), experiment.training
-    torch.set_num_threads(1)  # several trainings share a machine, and the numbers do not depend on its cores
-    torch.use_deterministic_algorithms(True, warn_only=False)
+    with shared_device(device) as place, explained(place):
+        return _train_on(place, experiment, manifest, loss_name, seed, Path(folder), Path(maps), progress, threads)
+
+
+def _train_on(
+    device: torch.device, experiment: RunOptions, manifest: Manifest, loss_name: str, seed: int, folder: Path,
+    maps: Path, progress: Callable[[int, int], None], threads: int,
+) -> pd.DataFrame:  # fmt: skip
+    options = experiment.training
+    torch.set_num_threads(threads)
+    be_deterministic(device)
+    for fault in known_faults(device):
+        print(f"note: {fault}", flush=True)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (what a custom loss may draw from)
     torch.manual_seed(seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = VNet(1, manifest.num_classes, experiment.network.options, options.activation_checkpointing).to(device)
 
     cases, validation = ([manifest.load(name, maps) for name in manifest.names(part)] for part in SPLITS[:2])
@@ -67,9 +86,11 @@ def train(
     volumes = [training_volume(case, truth_map(loss, case, maps)) for case in cases]
     validated = [training_volume(case) for case in validation]
     # now: the code may change while it trains
-    source = provenance(resolve_precision(options.precision, device), loss)
+    source = provenance(resolve_precision(options.precision, device), loss, device)
 
-    fingerprint = run_fingerprint(experiment, manifest, loss_name, seed, custom_loss_source(loss))
+    fingerprint = run_fingerprint(
+        experiment, manifest, loss_name, seed, custom_loss_source(loss), f"{device.type}, {source['precision']}"
+    )
     checkpoint = folder / "checkpoint.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()

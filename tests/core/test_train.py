@@ -1,15 +1,18 @@
 """The loop on tensors: steps, resuming, validation; augmentation that keeps map and labels together."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from shapeloss import train
 from shapeloss.distance import boundary_distance, distance_penalty
-from shapeloss.losses import BoundaryLoss, CrossEntropyLoss, DistancePenalizedCELoss
+from shapeloss.losses import LOSSES, BoundaryLoss, CrossEntropyLoss, DistancePenalizedCELoss, build_loss
 from shapeloss.train import (
     State,
     TrainingOptions,
@@ -362,3 +365,137 @@ def test_a_patch_is_cut_from_the_rotated_volume():
     assert torch.equal(image[0], smooth[:1][(slice(None), *window)])
     assert torch.equal(patch_phi[0], smooth[1][window])
     assert torch.equal(found[0], turned[0][window].long())
+
+
+def test_several_volumes_a_step_give_the_mean_gradient():
+    """Adam's first step depends on the gradient's sign alone, hence two steps."""
+    options = TrainingOptions(steps=2, rotation_degrees=0, accumulate=3, precision="32-true", schedule="constant")
+    volumes, loss = knees(3), CrossEntropyLoss()
+    ours, by_hand = network(), network()
+    state = fit(ours, loss, volumes, options)
+    optimiser = torch.optim.Adam(by_hand.parameters(), lr=options.learning_rate)
+    means = []
+    for _ in range(2):
+        mean = sum(loss(by_hand(v.image[None, None]), v.labels[None].long()) for v in volumes) / 3
+        optimiser.zero_grad()
+        mean.backward()
+        optimiser.step()
+        means.append(mean.item())
+    assert state.losses == pytest.approx(means, rel=1e-4)
+    # not the parameters: a bias before a normalisation has no gradient but rounding errors, which Adam makes large
+    image = volumes[0].image[None, None]
+    torch.testing.assert_close(ours(image), by_hand(image), rtol=1e-3, atol=1e-4)
+    with pytest.raises(ValueError, match="accumulate must be 1 or more"):
+        TrainingOptions(accumulate=0)
+
+
+def test_each_volume_is_seen_once_an_epoch_whatever_the_step_holds(monkeypatch):
+    seen = []
+    monkeypatch.setattr(train, "augment", lambda volume, *rest: seen.append(volume.name) or augment(volume, *rest))
+    fit(network(), CrossEntropyLoss(), knees(4), TrainingOptions(steps=4, accumulate=2, precision="32-true"))
+    assert sorted(seen[:4]) == sorted(seen[4:]) == [f"knee {i}" for i in range(4)]
+
+
+def test_a_loss_that_is_not_finite_names_its_step_and_case_whatever_the_step_holds():
+    class Third(CrossEntropyLoss):
+        calls = 0
+
+        def compute(self, logits, target, label_map):
+            self.calls += 1
+            return super().compute(logits, target, label_map) * (float("nan") if self.calls == 6 else 1)
+
+    options = TrainingOptions(steps=4, accumulate=2, checkpoint_every=4, precision="32-true")
+    case = f"knee {volume_of_step(5, 3, 0)}"
+    with pytest.raises(FloatingPointError, match=rf"became nan at step 3 \(case {case}\)"):
+        fit(network(), Third(), knees(3), options)
+
+
+class Reads(TorchDispatchMode):
+    """Counts what makes a GPU wait: values read from its tensors, shapes that depend on values."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.allowed = [], set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        waits = str(func).startswith(("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten._unique"))
+        if waits and args[0].data_ptr() not in self.allowed:
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("key", sorted(set(LOSSES) - {"hausdorff"}))  # it computes its maps on the CPU at each call
+def test_a_steady_step_reads_nothing_from_the_device(key):
+    """Between the first step, which checks values, and a checkpoint, the GPU never waits."""
+    counts = []
+    with Reads() as reads:
+
+        def after_step(state):
+            # Adam keeps its step numbers on the CPU
+            reads.allowed = {values["step"].data_ptr() for values in state.optimiser.state.values()}
+            counts.append(len(reads.found))
+            reads.found.clear()
+
+        options = TrainingOptions(steps=6, validate_every=6, checkpoint_every=6, precision="32-true")
+        loss = build_loss(key, num_classes=3, spacing=SPACING)
+        fit(network(), loss, knees(), options, after_step=after_step)
+    assert counts[0] > 0  # the first step checks values: the count counts
+    assert counts[1:5] == [0] * 4
+    assert len(counts) == 6
+
+
+def test_augmentation_is_computed_on_the_device():
+    """On a device without values, which any way over the CPU would leave."""
+    volume = with_label_map(knees(1)[0], DistancePenalizedCELoss())
+    options = TrainingOptions(patch_size=(2, 8, 8))
+    image, labels, phi = augment(volume, 0, options, np.random.default_rng(0), "meta")
+    assert {t.device.type for t in (image, labels, phi)} == {"meta"}
+    assert image.shape == (1, 1, 2, 8, 8)
+    assert labels.shape == phi.shape == (1, 2, 8, 8)
+
+
+def test_a_training_does_not_write_into_its_volumes():
+    volume = with_label_map(knees(1)[0], DistancePenalizedCELoss())
+    image, labels, phi = augment(volume, 0, TrainingOptions(rotation_degrees=0), np.random.default_rng(0))
+    for taken, kept in ((image, volume.image), (labels, volume.labels), (phi, volume.label_map)):
+        before = kept.clone()
+        taken.zero_()
+        assert torch.equal(kept, before)
+
+
+@pytest.mark.parametrize(("free", "expected"), [(100_000, "moved"), (1_000, "pinned")])
+def test_volumes_stay_on_a_gpu_that_has_room_for_them(monkeypatch, free, expected):
+    calls = []
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, free))
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device: calls.append("moved") or self)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: calls.append("pinned") or self)
+    volumes = [with_label_map(volume, DistancePenalizedCELoss()) for volume in knees(2)]
+    assert train.near_device(volumes, torch.device("cpu")) == volumes
+    assert calls == []
+    train.near_device(volumes, torch.device("cuda"))
+    assert calls == [expected] * 6
+
+
+def test_a_compiled_network_is_the_one_that_is_trained(monkeypatch):
+    modes = []
+
+    def compile_(module, mode):
+        modes.append(mode)
+        return lambda image: module(image)
+
+    monkeypatch.setattr("torch.compile", compile_)
+    plain, compiled = network(), network()
+    fit(plain, CrossEntropyLoss(), knees(), OPTIONS)
+    fit(compiled, CrossEntropyLoss(), knees(), dataclasses.replace(OPTIONS, compile=True))
+    assert modes == ["default"]
+    assert equal(plain, compiled)
+
+
+@pytest.mark.slow
+def test_torch_compile_gives_the_same_training():
+    plain, compiled = network(), network()
+    fit(plain, CrossEntropyLoss(), knees(), OPTIONS)
+    fit(compiled, CrossEntropyLoss(), knees(), dataclasses.replace(OPTIONS, compile=True))
+    image = knees()[0].image[None, None]
+    assert not torch.allclose(plain(image), network()(image), atol=0.1)
+    torch.testing.assert_close(plain(image), compiled(image), rtol=1e-2, atol=1e-2)

@@ -367,6 +367,7 @@ class Hostile(Tree):
             **{"IPYTHONDIR": str(folder / "home/.ipython"), "XDG_CONFIG_HOME": str(folder / "home/.config")},
             **{"MPLBACKEND": "nonsense", "MATPLOTLIBRC": str(folder / "home/.config/matplotlib/matplotlibrc")},
             **{"DISPLAY": ":77", "OMP_NUM_THREADS": "3", "CDPATH": "/", "DATA": nowhere, "PROFILE": "nonsense"},
+            **{"OPENBLAS_CORETYPE": "Nehalem", "ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"},
             **{"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "job", "WORLD_SIZE": "4", "RANK": "1", "LOCAL_RANK": "1"},
         }
         self.command = [str(tools / "make"), "reproduce", "PROFILE=smoke", "CORES=2"]
