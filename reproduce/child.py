@@ -30,7 +30,7 @@ DROPPED = (
     # what a library would take for a cluster whose processes train together: here each training is one process
     *("SLURM_*", "LSB_*", "OMPI_*", "PMI_*", "LT_*", "PL_*", "TORCHELASTIC_*", "MASTER_*", "WORLD_SIZE", "*RANK"),
 )
-"""Variables that would lead a step to other code, settings, kernels, folders or processes. Paths, GPUs, proxies stay."""
+"""Variables that would lead a step to other code, settings, kernels or processes. Paths, GPUs, proxies stay."""
 GRACE = 10.0
 """Seconds between the request to end and the kill."""
 

@@ -112,7 +112,9 @@ def parts(runs: list[dict[str, Any]], manifest: Manifest, results: Path, figures
     rows = [{"name": "trainings", "commit": ", ".join(trained), "stale": ""}]
     if other := [f"{run['loss']}, seed {run['seed']}" for run in runs if run["data"] != manifest.hash]:
         rows[0]["stale"] = f"trained on other data: {'; '.join(other)}"
-    for name in ("table1.md", "claims.md"):
+    for name in ("table1.md", "table_exact.md", "claims.md"):
+        if not (figures / name).is_file():  # data without exact surfaces
+            continue
         text = (figures / name).read_text(encoding="utf-8")
         made = re.search(r"Commit: ([^;.\s]+)(?:; trained at ([^.]+))?\.", text)
         stale = "" if f"(hash {manifest.hash})" in text else "made from other data"
@@ -145,6 +147,7 @@ def build(experiment: Experiment, manifest: Manifest, results: Path, figures: Pa
         manifest=manifest,
         provenance=provenance_line(experiment, manifest, results),
         table=markdown(read("table1.md")),
+        exact=markdown(read("table_exact.md")) if (figures / "table_exact.md").is_file() else "",
         verdicts=markdown(verdicts),
         claims=markdown("## " + detail),
         audit=markdown(answers),

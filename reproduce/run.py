@@ -327,6 +327,7 @@ def summary(figures: Path, results: Path, seconds: float) -> str:
         "audit.md": "can the reported numbers be true?",
         "figure1.png": "figure 1: distance maps (top), surface errors (bottom)",
         "table1.md": "the results table, also as .csv and .tex",
+        "table_exact.md": "the same against the phantom's exact surfaces",
         "per_case.csv": "scores of each test case, loss and seed",
         "scores.png": "the paired scores as a figure",
     }

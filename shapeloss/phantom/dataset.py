@@ -14,8 +14,10 @@ from shapeloss.phantom.contrast import PhantomOptions
 from shapeloss.phantom.knee import make_knee
 
 NAME = "shapeloss phantom knees"  # of the data set
+EXACT = "exactTr"
+"""Folder of the label maps by the true surfaces, where a reader drew those of `labelsTr`."""
 _OWN_FILE = re.compile(
-    r"dataset\.json|\.partial-\w+\.json|(imagesTr|labelsTr|landmarks)/(knee_\d+|\.partial-\w+)\.(nii\.gz|json)"
+    r"dataset\.json|\.partial-\w+\.json|(imagesTr|labelsTr|exactTr|landmarks)/(knee_\d+|\.partial-\w+)\.(nii\.gz|json)"
 )
 
 
@@ -29,7 +31,8 @@ def write_dataset(
     """Write knees as a data set in Decathlon layout; equal arguments give equal bytes.
 
     Files: `imagesTr/knee_001.nii.gz` (float32), `labelsTr/knee_001.nii.gz` (uint8), `landmarks/knee_001.json` (name →
-    world mm), and last, when all else is complete, `dataset.json`. Knees that an earlier call left there are replaced.
+    world mm), with a reader `exactTr/knee_001.nii.gz` (uint8, by the true surfaces), and last, when all else is
+    complete, `dataset.json`. Knees that an earlier call left there are replaced.
 
     Args:
         folder: where; made if it does not exist.
@@ -50,6 +53,8 @@ def write_dataset(
         knee = make_knee(i, options, seed)
         write_nifti(folder / "imagesTr" / f"{name}.nii.gz", knee.image, knee.affine)
         write_nifti(folder / "labelsTr" / f"{name}.nii.gz", knee.labels, knee.affine)
+        if options.reader_mm:
+            write_nifti(folder / EXACT / f"{name}.nii.gz", knee.exact, knee.affine)
         write_json(folder / "landmarks" / f"{name}.json", knee.landmarks)
         if progress:
             progress(i + 1, subjects)

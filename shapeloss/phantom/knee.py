@@ -24,6 +24,7 @@ from shapeloss.phantom.anatomy import (
     to_world,
 )
 from shapeloss.phantom.contrast import PhantomOptions, acquire, draw_tissue, render
+from shapeloss.phantom.reader import draw_reader
 
 _SLAB_VOXELS = 1_500_000  # worked on at a time, which keeps the memory of a DESS knee near 1 GB
 
@@ -34,7 +35,9 @@ class Knee:
 
     Attributes:
         image: (X, Y, Z) float32.
-        labels: (X, Y, Z) uint8: 0 background, 1 femur, 2 tibia, 3 patella; where the voxel's centre lies.
+        labels: (X, Y, Z) uint8: 0 background, 1 femur, 2 tibia, 3 patella; where the voxel's centre lies, by the
+            outlines of a reader, who is exact if `reader_mm` is 0.
+        exact: the same by the true surfaces.
         affine: (4, 4) voxel index → world mm (RAS).
         landmarks: name → world mm (x, y, z).
         distances: (3, X, Y, Z) float32: signed distance in mm of each voxel's centre to the femur, tibia and patella,
@@ -44,6 +47,7 @@ class Knee:
 
     image: NDArray[np.float32]
     labels: NDArray[np.uint8]
+    exact: NDArray[np.uint8]
     affine: NDArray[np.float64]
     landmarks: dict[str, tuple[float, float, float]]
     distances: NDArray[np.float32]
@@ -51,10 +55,10 @@ class Knee:
 
 
 def _streams(subject: int, seed: int) -> list[np.random.Generator]:
-    """Independent random numbers for the subject's bones, tissues and noise."""
+    """Independent random numbers for the subject's bones, tissues, noise and reader."""
     if subject < 0 or seed < 0:
         raise ValueError(f"subject and seed: expected whole numbers of at least 0, got {subject} and {seed}")
-    return [np.random.default_rng(s) for s in np.random.SeedSequence([seed, subject]).spawn(3)]
+    return [np.random.default_rng(s) for s in np.random.SeedSequence([seed, subject]).spawn(4)]
 
 
 def make_anatomy(subject: int, seed: int = 0) -> Anatomy:
@@ -80,10 +84,12 @@ def _slab_coordinates(options: PhantomOptions, start: int, stop: int) -> Coordin
 
 def make_knee(subject: int, options: PhantomOptions, seed: int = 0) -> Knee:
     """The knee of a subject on the grid of the options; the same bits for the same (seed, subject, options)."""
-    _, tissue_rng, noise_rng = _streams(subject, seed)
+    _, tissue_rng, noise_rng, reader_rng = _streams(subject, seed)
     anatomy = make_anatomy(subject, seed)
     tissue = draw_tissue(tissue_rng, anatomy)
-    signal, labels = np.empty(options.shape, np.float32), np.empty(options.shape, np.uint8)
+    reader = draw_reader(reader_rng, options.reader_mm, len(anatomy.bones), options.shape[0])
+    signal = np.empty(options.shape, np.float32)
+    labels, exact = (np.empty(options.shape, np.uint8) for _ in range(2))
     distances = np.empty((3, *options.shape), np.float32)
     step = max(1, _SLAB_VOXELS // (options.shape[1] * options.shape[2]))
     for start in range(0, options.shape[0], step):
@@ -93,9 +99,20 @@ def make_knee(subject: int, options: PhantomOptions, seed: int = 0) -> Knee:
         signal[start:stop] = render(points, bones, anatomy, tissue, options)[1:-1]
         slab = np.stack([distance[1:-1] for distance, _ in bones])
         distances[:, start:stop] = slab
-        labels[start:stop] = np.where(slab.min(0) < 0, slab.argmin(0) + 1, 0)
+        exact[start:stop] = _nearest_bone(slab)
+        if options.reader_mm:
+            inner = (points[0][1:-1], points[1][1:-1], points[2][1:-1])
+            drawn = [distance - reader.displacement(bone, inner, start) for bone, distance in enumerate(slab)]
+            labels[start:stop] = _nearest_bone(np.stack(drawn))
     image = acquire(signal, tissue, options, noise_rng)
-    return Knee(image, labels, options.affine, landmarks(anatomy), distances, anatomy)
+    return Knee(
+        image, labels if options.reader_mm else exact, exact, options.affine, landmarks(anatomy), distances, anatomy
+    )
+
+
+def _nearest_bone(distances: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Signed distances (bones, X, Y, Z) → the bone in which a voxel lies, counted from 1, or 0."""
+    return np.where(distances.min(0) < 0, distances.argmin(0) + 1, 0).astype(np.uint8)
 
 
 def _extreme(bone: Bone, direction: tuple[int, int, int], centre: tuple, half: tuple) -> NDArray[np.float64]:

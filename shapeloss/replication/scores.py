@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from shapeloss._files import atomic, file_hash
 from shapeloss.data.checksums import DamagedError, read_checked_json
-from shapeloss.data.manifest import Manifest
+from shapeloss.data.manifest import Case, Manifest
 from shapeloss.metrics import score_case
+from shapeloss.phantom.dataset import EXACT
 from shapeloss.replication.profile import Experiment
 from shapeloss.runs.provenance import commit
 
@@ -67,12 +68,49 @@ def score_runs(experiment: Experiment, manifest: Manifest, results: str | Path, 
     rows = []
     for name in tqdm(manifest.names("test"), desc="score", mininterval=5):
         case = manifest.original(name)
-        for loss, seed, folder in run_folders(experiment, results):
-            predicted = manifest.read_labels(folder / "predictions" / f"{name}.nii.gz")
-            scored = score_case(case.labels, predicted, case.spacing, manifest.classes, manifest.slice_axis)
-            rows += [{"loss": loss, "seed": seed, "case": name} | row for row in scored]
-    order = {loss: index for index, loss in enumerate(experiment.losses)}
-    scores = pd.DataFrame(rows).sort_values("loss", key=lambda column: column.map(order), kind="stable")
+        rows += _score_case(experiment, manifest, results, case, case.labels)
+    return _write_scores(rows, list(experiment.losses), output)
+
+
+READER = "reader"
+"""In scores against the exact surfaces: who drew the masks that the losses were trained and scored with."""
+
+
+def score_against_exact(
+    experiment: Experiment, manifest: Manifest, results: str | Path, output: str | Path
+) -> pd.DataFrame | None:
+    """Score the test predictions, and the reader who drew the truth, against the phantom's exact surfaces.
+
+    Returns:
+        As :func:`score_runs`, with rows of the loss "reader"; None where the data have no truth beyond what was drawn.
+    """
+    paths = {name: manifest.folder / EXACT / f"{name}.nii.gz" for name in manifest.names("test")}
+    if not all(path.is_file() for path in paths.values()):
+        return None
+    rows = []
+    for name, path in tqdm(paths.items(), desc="score against the exact surfaces", mininterval=5):
+        case, exact = manifest.original(name), manifest.read_labels(path)
+        drawn = score_case(exact, case.labels, case.spacing, manifest.classes, manifest.slice_axis)
+        rows += [{"loss": READER, "seed": seed, "case": name} | row for seed in experiment.seeds for row in drawn]
+        rows += _score_case(experiment, manifest, results, case, exact)
+    return _write_scores(rows, [READER, *experiment.losses], output)
+
+
+def _score_case(
+    experiment: Experiment, manifest: Manifest, results: str | Path, case: Case, truth: np.ndarray
+) -> list[dict[str, Any]]:
+    """The rows of every loss and seed for one test case."""
+    rows = []
+    for loss, seed, folder in run_folders(experiment, results):
+        predicted = manifest.read_labels(folder / "predictions" / f"{case.name}.nii.gz")
+        scored = score_case(truth, predicted, case.spacing, manifest.classes, manifest.slice_axis)
+        rows += [{"loss": loss, "seed": seed, "case": case.name} | row for row in scored]
+    return rows
+
+
+def _write_scores(rows: list[dict[str, Any]], order: list[str], output: str | Path) -> pd.DataFrame:
+    places = {loss: index for index, loss in enumerate(order)}
+    scores = pd.DataFrame(rows).sort_values("loss", key=lambda column: column.map(places), kind="stable")
     with atomic(output) as temporary:
         scores.to_csv(temporary, index=False)
     return scores.reset_index(drop=True)

@@ -31,6 +31,7 @@ from shapeloss.phantom.contrast import CORTEX, GAIN, MARROW, PhantomOptions, acq
 from shapeloss.phantom.dataset import write_dataset
 from shapeloss.phantom.knee import make_anatomy, make_knee
 from shapeloss.phantom.population import anatomy_statistics
+from shapeloss.phantom.reader import draw_reader
 
 SMALL = PhantomOptions(shape=(16, 36, 48), spacing=(6.0, 3.0, 3.0))
 DESS = PhantomOptions(shape=(160, 384, 384), spacing=(0.7, 0.365, 0.365))
@@ -246,6 +247,49 @@ def test_deterministic():
     np.testing.assert_array_equal(noisy.labels, first.labels)  # the image's difficulty does not touch the anatomy
 
 
+# --- the reader
+
+
+def test_a_reader_changes_the_labels_alone():
+    options = PhantomOptions(shape=(20, 48, 64), spacing=(5.0, 2.0, 2.0))
+    exact, drawn = make_knee(2, options), make_knee(2, replace(options, reader_mm=0.6))
+    assert exact.labels is exact.exact
+    np.testing.assert_array_equal(drawn.exact, exact.labels)
+    np.testing.assert_array_equal(drawn.image, exact.image)
+    np.testing.assert_array_equal(drawn.distances, exact.distances)
+    assert drawn.landmarks == exact.landmarks
+    assert (drawn.labels != drawn.exact).any()
+    np.testing.assert_array_equal(make_knee(2, replace(options, reader_mm=0.6)).labels, drawn.labels)
+    off = drawn.labels != drawn.exact
+    assert np.abs(drawn.distances).min(0)[off].max() < 4 * 0.6  # no voxel far from a surface changes
+
+
+def test_outlines_lie_around_the_true_surface_with_their_sd():
+    """Over many readers, at points in every slice: mean 0, the SD that was asked for, half of it shared by slices."""
+    grid = np.meshgrid(np.arange(6) * 3.0, np.linspace(-60, 60, 12), np.linspace(-60, 60, 12), indexing="ij")
+    points = tuple(axis.astype(np.float32) for axis in grid)
+    readers = [draw_reader(np.random.default_rng(i), 0.5, 3, 8) for i in range(300)]
+    shifts = np.stack([reader.displacement(1, points, 2) for reader in readers])
+    assert abs(shifts.mean()) < 0.02
+    assert shifts.std() == pytest.approx(0.5, rel=0.05)
+    neighbours = np.corrcoef(shifts[:, :-1].ravel(), shifts[:, 1:].ravel())[0, 1]
+    assert 0.35 < neighbours < 0.5  # habits, a half of the variance, which change a little over 3 mm
+    # smooth: over 2 mm within a slice it hardly changes
+    near = tuple(axis + np.float32(2 * (i == 1)) for i, axis in enumerate(points))
+    again = np.stack([reader.displacement(1, near, 2) for reader in readers])
+    assert np.corrcoef(shifts.ravel(), again.ravel())[0, 1] > 0.8
+    # another bone, another slice and another reader are other drawings
+    assert np.abs(np.corrcoef(shifts[0].ravel(), readers[0].displacement(2, points, 2).ravel())[0, 1]) < 0.5
+    assert not np.array_equal(readers[0].displacement(1, points, 0), shifts[0])
+
+
+def test_the_slabs_of_a_reader_leave_no_trace(monkeypatch):
+    options = replace(SMALL, reader_mm=0.6)
+    whole = make_knee(2, options)
+    monkeypatch.setattr(phantom, "_SLAB_VOXELS", 3 * 36 * 48)
+    np.testing.assert_array_equal(make_knee(2, options).labels, whole.labels)
+
+
 # --- image
 
 
@@ -414,6 +458,16 @@ def test_layout(tmp_path):
         assert volume.header.get_zooms() == SMALL.spacing
         np.testing.assert_allclose(volume.affine, knee.affine)
     assert json.loads(files["landmarks/knee_002.json"]) == {k: list(v) for k, v in knee.landmarks.items()}
+
+
+def test_the_exact_labels_lie_beside_those_of_a_reader(tmp_path):
+    options = replace(SMALL, reader_mm=0.8)
+    write_dataset(tmp_path, 1, options)
+    knee = make_knee(0, options)
+    for folder, expected in (("labelsTr", knee.labels), ("exactTr", knee.exact)):
+        np.testing.assert_array_equal(np.asarray(nibabel.load(tmp_path / folder / "knee_001.nii.gz").dataobj), expected)
+    write_dataset(tmp_path, 1, SMALL)
+    assert not list((tmp_path / "exactTr").iterdir())  # an exact reader leaves none of an earlier call
 
 
 def test_equal_calls_give_equal_bytes_and_replace_what_was_there(tmp_path):

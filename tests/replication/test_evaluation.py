@@ -8,13 +8,14 @@ import pytest
 
 from shapeloss.data.manifest import prepare
 from shapeloss.data.volume import write_nifti
+from shapeloss.metrics import score_case
 from shapeloss.metrics.mesh import label_surface, region_error
 from shapeloss.phantom.contrast import PhantomOptions
 from shapeloss.phantom.dataset import write_dataset
 from shapeloss.plotting.render import widest_view
 from shapeloss.plotting.slices import distance_map_panels
 from shapeloss.replication.profile import Experiment
-from shapeloss.replication.scores import representative_case
+from shapeloss.replication.scores import representative_case, score_against_exact
 from shapeloss.replication.surface_errors import landmark_errors, read_landmarks, surface_error_panels
 
 OPTIONS = PhantomOptions(shape=(36, 56, 72), spacing=(2.8, 2.0, 2.0))
@@ -50,6 +51,27 @@ def test_errors_are_those_of_the_bone_that_the_landmark_lies_on(results):
     point = read_landmarks(manifest, case.name)["notch_roof"]
     surfaces = [label_surface(labels == 1, case.spacing, case.affine) for labels in (moved, case.labels)]
     assert found["dpce", "notch_roof"] == pytest.approx(region_error(*surfaces, point, 10.0).mean_mm)
+
+
+def test_scores_against_the_exact_surfaces(results, tmp_path):
+    """`ce` repeats what the reader drew, so it scores as the reader does; `exact` predicts the true labels."""
+    experiment = results[0].model_copy(update={"losses": {"exact": {}, "ce": {}}})
+    write_dataset(tmp_path / "data", 3, replace(OPTIONS, reader_mm=0.8))
+    manifest = prepare(experiment.data, tmp_path / "data", tmp_path / "cases.json")
+    name = manifest.names("test")[0]
+    case, exact = manifest.original(name), manifest.read_labels(tmp_path / "data/exactTr" / f"{name}.nii.gz")
+    for loss, labels in (("exact", exact), ("ce", case.labels)):
+        write_nifti(tmp_path / "runs" / loss / "seed0" / "predictions" / f"{name}.nii.gz", labels, case.affine)
+    scores = score_against_exact(experiment, manifest, tmp_path, tmp_path / "exact.csv")
+    assert list(dict.fromkeys(scores["loss"])) == ["reader", "exact", "ce"]
+    rows = scores[scores.structure == "femur"].set_index("loss")
+    assert rows.loc["exact", "dice"] == 1
+    assert 0.9 < rows.loc["reader", "dice"] == rows.loc["ce", "dice"] < 0.99
+    expected = score_case(exact, case.labels, case.spacing, manifest.classes)[0]
+    assert rows.loc["reader", "boundary_dice_in_plane"] == expected["boundary_dice_in_plane"]
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "exact.csv"), scores)
+    assert score_against_exact(*results[:3], tmp_path / "none.csv") is None  # data without a reader
+    assert not (tmp_path / "none.csv").exists()
 
 
 def test_without_landmarks_there_is_no_table(results, tmp_path):
