@@ -1,4 +1,4 @@
-"""Memory of a training step and of a prediction with the network of profile oaizib: `make bench`, on an idle machine.
+"""Memory of a training step and of a prediction with profile oaizib's network: `make bench-memory`, on an idle machine.
 
 All tensors of a step (forward, loss, backward, Adam) are counted by PyTorch's own tracker, on tensors without data, so
 that any size can be asked for. Beside them stands what a step on the CPU really took, where it fits into LIMIT_GIB.
@@ -166,7 +166,7 @@ def main() -> None:
         for precision in ("32-true", "bf16-mixed"):
             gib, seconds = measured("predict", precision, "off")
             text += f"| {precision} | {gib:.1f} | {seconds:.0f} |\n"
-        text += "\nMade by `make bench`.\n"
+        text += "\nMade by `make bench-memory`.\n"
         write_text(Path(__file__).with_suffix(".md"), text)
     print(text)
 

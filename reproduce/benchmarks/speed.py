@@ -1,212 +1,643 @@
-"""Times, each beside what one would otherwise use, in turn in one process: `make bench`, on an idle machine."""
+"""Times of the core, each beside what one would otherwise use: `make bench`, on an idle machine.
+
+Ours and the others run in turn in one process, so that what disturbs one disturbs all; a row shows the median of the
+ratios and its quartiles. The results lie in `speed.json`, the tables and the plots are made from it.
+
+    python reproduce/benchmarks/speed.py            # all, about 12 minutes: speed.json, speed.md, speed.png
+    python reproduce/benchmarks/speed.py --check    # are the ratios those of speed.json, within TOLERANCE?
+    python reproduce/benchmarks/speed.py --quick    # small sizes, one run each, nothing is written
+"""
 
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import platform
+import resource
+import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
+import edt
+import matplotlib.pyplot as plt
+import medpy.metric.binary as medpy
+import monai.losses
 import numpy as np
+import pandas as pd
+import surface_distance
 import torch
-from monai.losses import HausdorffDTLoss
 from monai.metrics import DiceMetric
+from monai.networks.nets import UNet as MonaiUNet
+from monai.networks.nets import VNet as MonaiVNet
 from scipy import ndimage
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from shapeloss._files import write_text
+from shapeloss import vnet
+from shapeloss._files import write_json, write_text
 from shapeloss.distance import distance_penalty
-from shapeloss.losses import LOSSES, build_loss
-from shapeloss.metrics import score_case
+from shapeloss.losses import build_loss
+from shapeloss.metrics import METRICS, score_case
 from shapeloss.phantom.contrast import PhantomOptions
 from shapeloss.phantom.knee import make_knee
-from shapeloss.predict import resolve_precision
+from shapeloss.plotting.style import save_figure
+from shapeloss.predict import compute_logits, predict_labels, resolve_precision
+from shapeloss.replication.profile import load_experiment
 from shapeloss.runs.provenance import provenance
-from shapeloss.vnet import VNet, VNetOptions
+from shapeloss.stats.compare_losses import compare_losses
+from shapeloss.train import TrainingOptions, TrainingVolume, augment, validation_dice
+from shapeloss.vnet import VNet
 
-SPACING = (0.7, 0.365, 0.365)
+FILE = Path(__file__).with_suffix(".json")
+TOLERANCE = 1.35
+"""By what factor a ratio may be worse than the committed one, on the machine that it was measured on or another."""
+THREADS = (1, 2)
+SECONDS = 1.5
+"""How long one call of a row is repeated for, two times at least."""
+BONES = {1: "femur", 2: "tibia", 3: "patella"}
+Call = Callable[[], Any]
 
 
-def scipy_distance(labels: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+@dataclass
+class Row:
+    """One thing that is done, by us and by others."""
+
+    what: str
+    ours: Call
+    peers: dict[str, Call]
+    aim: float | None = None
+    """Largest ratio ours / peer that is aimed at, for the first of the peers."""
+    peer_work: dict[str, float] = field(default_factory=dict)
+    """Where a peer does other work than ours, by its amount: its time is divided by this factor."""
+    why: str = ""
+    """Why a missed aim is missed, and what comes next."""
+
+
+def measure(row: Row, threads: int, runs: int) -> list[dict[str, Any]]:
+    """One entry for each peer: seconds of both, the median and the quartiles of ours / peer."""
+    torch.set_num_threads(threads)
+    calls = {"ours": row.ours, **row.peers}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    start = time.perf_counter()
+    while len(seconds["ours"]) < runs + 1 or (
+        runs > 1 and len(seconds["ours"]) < 30 and time.perf_counter() - start < SECONDS * len(calls)
+    ):
+        for name, call in calls.items():
+            begin = time.perf_counter()
+            call()
+            seconds[name].append((time.perf_counter() - begin) / row.peer_work.get(name, 1.0))
+    entries = []
+    skip = 1 if runs > 1 else 0  # the first is to warm up
+    for number, name in enumerate(row.peers):
+        ratios = sorted(a / b for a, b in zip(seconds["ours"][skip:], seconds[name][skip:], strict=True))
+        low, high = (ratios[round(q * (len(ratios) - 1))] for q in (0.25, 0.75))
+        entries.append(
+            {
+                "what": row.what,
+                "threads": threads,
+                "ours_s": statistics.median(seconds["ours"][skip:]),
+                "peer": name,
+                "peer_s": statistics.median(seconds[name][skip:]),
+                "ratio": statistics.median(ratios),
+                "quartiles": [low, high],
+                "runs": len(ratios),
+                "aim": row.aim if number == 0 else None,
+                "why": row.why if number == 0 else "",
+            }
+        )
+    return entries
+
+
+# ---------------------------------------------------------------- what the peers do
+
+
+def scipy_distance(labels: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
     """The usual way: for each class, one transform inside and one outside."""
-    total = np.zeros(labels.shape)
+    total = np.full(labels.shape, np.inf)
     for label in np.unique(labels[labels > 0]):
         mask = labels == label
         inside = ndimage.distance_transform_edt(mask, spacing)
-        outside = ndimage.distance_transform_edt(~mask, spacing)
-        total = inside + outside if label == 1 else np.minimum(total, inside + outside)
+        total = np.minimum(total, inside + ndimage.distance_transform_edt(~mask, spacing))
     return total
 
 
-def pair(name: str, ours: Callable[[], Any], other: Callable[[], Any], other_name: str, runs: int) -> dict[str, Any]:
-    """Median seconds of both, measured in turn, and the median of the ratios."""
-    seconds: list[tuple[float, float]] = []
-    for _ in range(runs + 1):
-        times = []
-        for call in (ours, other):
-            start = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - start)
-        seconds.append((times[0], times[1]))
-    table = np.array(seconds[1:])  # the first is to warm up
-    ratio = np.median(table[:, 1] / table[:, 0])
-    first, second = np.median(table, axis=0)
-    return {"what": name, "ours_s": first, "other": other_name, "other_s": second, "other / ours": ratio}
+def three_of_surface_distance(truth: np.ndarray, predicted: np.ndarray, spacing: tuple[float, ...]) -> None:
+    """Average distance, HD95 and surface Dice of each bone and of all as one."""
+    for mask, other in [(truth == k, predicted == k) for k in BONES] + [(truth > 0, predicted > 0)]:
+        found = surface_distance.compute_surface_distances(mask, other, spacing)
+        surface_distance.compute_average_surface_distance(found)
+        surface_distance.compute_robust_hausdorff(found, 95)
+        surface_distance.compute_surface_dice_at_tolerance(found, 1.0)
 
 
-def step_of(network: torch.nn.Module, image: torch.Tensor, target: torch.Tensor, amp: bool) -> Callable[[], None]:
+def step_of(network: nn.Module, image: Tensor, target: Tensor, precision: str) -> Call:
     """One training step, without the optimiser."""
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=amp):
-            logits = network(image)
-        F.cross_entropy(logits.float(), target).backward()
+        F.cross_entropy(compute_logits(network, image, precision), target).backward()
 
     return step
 
 
-def pass_over(*tensors: torch.Tensor) -> Callable[[], None]:
-    """Read and write each number once: what memory alone costs."""
-
-    def once() -> None:
-        for tensor in tensors:
-            tensor.detach().clone()
-
-    return once
-
-
-def products_of(step: Callable[[], None], dtype: torch.dtype) -> tuple[Callable[[], None], str]:
-    """As many multiplications as a step has, in products of large matrices, which nothing does faster."""
+def multiplications(step: Call) -> float:
     with FlopCounterMode(display=False) as counter:
         step()
+    return counter.get_total_flops() / 2
+
+
+class UsualOrder(nn.Module):
+    """Our network without the order of the axes and with PyTorch's PReLU: what a plain implementation does."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        order, prelu = vnet._smallest_axis_last, vnet.PReLU.forward
+        try:
+            vnet._smallest_axis_last, vnet.PReLU.forward = lambda x: x, nn.PReLU.forward
+            return self.network(image)
+        finally:
+            vnet._smallest_axis_last, vnet.PReLU.forward = order, prelu
+
+
+def products(work: float) -> dict[str, Call]:
+    """As many multiplications in products of large matrices, which nothing does faster, in either precision."""
     size = 1024
-    a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
-    times = max(1, round(counter.get_total_flops() / (2 * size**3)))
+    times = max(1, round(work / size**3))
 
-    def products() -> None:
-        for _ in range(times):
-            a @ b
+    def repeat(a: Tensor, b: Tensor) -> Call:
+        return lambda: [a @ b for _ in range(times)]
 
-    return products, f"its {counter.get_total_flops() / 2e9:.1f} · 10⁹ multiplications as products of matrices"
+    return {
+        f"its multiplications as products of matrices, {name}": repeat(
+            *(torch.randn(size, size).to(kind) for _ in range(2))
+        )
+        for name, kind in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
+    }
+
+
+def pass_over(*tensors: Tensor) -> Call:
+    """Read and write each number once: what memory alone costs."""
+    return lambda: [tensor.detach().clone() for tensor in tensors]
+
+
+# ---------------------------------------------------------------- the rows
+
+
+class Cases:
+    """What is measured, at full size or small."""
+
+    def __init__(self, quick: bool) -> None:
+        self.shape = (40, 96, 96) if quick else (160, 384, 384)
+        step = 160 / self.shape[0]
+        self.spacing = (0.7 * step, 0.365 * step, 0.365 * step)
+        self.edge = 32 if quick else 96
+        knee = make_knee(0, PhantomOptions(shape=self.shape, spacing=self.spacing))
+        drawn = make_knee(0, PhantomOptions(shape=self.shape, spacing=self.spacing, reader_mm=0.6))
+        self.image, self.labels, self.predicted = knee.image, knee.labels, drawn.labels
+
+    def rows(self) -> Iterator[Row]:
+        yield from self.maps()
+        yield from self.scores()
+        yield from self.losses()
+        yield from self.steps()
+
+    def maps(self) -> Iterator[Row]:
+        """φ."""
+        shifted = self.labels + np.uint8(1)
+        yield Row(
+            f"φ, {size(self.shape)}, three bones",
+            lambda: distance_penalty(self.labels, self.spacing),
+            {
+                "one bare edt": lambda: edt.edt(
+                    shifted, anisotropy=self.spacing, black_border=False, parallel=torch.get_num_threads()
+                ),
+                "one pass over its labels and its φ": pass_over(
+                    torch.from_numpy(self.labels), torch.zeros(self.labels.shape)
+                ),
+            },
+            aim=1.3,
+        )
+        yield Row(
+            f"φ, {size(self.shape)}, beside SciPy",
+            lambda: distance_penalty(self.labels, self.spacing),
+            {"SciPy per class, both sides (one thread)": lambda: scipy_distance(self.labels, self.spacing)},
+            aim=1 / 50,
+            why="SciPy's transform takes one thread, ours as many as there are; the transform itself is 0.8 of our "
+            "time. Next: a transform of tight boxes, one for each bone.",
+        )
+
+    def scores(self) -> Iterator[Row]:
+        """Metrics."""
+        truth, predicted = self.labels, self.predicted
+        hot = [F.one_hot(torch.from_numpy(x.astype(np.int64)), 4).movedim(-1, 0)[None] for x in (predicted, truth)]
+        yield Row(
+            f"all {len(METRICS)} metrics, three bones and merged",
+            lambda: score_case(truth, predicted, self.spacing, BONES, metrics=list(METRICS)),
+            {"surface-distance, three metrics": lambda: three_of_surface_distance(truth, predicted, self.spacing)},
+            aim=1.0,
+        )
+        yield Row(
+            "the table's metrics, three bones and merged",
+            lambda: score_case(truth, predicted, self.spacing, BONES),
+            {
+                "MONAI, Dice alone": lambda: DiceMetric()(*hot),
+                "medpy, HD95 of the patella alone": lambda: medpy.hd95(predicted == 3, truth == 3, self.spacing),
+            },
+        )
+
+    def losses(self) -> Iterator[Row]:
+        """Forward and backward, from logits that require a gradient."""
+        torch.manual_seed(0)
+        n = self.edge
+        values, target = torch.randn(1, 4, n, n, n), torch.randint(0, 4, (1, n, n, n))
+        phi, column = torch.rand(1, n, n, n), target[:, None]
+
+        def run(loss: Callable[[Tensor], Tensor]) -> Call:
+            return lambda: loss(values.clone().requires_grad_()).backward()
+
+        options: dict[str, Any] = {"to_onehot_y": True, "softmax": True}
+        theirs = {
+            "focal": monai.losses.FocalLoss(to_onehot_y=True, use_softmax=True),
+            "dice": monai.losses.DiceLoss(include_background=False, squared_pred=True, **options),
+            "gdice": monai.losses.GeneralizedDiceLoss(**options),
+            "dice_ce": monai.losses.DiceCELoss(include_background=False, squared_pred=True, **options),
+        }
+        plain = run(lambda z: F.cross_entropy(z, target))
+        for key in ("ce", "dpce", "pcol", "focal", "dice", "gdice", "dice_ce", "dice_dpce", "unet"):
+            loss = build_loss(key, num_classes=4)
+            peers = {"PyTorch's cross-entropy": plain}
+            if key in theirs:
+                peers = {f"MONAI's {type(theirs[key]).__name__}": run(lambda z, m=theirs[key]: m(z, column)), **peers}
+            if key == "dpce":
+                peers["one pass over its logits, twice, target and φ"] = pass_over(values, values, target, phi)
+            yield Row(
+                f"loss {key}, {n}³ voxels, K = 4",
+                run(lambda z, loss=loss: loss(z, target, phi)),
+                peers,
+                aim=1.15 if key in ("ce", "dpce") else 1.0 if key in theirs else None,
+            )
+        edges = (32, 48, 48)
+        spacing = (3.0, 1.0, 1.0)
+        labels = make_knee(0, PhantomOptions(shape=edges, spacing=(3.4, 3.0, 3.0))).labels
+        small = torch.from_numpy(labels.astype(np.int64))[None]
+        hot = F.one_hot(small, 4).movedim(-1, 1).float()
+        logits = torch.randn(1, 4, *edges)
+        ours: Any = build_loss("hausdorff", num_classes=4, spacing=spacing)
+        signed = torch.from_numpy(ours.compute_map(labels, spacing))[None]
+        monais = monai.losses.HausdorffDTLoss(softmax=True)
+        yield Row(
+            f"loss hausdorff, {size(edges)}",
+            lambda: ours(logits.clone().requires_grad_(), small, signed).backward(),
+            {"MONAI's HausdorffDTLoss": lambda: monais(logits.clone().requires_grad_(), hot).backward()},
+            aim=1.0,
+        )
+
+    def steps(self) -> Iterator[Row]:
+        """Training steps of the default network."""
+        torch.manual_seed(0)
+        experiment = load_experiment("phantom")
+        assert experiment.data.phantom
+        shape = experiment.data.phantom.options.shape
+        image = torch.rand(1, 1, *shape).to(memory_format=torch.channels_last_3d)
+        target = torch.randint(0, 4, (1, *shape))
+        network = VNet(1, 4, experiment.network.options).to(memory_format=torch.channels_last_3d)
+        auto = resolve_precision("auto", "cpu")
+        other = "32-true" if auto == "bf16-mixed" else "bf16-mixed"
+        work = multiplications(step_of(network, image, target, "32-true"))
+        yield Row(
+            f"V-Net step of profile phantom, {size(shape)}, {auto}",
+            step_of(network, image, target, auto),
+            {
+                "the same by PyTorch's layers, as they lie": step_of(UsualOrder(network), image, target, auto),
+                **products(work),
+                f"the same network in {other}": step_of(network, image, target, other),
+                f"by PyTorch's layers, as they lie, in {other}": step_of(UsualOrder(network), image, target, other),
+            },
+            aim=1.0,
+        )
+        # sizes that the others take: multiples of 16
+        shape = (32, 80, 96)
+        image, target = torch.rand(1, 1, *shape), torch.randint(0, 4, (1, *shape))
+        ours = step_of(network, image.to(memory_format=torch.channels_last_3d), target, auto)
+        amount = multiplications(ours)
+        theirs = {
+            "MONAI's VNet": MonaiVNet(in_channels=1, out_channels=4),
+            "MONAI's UNet": MonaiUNet(3, 1, 4, (16, 32, 64, 128), (2, 2, 2), num_res_units=2),
+        }
+        peers = {name: step_of(module, image, target, auto) for name, module in theirs.items()}
+        peer_work = {name: multiplications(step) / amount for name, step in peers.items()}
+        yield Row(
+            f"V-Net step, {size(shape)}, {auto}, at equal arithmetic",
+            ours,
+            peers,
+            aim=1.0,
+            peer_work=peer_work,
+            why="MONAI's VNet has kernels of 5³ and up to 256 channels: it multiplies each number that it reads "
+            "far more often. Next: nothing; a network is not chosen by its rate.",
+        )
+
+
+def whole_volume(cases: Cases) -> dict[str, Any]:
+    """Seconds of one prediction with the network, the windows and the volume of profile oai, on two threads."""
+    experiment = load_experiment("oai")
+    torch.set_num_threads(2)
+    network = VNet(1, 4, experiment.network.options).to(memory_format=torch.channels_last_3d)
+    patch = experiment.training.patch_size if cases.shape == (160, 384, 384) else (24, 48, 48)
+    start = time.perf_counter()
+    predict_labels(network, torch.from_numpy(cases.image)[None, None], patch, "auto")
+    seconds = time.perf_counter() - start
+    return {
+        "what": f"prediction of {size(cases.shape)}, network and windows of profile oai",
+        "s": seconds,
+        "aim_s": 150,
+    }
+
+
+def share_of_data(steps: int = 6) -> dict[str, Any]:
+    """What part of a training of profile phantom goes into validation and into augmentation."""
+    experiment = load_experiment("phantom")
+    assert experiment.data.phantom
+    options, shape = experiment.training, experiment.data.phantom.options.shape
+    torch.set_num_threads(1)
+    labels = torch.from_numpy(make_knee(0, PhantomOptions(shape=shape, spacing=(3.4, 1.5, 1.5))).labels)
+    volume = TrainingVolume(torch.rand(shape), labels, (3.4, 1.5, 1.5), torch.rand(1, *shape))
+    network = VNet(1, 4, experiment.network.options).to(memory_format=torch.channels_last_3d)
+
+    def seconds(call: Callable[[int], Any]) -> float:
+        times = []
+        for number in range(steps):
+            begin = time.perf_counter()
+            call(number)
+            times.append(time.perf_counter() - begin)
+        return statistics.median(times[1:])
+
+    image = volume.image[None, None]
+    step = seconds(lambda _: step_of(network, image, labels[None].long(), "auto")())
+    data = seconds(lambda number: augment(volume, 0, TrainingOptions(), np.random.default_rng(number)))
+    validation = seconds(lambda _: validation_dice(network, [volume], options))
+    validations = experiment.data.split.validation / options.validate_every  # volumes a step
+    total = step + data + validation * validations
+    share = (data + validation * validations) / total
+    return {"what": "validation and augmentation, share of a training of profile phantom", "share": share, "aim": 0.05}
+
+
+def sizes(quick: bool) -> list[dict[str, Any]]:
+    """Seconds against the size of the input, on one thread."""
+    torch.set_num_threads(1)
+    rows = []
+
+    def add(part: str, x: int, call: Call) -> None:
+        times = []
+        for _ in range(2 if quick else 4):
+            begin = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - begin)
+        rows.append({"part": part, "x": x, "s": min(times)})
+
+    for n in (16, 32) if quick else (32, 48, 64, 96, 128, 160):
+        labels = make_knee(0, PhantomOptions(shape=(n, n, n), spacing=(112 / n, 140 / n, 140 / n))).labels
+        add("φ against voxels", n**3, lambda labels=labels: distance_penalty(labels, (1.0, 1.0, 1.0)))
+        values, target = torch.randn(1, 4, n, n, n), torch.randint(0, 4, (1, n, n, n))
+        phi, loss = torch.rand(1, n, n, n), build_loss("dpce", num_classes=4)
+        add(
+            "dpce against voxels, K = 4",
+            n**3,
+            lambda v=values, t=target, p=phi, m=loss: m(v.clone().requires_grad_(), t, p).backward(),
+        )
+    for k in (2, 4) if quick else (2, 4, 8, 16, 32):
+        n = 16 if quick else 48
+        values, target, phi = torch.randn(1, k, n, n, n), torch.randint(0, k, (1, n, n, n)), torch.rand(1, n, n, n)
+        for key in ("dpce", "dice"):
+            loss = build_loss(key, num_classes=k)
+            add(
+                f"{key} against classes, {n}³ voxels",
+                k,
+                lambda v=values, t=target, p=phi, m=loss: m(v.clone().requires_grad_(), t, p).backward(),
+            )
+    for cases, seeds in ((10, 1), (20, 2)) if quick else ((10, 1), (30, 1), (100, 1), (300, 1), (1000, 1), (1000, 3)):
+        random = np.random.default_rng(0)
+        table = pd.DataFrame(
+            [
+                {"loss": loss, "seed": seed, "case": f"c{case}", "structure": "mean", "dice": random.uniform(0.8, 1)}
+                for loss in ("dpce", "ce")
+                for seed in range(seeds)
+                for case in range(cases)
+            ]
+        )
+        add(
+            f"one comparison against cases{' (three seeds)' if seeds > 1 else ''}",
+            cases,
+            lambda table=table: compare_losses(table, "dpce", ["dice"]),
+        )
+    return rows
+
+
+MEMORY = {
+    "phi": "φ, 160x384x384, three bones",
+    "metrics": "all metrics, 160x384x384, three bones and merged",
+    "dpce": "loss dpce, 96³ voxels, K = 4, forward and backward",
+    "step": "V-Net step of profile phantom",
+}
+
+
+def memory_of(name: str) -> float:
+    """Most memory in MiB that one call takes beyond what its process had before: run in a process of its own."""
+    torch.set_num_threads(1)
+    cases = Cases(quick=name in ("dpce", "step"))
+    if name == "dpce":
+        cases.edge = 96
+    group = {"phi": cases.maps, "metrics": cases.scores, "dpce": cases.losses, "step": cases.steps}[name]
+    row = next(row for row in group() if name != "dpce" or row.what.startswith("loss dpce"))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (Linux)
+    before = _peak_mib()
+    row.ours()
+    return _peak_mib() - before
+
+
+def _peak_mib() -> float:
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    about = getattr(torch.cpu, "get_capabilities", dict)()
+    return {
+        "processor": about.get("cpu_name") or platform.processor() or platform.machine(),
+        "features": [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16") if about.get(name)],
+        "cores": about.get("num_physical_cores"),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "precision": resolve_precision("auto", "cpu"),
+        "torch": torch.__version__,
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "commit": provenance()["commit"],
+    }
+
+
+def size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+# ---------------------------------------------------------------- what comes out
+
+
+def collect(quick: bool) -> dict[str, Any]:
+    """Measure everything."""
+    cases, runs = Cases(quick), 1 if quick else 3
+    rows: list[dict[str, Any]] = []
+    for row in cases.rows():
+        for threads in THREADS:
+            if "SciPy" in row.what and threads == 1 and not quick:
+                continue  # SciPy takes 20 s, and has one thread anyway: measured once
+            for entry in measure(row, threads, 1 if "SciPy" in row.what else runs):
+                rows.append(entry)
+                print(f"{entry['what']} · {threads} thr. · {entry['peer']}: {entry['ratio']:.3f}", flush=True)
+    singles = [whole_volume(cases), share_of_data()]
+    peaks = {}
+    for name, what in {} if quick else MEMORY.items():
+        done = subprocess.run([sys.executable, __file__, "--memory", name], capture_output=True, text=True, check=True)
+        peaks[what] = float(done.stdout.split()[-1])
+    return {"machine": machine(), "rows": rows, "singles": singles, "memory_mib": peaks, "sizes": sizes(quick)}
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The page, from what was measured."""
+    about = found["machine"]
+    lines = [
+        "# Time against the alternatives",
+        "",
+        f"{about['processor']} ({', '.join(about['features']) or about['capability']}), {about['cores']} cores, torch "
+        f"{about['torch']}, Python {about['python']}, {about['system']}, commit {about['commit']}; `auto` is "
+        f"{about['precision']} there. Medians; the ratio ours / other is that of runs in turn, with its quartiles.",
+        "",
+        "| what | threads | ours, s | other | other, s | ours / other | quartiles | aim |",
+        "| --- | ---: | ---: | --- | ---: | ---: | --- | --- |",
+    ]
+    for row in found["rows"]:
+        low, high = row["quartiles"]
+        aim = "" if row["aim"] is None else f"≤ {row['aim']:.3g}, {'met' if row['ratio'] <= row['aim'] else 'missed'}"
+        cells = [
+            row["what"],
+            row["threads"],
+            f"{row['ours_s']:.4g}",
+            row["peer"],
+            f"{row['peer_s']:.4g}",
+            f"{row['ratio']:.3f}",
+            f"{low:.3f} to {high:.3f}",
+            aim,
+        ]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    volume, share = found["singles"]
+    lines += [
+        "",
+        f"- {volume['what']}: {volume['s']:.0f} s on two threads (aim: {volume['aim_s']} s, "
+        f"{'met' if volume['s'] <= volume['aim_s'] else 'missed'}).",
+        f"- {share['what']}: {share['share']:.1%} (aim: {share['aim']:.0%}, "
+        f"{'met' if share['share'] <= share['aim'] else 'missed'}).",
+        "",
+        "Most memory that one call takes beyond its input, on one thread:",
+        "",
+        *(f"- {what}: {mib:.0f} MiB" for what, mib in found["memory_mib"].items()),
+    ]
+    if missed := missed_aims(found):
+        lines += ["", "What misses its aim, why, and what comes next:", "", *missed]
+    lines += [
+        "",
+        "Where a peer does other work than ours (at equal arithmetic), its time is divided by the ratio of both "
+        "networks' multiplications. The least that a step can take is the faster of the two products of matrices.",
+        "",
+        "![Seconds against size](speed.png)",
+        "",
+        "**A distance transform on the GPU** would spare the maps that a training computes once for each volume. CuPy "
+        "(`cupyx.scipy.ndimage.distance_transform_edt`) and RAPIDS' cuCIM have one, both kept, both for one mask at a "
+        "time: three bones and the background take four calls. As maps are computed once and cached, it would gain "
+        "about the length of a training step for each volume; it is no dependency. It was not measured: there was no "
+        "GPU.",
+        "",
+        "Made by `make bench`; `make bench-check` compares with `speed.json`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def missed_aims(found: dict[str, Any]) -> list[str]:
+    """A line for each missed aim."""
+    lines = [
+        f"- {row['what']}, {row['threads']} thread(s): {row['ratio']:.3f} of {row['peer']}, aimed at {row['aim']:.3g}. "
+        f"{row['why']}"
+        for row in found["rows"]
+        if row["aim"] is not None and row["ratio"] > row["aim"]
+    ]
+    volume, _ = found["singles"]
+    if volume["s"] > volume["aim_s"]:
+        lines.append(
+            f"- {volume['what']}: {volume['s']:.0f} s. Windows that overlap by half compute each voxel four to eight "
+            "times; the paper leaves the overlap open. Next: slabs with a halo that the network sees, in one pass."
+        )
+    return lines
+
+
+def plot(found: dict[str, Any]) -> None:
+    """Seconds against size, one panel for each kind of size."""
+    table = pd.DataFrame(found["sizes"])
+    kinds = {"voxels": "voxels", "classes": "classes", "cases": "cases"}
+    figure, axes = plt.subplots(1, len(kinds), figsize=(10, 3.2), layout="constrained")
+    for axis, (kind, label) in zip(axes, kinds.items(), strict=True):
+        for part, rows in table[table.part.str.contains(f"against {kind}")].groupby("part", sort=False):
+            axis.plot(rows.x, rows.s, "o-", label=part.replace(f" against {kind}", ""))
+        axis.set(xscale="log", yscale="log", xlabel=label, ylabel="seconds, one thread")
+        axis.legend(frameon=False, fontsize=8)
+    save_figure(figure, FILE.with_suffix(""))
+
+
+def check(found: dict[str, Any], committed: dict[str, Any]) -> list[str]:
+    """The ratios that are worse than the committed ones by more than TOLERANCE."""
+
+    def key(row: dict[str, Any]) -> tuple[str, int, str]:
+        return row["what"], row["threads"], row["peer"]
+
+    before = {key(row): row["ratio"] for row in committed["rows"]}
+    return [
+        f"{row['what']}, {row['threads']} thread(s), {row['peer']}: {row['ratio']:.3f}, was {before[key(row)]:.3f}"
+        for row in found["rows"]
+        if key(row) in before and row["ratio"] > TOLERANCE * before[key(row)]
+    ]
 
 
 def main() -> None:
-    """Print the table, and write it where it is the full one."""
+    """The command line."""
     parser = argparse.ArgumentParser(description="Time the core against its alternatives.")
-    parser.add_argument("--quick", action="store_true", help="a small volume, one run")
-    quick = parser.parse_args().quick
-    runs = 1 if quick else 3
-    shape = (40, 96, 96) if quick else (160, 384, 384)
-    spacing = tuple(float(160 * h / shape[0]) for h in SPACING) if quick else SPACING
-    torch.set_num_threads(1)
-    labels = make_knee(0, PhantomOptions(shape=shape, spacing=spacing)).labels
-    rows = [
-        pair(
-            f"φ, {'x'.join(map(str, shape))}, three bones",
-            lambda: distance_penalty(labels, spacing),
-            lambda: scipy_distance(labels, spacing),
-            "SciPy per class, both sides, distances alone",
-            runs,
-        )
-    ]
-    shifted = np.roll(labels, 1, 1)
-    monai_dice = DiceMetric()
-    hot = [F.one_hot(torch.from_numpy(x.astype(np.int64)), 4).movedim(-1, 0)[None] for x in (shifted, labels)]
-    rows.append(
-        pair(
-            "scores of the table (Dice, 10 boundary Dice)",
-            lambda: score_case(labels, shifted, spacing, {1: "femur", 2: "tibia", 3: "patella"}),
-            lambda: monai_dice(*hot),
-            "MONAI, Dice alone",
-            runs,
-        )
-    )
-    small = (28, 60, 96)
-    image = torch.rand(1, 1, *small).to(memory_format=torch.channels_last_3d)
-    knee = make_knee(0, PhantomOptions(shape=small, spacing=(3.3, 1.5, 1.5))).labels
-    target = torch.from_numpy(knee.astype(np.int64))[None]
-    amp = resolve_precision("auto") == "bf16-mixed"
-    ours = VNet(1, 4, VNetOptions()).to(memory_format=torch.channels_last_3d)
-    plain = VNet(1, 4, VNetOptions())
-    rows.append(
-        pair(
-            f"training step, {'x'.join(map(str, small))}, channels last, {'bfloat16' if amp else 'float32'}",
-            step_of(ours, image, target, amp),
-            step_of(plain, image.contiguous(), target, False),
-            "the same network, default layout, float32",
-            runs,
-        )
-    )
-    products, count = products_of(step_of(ours, image, target, amp), torch.bfloat16 if amp else torch.float32)
-    limits = [
-        pair("training step, as above", step_of(ours, image, target, amp), products, count, runs),
-        pair(
-            "φ, as above",
-            lambda: distance_penalty(labels, spacing),
-            pass_over(torch.from_numpy(labels), torch.zeros(shape)),
-            "one pass over its labels and its φ",
-            runs,
-        ),
-    ]
-    logits = torch.randn(1, 4, *small, requires_grad=True)
-    phi = torch.from_numpy(distance_penalty(knee, (3.3, 1.5, 1.5)))[None]
-    for key in LOSSES:
-        loss = build_loss(key, num_classes=4, spacing=(3.3, 1.5, 1.5))
-        needed = getattr(loss, "map_spec", None)
-        truth_map = phi if needed is None else torch.from_numpy(loss.compute_map(knee, (3.3, 1.5, 1.5)))[None]
-        rows.append(
-            pair(
-                f"loss {key}, forward and backward",
-                lambda loss=loss, m=truth_map: loss(logits, target, m).backward(),
-                lambda: F.cross_entropy(logits, target).backward(),
-                "PyTorch's cross-entropy",
-                runs,
-            )
-        )
-    theirs = HausdorffDTLoss(softmax=True)
-    hausdorff: Any = build_loss("hausdorff", num_classes=4, spacing=(3.3, 1.5, 1.5))
-    signed = torch.from_numpy(hausdorff.compute_map(knee, (3.3, 1.5, 1.5)))[None]
-    hot_target = F.one_hot(target, 4).movedim(-1, 1).float()
-    rows.append(
-        pair(
-            "loss hausdorff, forward and backward",
-            lambda: hausdorff(logits, target, signed).backward(),
-            lambda: theirs(logits, hot_target).backward(),
-            "MONAI's HausdorffDTLoss",
-            runs,
-        )
-    )
-    dpce = build_loss("dpce", num_classes=4)
-    limits.append(
-        pair(
-            "loss dpce, forward and backward",
-            lambda: dpce(logits, target, phi).backward(),
-            pass_over(logits, logits, target, phi),
-            "two passes over its logits, one over its target and its φ",
-            runs,
-        )
-    )
-    processor = f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
-    commit = provenance()["commit"]
-    header = f"{processor}, one thread, torch {torch.__version__}, commit {commit}; medians of {runs} runs."
-    columns = ["what", "ours, s", "other", "other, s", "other / ours"]
-    lines = ["# Time against the alternatives", "", header, "", f"| {' | '.join(columns)} |", "|" + " --- |" * 5]
-    for row in rows:
-        lines.append("| " + " | ".join(v if isinstance(v, str) else f"{v:.3f}" for v in row.values()) + " |")
-    lines += ["", "How far it is to what memory, or arithmetic, alone would cost:", ""]
-    lines += [f"| {' | '.join(['what', 'ours, s', 'limit', 'limit, s', 'limit / ours'])} |", "|" + " --- |" * 5]
-    for row in limits:
-        lines.append("| " + " | ".join(v if isinstance(v, str) else f"{v:.4f}" for v in row.values()) + " |")
-    text = "\n".join([*lines, "", "Made by `make bench`.", ""])
-    print(text)
-    if not quick:
-        write_text(Path(__file__).with_suffix(".md"), text)
+    parser.add_argument("--quick", action="store_true", help="small sizes, one run each; nothing is written")
+    parser.add_argument("--check", action="store_true", help="compare the ratios with the committed ones")
+    parser.add_argument("--memory", choices=MEMORY, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory:
+        print(memory_of(arguments.memory))
+        return
+    found = collect(arguments.quick)
+    print(markdown(found))
+    if arguments.check:
+        committed = json.loads(FILE.read_text(encoding="utf-8"))
+        worse = check(found, committed)
+        print(f"\n{len(worse)} of {len(committed['rows'])} ratios are worse by more than {TOLERANCE:g}:")
+        print("\n".join(worse) or "none")
+        sys.exit(bool(worse))
+    if not arguments.quick:
+        write_json(FILE, found)
+        write_text(FILE.with_suffix(".md"), markdown(found))
+        plot(found)
 
 
 if __name__ == "__main__":
