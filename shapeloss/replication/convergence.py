@@ -67,15 +67,21 @@ def budget_note(
     def change(name: str) -> str:
         return " and ".join(f"{loss} from {now[name][loss]:.3f} to {then[name][loss]:.3f}" for loss in common)
 
-    gain = max(then[boundary][loss] - now[boundary][loss] for loss in common)
+    moved = max((then[boundary][loss] - now[boundary][loss] for loss in common), key=abs)
     spread = max(now[boundary].values()) - min(now[boundary].values())
+    first = f"The losses are compared at a fixed, small budget of {steps} steps, not at convergence."
+    if abs(moved) <= spread:
+        first = f"The losses are compared at a fixed budget of {steps} steps."
     lines = [
-        f"The losses are compared at a fixed, small budget of {steps} steps, not at convergence.",
+        first,
         f"With {more} steps (profile {other.name}, seeds: {', '.join(map(str, other.seeds))}) the boundary Dice goes, "
         f"for {change(boundary)}; the global Dice, for {change(dice)}.",
-        f"More steps gain up to {gain:.3f} in boundary Dice; the largest difference between two losses at {steps} "
-        f"steps is {spread:.3f}.",
+        f"More steps move a loss by up to {moved:+.3f} in boundary Dice; the largest difference between two losses at "
+        f"{steps} steps is {spread:.3f}.",
     ]
+    if len(experiment.seeds) > 1:
+        deviations = compare_seeds(scores, boundary)
+        lines.append(f"The standard deviation over seeds is {min(deviations):.3f} to {max(deviations):.3f}.")
     rows = other_scores[other_scores["structure"] == "mean"]
     for test in compare_losses(rows, next(iter(other.losses)), (boundary,)).to_dict("records"):
         difference = then[boundary][test["reference"]] - then[boundary][test["loss"]]
@@ -87,6 +93,12 @@ def budget_note(
     if len(other.seeds) == 1:
         lines.append("That is one training a loss: another seed or another processor may reverse it.")
     return " ".join(lines)
+
+
+def compare_seeds(scores: pd.DataFrame, metric: str) -> list[float]:
+    """Each loss's standard deviation over seeds of its mean score over cases."""
+    means = scores[scores["structure"] == "mean"].groupby(["loss", "seed"], sort=False)[metric].mean()
+    return [float(value) for value in means.groupby(level="loss", sort=False).std(ddof=1)]
 
 
 def _means(scores: pd.DataFrame) -> dict[str, dict[str, float]]:
