@@ -62,7 +62,7 @@ def budget_note(
     other, other_scores = longer
     more, (boundary, dice) = other.training.steps, PAPER_METRICS
     now, then = _means(scores), _means(other_scores)
-    common = [loss for loss in other.losses if loss in now[dice]]
+    common = [loss for loss in other.losses if loss in now[dice] and loss in then[dice]]
 
     def change(name: str) -> str:
         return " and ".join(f"{loss} from {now[name][loss]:.3f} to {then[name][loss]:.3f}" for loss in common)
