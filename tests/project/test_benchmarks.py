@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ PLACE = Path(__file__).resolve().parents[2] / "reproduce" / "benchmarks" / "spee
 def speed():
     spec = importlib.util.spec_from_file_location("speed_benchmark", PLACE)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its data classes look there
     spec.loader.exec_module(module)
     return module
 
