@@ -17,7 +17,7 @@ LAYERS = (
     ("losses", "metrics", "vnet"),
     ("predict",),
     ("train",),
-    ("phantom.anatomy", "phantom.contrast", "phantom.knee"),
+    ("phantom.anatomy", "phantom.contrast", "phantom.knee", "phantom.reader"),
     ("data",),
     ("phantom.dataset", "phantom.population", "stats"),
     ("plotting",),
