@@ -88,6 +88,7 @@ class Progress:
             total=self.total,
             bar_format="{percentage:3.0f}% |{bar:30}| {elapsed} so far, {desc}",
             mininterval=0.5 if sys.stderr.isatty() else 30,
+            miniters=0,  # or a step that goes on slower than the ones before would not be shown
         )
 
     def show(self) -> None:
