@@ -65,7 +65,8 @@ def budget_note(
     common = [loss for loss in other.losses if loss in now[dice] and loss in then[dice]]
 
     def change(name: str) -> str:
-        return " and ".join(f"{loss} from {now[name][loss]:.3f} to {then[name][loss]:.3f}" for loss in common)
+        changes = [f"{loss} from {now[name][loss]:.3f} to {then[name][loss]:.3f}" for loss in common]
+        return " and ".join([*([", ".join(changes[:-1])] if changes[1:] else []), changes[-1]])
 
     moved = max((then[boundary][loss] - now[boundary][loss] for loss in common), key=abs)
     spread = max(now[boundary].values()) - min(now[boundary].values())
