@@ -23,7 +23,7 @@ PAGES = (
 
 def blocks() -> dict[str, str]:
     """Name of each generated part and its text."""
-    tables = {"table": "table1.md", "seeds": "phantom-seeds/table1.md"}
+    tables = {"table": "table1.md", "exact": "table_exact.md", "seeds": "phantom-seeds/table1.md"}
     texts = {name: (ROOT / "figures" / path).read_text(encoding="utf-8") for name, path in tables.items()}
     profile = ROOT / "reproduce" / "profiles" / "phantom.yaml"
     scores = pd.read_csv(ROOT / "figures" / "per_case.csv")
