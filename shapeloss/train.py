@@ -287,10 +287,10 @@ def augment(
     # a rotation within the slices needs the whole slices, but none beyond the patch
     slab = tuple(window[axis] if axis == slice_axis else slice(None) for axis in range(3))
 
+    place = torch.device("cpu") if device.type == "mps" else device
+
     def take(values: Tensor) -> Tensor:
-        cut = values[slab] if values.ndim == 3 else values[(slice(None), *slab)]
-        there = cut if device.type == "mps" else cut.to(device, non_blocking=True)
-        return there.clone() if there.untyped_storage().data_ptr() == values.untyped_storage().data_ptr() else there
+        return values[(..., *slab)].to(place, non_blocking=True, copy=True)
 
     image, labels = take(volume.image)[None], take(volume.labels)[None]  # (1, X, Y, Z)
     label_map = None if label_map is None else take(label_map)

@@ -87,9 +87,12 @@ def make_knee(subject: int, options: PhantomOptions, seed: int = 0) -> Knee:
     _, tissue_rng, noise_rng, reader_rng = _streams(subject, seed)
     anatomy = make_anatomy(subject, seed)
     tissue = draw_tissue(tissue_rng, anatomy)
-    reader = draw_reader(reader_rng, options.reader_mm, len(anatomy.bones), options.shape[0])
-    signal = np.empty(options.shape, np.float32)
-    labels, exact = (np.empty(options.shape, np.uint8) for _ in range(2))
+    reader = None
+    signal, exact = np.empty(options.shape, np.float32), np.empty(options.shape, np.uint8)
+    labels = exact
+    if options.reader_mm:
+        reader = draw_reader(reader_rng, options.reader_mm, len(anatomy.bones), options.shape[0])
+        labels = np.empty_like(exact)
     distances = np.empty((3, *options.shape), np.float32)
     step = max(1, _SLAB_VOXELS // (options.shape[1] * options.shape[2]))
     for start in range(0, options.shape[0], step):
@@ -100,14 +103,12 @@ def make_knee(subject: int, options: PhantomOptions, seed: int = 0) -> Knee:
         slab = np.stack([distance[1:-1] for distance, _ in bones])
         distances[:, start:stop] = slab
         exact[start:stop] = _nearest_bone(slab)
-        if options.reader_mm:
+        if reader:
             inner = (points[0][1:-1], points[1][1:-1], points[2][1:-1])
             drawn = [distance - reader.displacement(bone, inner, start) for bone, distance in enumerate(slab)]
             labels[start:stop] = _nearest_bone(np.stack(drawn))
     image = acquire(signal, tissue, options, noise_rng)
-    return Knee(
-        image, labels if options.reader_mm else exact, exact, options.affine, landmarks(anatomy), distances, anatomy
-    )
+    return Knee(image, labels, exact, options.affine, landmarks(anatomy), distances, anatomy)
 
 
 def _nearest_bone(distances: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -65,8 +65,8 @@ def budget_note(
     common = [loss for loss in other.losses if loss in now[dice] and loss in then[dice]]
 
     def change(name: str) -> str:
-        changes = [f"{loss} from {now[name][loss]:.3f} to {then[name][loss]:.3f}" for loss in common]
-        return " and ".join([*([", ".join(changes[:-1])] if changes[1:] else []), changes[-1]])
+        *others, last = [f"{loss} from {now[name][loss]:.3f} to {then[name][loss]:.3f}" for loss in common]
+        return f"{', '.join(others)} and {last}" if others else last
 
     moved = max((then[boundary][loss] - now[boundary][loss] for loss in common), key=abs)
     spread = max(now[boundary].values()) - min(now[boundary].values())
