@@ -31,10 +31,10 @@ RUN  := $(PY) reproduce/run.py --profile="$$RUN_PROFILE" --cores="$$RUN_CORES" -
 	--device="$$RUN_DEVICE" --gpus="$$RUN_GPUS"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce compare readme quick test test-all mutations mutants wheel lab docs bench bench-check bench-memory clean
+.PHONY: help setup reproduce compare readme quick test test-all mutations mutants wheel lab explorer test-browser docs bench bench-check bench-memory clean
 
 help: ## this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  PROFILE=name (now $$RUN_PROFILE; see reproduce/profiles), DATA=folder, CORES=n (now $$RUN_CORES),"
 	@echo "  DEVICE=auto, cpu, cuda, cuda:1 or mps (now $$RUN_DEVICE), GPUS=trainings on GPUs at a time (one on each)"
 
@@ -89,6 +89,12 @@ wheel: $(VENV)/.test ## install the wheel with each extra in a bare environment:
 
 lab: $(VENV)/.lab ## the notebooks in JupyterLab, from 00_start_here on
 	@$(PY) -m jupyterlab --notebook-dir=notebooks --LabApp.default_url=/lab/tree/00_start_here.ipynb
+
+explorer: $(VENV)/.reproduce ## figures/explorer.html: what a loss asks of a voxel, in a page that needs no installation
+	@$(PY) reproduce/explorer/build.py
+
+test-browser: $(VENV)/.test ## the tests in a headless Chromium, which must be there
+	@NEED_BROWSER=1 $(PY) -m pytest tests/browser
 
 docs: $(VENV)/.docs ## the documentation, with executed notebooks, in docs/_build/html
 	@$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
