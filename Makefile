@@ -8,6 +8,8 @@ GPUS    =
 CORES   := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 # For example PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" where there is no GPU.
 PIP_ARGS ?=
+# For example LAB_ARGS="--no-browser --port 9999".
+LAB_ARGS ?=
 
 # The user's environment changes nothing: no other modules, options or folders of Python, and of pip's settings only
 # those that say where packages come from.
@@ -31,7 +33,7 @@ RUN  := $(PY) reproduce/run.py --profile="$$RUN_PROFILE" --cores="$$RUN_CORES" -
 	--device="$$RUN_DEVICE" --gpus="$$RUN_GPUS"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce compare readme quick test test-all mutations mutants wheel lab explorer test-browser docs bench bench-check bench-memory clean
+.PHONY: help setup reproduce compare readme quick test test-all mutations mutants wheel lab workshop-html explorer test-browser docs bench bench-check bench-memory clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,8 +89,13 @@ mutants: $(VENV)/.mutants ## mutate the core by mutmut and count what its tests 
 wheel: $(VENV)/.test ## install the wheel with each extra in a bare environment: about ten minutes
 	@$(PY) tests/jobs/wheel.py
 
-lab: $(VENV)/.lab ## the notebooks in JupyterLab, from 00_start_here on
-	@$(PY) -m jupyterlab --notebook-dir=notebooks --LabApp.default_url=/lab/tree/00_start_here.ipynb
+lab: $(VENV)/.lab ## the workshop and the other notebooks in JupyterLab
+	@$(PY) -m jupyterlab --notebook-dir=notebooks --LabApp.default_url=/lab/tree/workshop/0_index.ipynb $(LAB_ARGS)
+
+workshop-html: $(VENV)/.lab ## the workshop's notebooks, executed, as pages in results/workshop: about three minutes
+	@SHAPELOSS_STATIC=1 $(PY) -m nbconvert --to html --execute --log-level=WARN --embed-images \
+		--output-dir results/workshop notebooks/workshop/*.ipynb
+	@echo "results/workshop/0_index.html"
 
 explorer: $(VENV)/.reproduce ## figures/explorer.html: what a loss asks of a voxel, in a page that needs no installation
 	@$(PY) reproduce/explorer/build.py

@@ -1,5 +1,6 @@
 """The documentation: `make docs`."""
 
+import os
 import re
 import shutil
 import sys
@@ -20,10 +21,12 @@ html_title = "shapeloss"
 html_math_renderer = "mathml"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_extra_path = ["../figures/explorer.html"]
 exclude_patterns = ["_build", "_ext", "results"]
 nitpicky = False
 
 # notebooks: executed at each build, as a user opens them, on the smallest profile
+os.environ["SHAPELOSS_STATIC"] = "1"  # pictures in place of sliders
 nb_execution_mode = "force"
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
@@ -45,9 +48,10 @@ napoleon_numpy_docstring = False
 
 def copy_sources(app):
     """Notebooks and the changelog lie outside this folder."""
-    (DOCS / "notebooks").mkdir(exist_ok=True)
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        shutil.copy(path, DOCS / "notebooks")
+    for folder in ("notebooks", "notebooks/workshop"):
+        (DOCS / folder).mkdir(exist_ok=True)
+        for path in sorted((ROOT / folder).glob("*.ipynb")):
+            shutil.copy(path, DOCS / folder)
     shutil.copy(ROOT / "CHANGELOG.md", DOCS / "changelog.md")
     shutil.copy(ROOT / "CONTRIBUTING.md", DOCS / "contributing.md")
 

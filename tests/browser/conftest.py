@@ -1,4 +1,7 @@
-"""A headless Chromium for the tests of what people open in a browser; without one they are skipped, or fail in `make test-browser`."""
+"""A headless Chromium for what people open in a browser.
+
+Without one these tests are skipped, or fail in `make test-browser`.
+"""
 
 import os
 import shutil
