@@ -90,7 +90,8 @@ wheel: $(VENV)/.test ## install the wheel with each extra in a bare environment:
 	@$(PY) tests/jobs/wheel.py
 
 lab: $(VENV)/.lab ## the workshop and the other notebooks in JupyterLab
-	@$(PY) -m jupyterlab --notebook-dir=notebooks --LabApp.default_url=/lab/tree/workshop/0_index.ipynb $(LAB_ARGS)
+	@$(PY) -m jupyterlab --notebook-dir=notebooks --LabApp.default_url=/lab/tree/workshop/0_index.ipynb \
+		--LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(LAB_ARGS)
 
 workshop-html: $(VENV)/.lab ## the workshop's notebooks, executed, as pages in results/workshop: about three minutes
 	@SHAPELOSS_STATIC=1 $(PY) -m nbconvert --to html --execute --log-level=WARN --embed-images \

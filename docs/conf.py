@@ -73,6 +73,8 @@ def links_to_the_repository(app, name, source):
             return f"[{text}]({up}{page}{'#' + anchor if anchor else ''})"
         if place.suffix == ".png":
             return match.group(0)
+        if place == ROOT / "figures" / "explorer.html":  # html_extra_path puts it beside the index
+            return f'<a href="{"../" * name.count("/")}explorer.html">{text.strip("`")}</a>'
         file = place.relative_to(ROOT).as_posix()
         return text if text.strip("`") == file else f"{text} (`{file}`)"
 

@@ -161,7 +161,7 @@ def panel(draw: Callable[..., Figure], **controls: Any) -> Any:
     inputs: dict[str, Any] = {}
     for name, spec in controls.items():
         label = name.replace("_", " ")
-        common = {"description": label, "style": {"description_width": "9em"}, "layout": {"width": "28em"}}
+        common = {"description": label, "style": {"description_width": "7em"}, "layout": {"width": "22em"}}
         if isinstance(spec, list):
             inputs[name] = widgets.Dropdown(options=spec, value=spec[0], **common)
         else:
@@ -174,7 +174,8 @@ def panel(draw: Callable[..., Figure], **controls: Any) -> Any:
 
     for control in inputs.values():
         control.observe(redraw, "value")
-    return widgets.VBox([widgets.VBox(list(inputs.values())), picture])
+    beside = widgets.Layout(flex_flow="row wrap", align_items="flex-start")
+    return widgets.Box([widgets.VBox(list(inputs.values())), picture], layout=beside)
 
 
 class LiveCurves:

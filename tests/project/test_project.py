@@ -65,6 +65,11 @@ def test_the_conda_environment_takes_its_list_from_the_project():
     assert SpecifierSet(PROJECT["requires-python"]).contains(python.removeprefix("python="))
     pip = next(item for item in environment["dependencies"] if isinstance(item, dict))["pip"]
     assert pip == ["--constraint constraints.txt", "--editable .[lab]"]
+    binder = yaml.safe_load((ROOT / "binder" / "environment.yml").read_text(encoding="utf-8"))
+    assert binder["dependencies"][:-1] == names
+    index, *others = binder["dependencies"][-1]["pip"]
+    assert index == "--extra-index-url https://download.pytorch.org/whl/cpu"
+    assert [item.replace("../", "").replace("..", ".") for item in others] == pip
     assert "lab" in PROJECT["optional-dependencies"]
 
 

@@ -282,3 +282,22 @@ def test_nothing_in_it_needs_a_particular_system():
     text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "shapeloss" / "workshop").rglob("*.py"))
     assert not re.search(r"\bfcntl\b|os\.fork|symlink|signal\.|resource\.getrusage", text)
     assert not [path for path in (ROOT / "notebooks").rglob("*") if path.is_symlink()]
+
+
+HALF_MENDED = {
+    # number: (what a student tries that silences the first message, the message that then comes)
+    "3.1": (lambda z, t, phi: (phi * torch.nn.functional.cross_entropy(z, t, reduction="none")).mean(), "mean((1 + φ)"),
+    "3.3": (lambda mask, spacing: np.zeros(mask.shape), "the map of an ordinary mask must stay as it is"),
+    "3.7": (lambda p, g, phi: float(((p - g) ** 2).mean()), "must cost"),
+    "3.9": (lambda z, t, beta: torch.nn.functional.cross_entropy(z, t), "with 2 classes and p = 1 / 2"),
+    "3.10": (lambda z, t, gamma: torch.nn.functional.cross_entropy(z, t), "is right"),
+    "3.11": (lambda t, p, spacing: float("nan"), "must stay"),
+}
+
+
+@pytest.mark.parametrize("number", HALF_MENDED)
+def test_a_mended_bug_must_be_right(number):
+    function, message = HALF_MENDED[number]
+    result = check(number, function)
+    assert not result.right
+    assert message in result.message
