@@ -18,15 +18,33 @@ from shapeloss.losses.cross_entropy import (
     CrossEntropyLoss,
     DistancePenalizedCELoss,
     FocalLoss,
+    TopKCELoss,
 )
-from shapeloss.losses.dice import DiceCELoss, DiceDistancePenalizedCELoss, DiceLoss, GeneralizedDiceLoss
-from shapeloss.losses.distance_based import BoundaryLoss, HausdorffDTLoss, SignedDistanceLoss, UNetWeightedCELoss
+from shapeloss.losses.dice import (
+    DiceCELoss,
+    DiceDistancePenalizedCELoss,
+    DiceLoss,
+    GeneralizedDiceLoss,
+    TverskyLoss,
+)
+from shapeloss.losses.distance_based import (
+    BoundaryDoULoss,
+    BoundaryLoss,
+    ContourWeightedCELoss,
+    GeneralizedSurfaceLoss,
+    HausdorffDTLoss,
+    RegionWiseLoss,
+    SignedDistanceLoss,
+    UNetWeightedCELoss,
+)
 from shapeloss.losses.registry import LOSSES, build_loss
 
 __all__ = [
     "LOSSES",
+    "BoundaryDoULoss",
     "BoundaryLoss",
     "ConfidencePenaltyLoss",
+    "ContourWeightedCELoss",
     "CrossEntropyLoss",
     "DiceCELoss",
     "DiceDistancePenalizedCELoss",
@@ -34,10 +52,14 @@ __all__ = [
     "DistancePenalizedCELoss",
     "FocalLoss",
     "GeneralizedDiceLoss",
+    "GeneralizedSurfaceLoss",
     "HausdorffDTLoss",
     "MapLoss",
+    "RegionWiseLoss",
     "SegmentationLoss",
     "SignedDistanceLoss",
+    "TopKCELoss",
+    "TverskyLoss",
     "UNetWeightedCELoss",
     "build_loss",
 ]

@@ -1,4 +1,4 @@
-"""The voxel-wise losses: `ce`, `dpce`, `pcol`, `focal`. Call and shapes: see `shapeloss.losses`."""
+"""The voxel-wise losses: `ce`, `dpce`, `pcol`, `focal`, `topk`. Call and shapes: see `shapeloss.losses`."""
 
 from __future__ import annotations
 
@@ -132,3 +132,30 @@ class FocalLoss(SegmentationLoss):
         if alpha is None or len(alpha) != classes:
             raise ValueError(f"alpha must be one number or one for each of the {classes} classes, got {self.alpha!r}")
         return logits.new_tensor(alpha)
+
+
+class TopKCELoss(SegmentationLoss):
+    """L = the mean of −log p_t over the hardest voxels of each volume (Wu et al. 2016, online bootstrapping).
+
+    Args:
+        share: the part of the voxels that counts, at least one voxel (nnU-Net, "TopK10": 0.1).
+
+    >>> logits = torch.tensor([[[[0.0, 4.0, 4.0, 4.0]], [[0.0, 0.0, 0.0, 0.0]]]])
+    >>> TopKCELoss(share=0.25)(logits, torch.zeros(1, 1, 4, dtype=torch.long))  # the first voxel alone
+    tensor(0.6931)
+    """
+
+    def __init__(self, share: float = 0.1) -> None:
+        super().__init__()
+        if not 0 < check_nonnegative("share", share) <= 1:
+            raise ValueError(f"share must be above 0 and at most 1, got {share!r}")
+        self.share = share
+
+    def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
+        ce = voxel_cross_entropy(logits, target).flatten(1)
+        count = max(1, int(self.share * ce.shape[1]))
+        least = ce.detach().topk(count, dim=1, sorted=False).values.amin(1, keepdim=True)
+        above, equal = ce.detach() > least, ce.detach() == least
+        # voxels that tie for the last places share them; a gradient through topk itself is not deterministic on CUDA
+        places = (count - above.sum(1, keepdim=True)) / equal.sum(1, keepdim=True)
+        return (torch.where(above, 1, torch.where(equal, places, 0)) * ce).sum(1).mean() / count

@@ -1,4 +1,4 @@
-"""The losses that compare regions: `dice`, `gdice`, and the sums `dice_ce`, `dice_dpce`. See `shapeloss.losses`."""
+"""The losses of regions: `dice`, `gdice`, `tversky`, and the sums `dice_ce`, `dice_dpce`. See `shapeloss.losses`."""
 
 from __future__ import annotations
 
@@ -143,3 +143,34 @@ class GeneralizedDiceLoss(SegmentationLoss):
         overlap, total = (w * overlaps).sum(1), (w * (predicted + size)).sum(1)
         tiny = torch.finfo(logits.dtype).tiny  # keeps 0 / 0 finite if smooth is 0 and there is nothing
         return (1 - (2 * overlap + self.smooth) / (total + self.smooth + tiny)).mean()
+
+
+class TverskyLoss(SegmentationLoss):
+    """L = 1 − mean_k (TP + s) / (TP + α FP + β FN + s), TP = Σ_i p g, FP = Σ_i p (1 − g), FN = Σ_i (1 − p) g.
+
+    A mean over the volumes of the batch and the classes (Salehi et al. 2017, equation 3). With α = β = ½ it is Dice
+    loss without squares.
+
+    Args:
+        alpha, beta: α and β; the paper's best values are 0.3 and 0.7, which count a missed voxel more than a false one.
+        include_background: whether the background counts as a class.
+        smooth: s, in voxels.
+
+    >>> TverskyLoss(smooth=0)(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 0, 1]]]))  # 1 − ½ / (½ + 0.3·1½ + 0.7·½)
+    tensor(0.6154)
+    """
+
+    def __init__(
+        self, alpha: float = 0.3, beta: float = 0.7, include_background: bool = False, smooth: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.alpha, self.beta = check_nonnegative("alpha", alpha), check_nonnegative("beta", beta)
+        self.smooth, self.include_background = check_nonnegative("smooth", smooth), include_background
+
+    def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
+        first = 0 if self.include_background else 1
+        hit, predicted = class_sums(logits, target)  # (B, K)
+        false, missed = predicted - hit, class_sizes(target, logits.shape[1]) - hit
+        tiny = torch.finfo(logits.dtype).tiny  # keeps 0 / 0 finite if smooth is 0
+        index = (hit + self.smooth) / (hit + self.alpha * false + self.beta * missed + self.smooth + tiny)
+        return 1 - index[:, first:].mean()

@@ -1,4 +1,7 @@
-"""The losses with maps of their own: `unet`, `boundary`, `hausdorff`, `sdf`. Shapes: see `shapeloss.losses`."""
+"""The losses with maps of their own: `unet`, `contour`, `dou`, `boundary`, `rrw`, `gsl`, `hausdorff`, `sdf`.
+
+Shapes: see `shapeloss.losses`.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ from shapeloss._typing import Spacing
 from shapeloss.losses import label_maps as maps
 from shapeloss.losses.base import MapLoss, one_hot
 from shapeloss.losses.checks import MapSpec, check_classes, check_nonnegative
-from shapeloss.losses.dice import DiceLoss, GeneralizedDiceLoss
-from shapeloss.losses.fused import voxel_cross_entropy
+from shapeloss.losses.dice import DiceCELoss, DiceLoss, GeneralizedDiceLoss
+from shapeloss.losses.fused import class_sizes, class_sums, voxel_cross_entropy
 
 
 class UNetWeightedCELoss(MapLoss):
@@ -53,6 +56,110 @@ class UNetWeightedCELoss(MapLoss):
 
     def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
         return (label_map * voxel_cross_entropy(logits, target)).mean()
+
+
+class BoundaryVoxelsLoss(MapLoss):
+    """Base of the losses whose map marks the voxels next to another label, by :func:`label_maps.boundary_voxels`."""
+
+    neighbours: Literal["faces", "all"] = "faces"
+
+    @property
+    def map_spec(self) -> MapSpec:
+        return {"map": "boundary_voxels", "neighbours": self.neighbours}
+
+    def compute_map(self, labels: NDArray[Any], spacing: Spacing) -> NDArray[np.float32]:
+        return maps.boundary_voxels(labels, spacing, self.neighbours)
+
+
+class ContourWeightedCELoss(BoundaryVoxelsLoss):
+    """L = mean_i (1 + w c) ce + mean_i ce + D_c + D_o, ce = −log p_t (Huang & Sui 2024, as their code has it).
+
+    c marks the contours, the voxels of the structures with a neighbour of another label (faces, edges and corners). D_c
+    is Dice loss over the contours alone and D_o over all else, one ratio for all structures together. In voxels,
+    whatever the spacing.
+
+    Args:
+        spacing: mm, one number for each spatial axis: computes the map at a call without one.
+        weight: w.
+        dice: whether to add D_c + D_o, the authors' separable Dice.
+        smooth: of the Dice losses, in voxels.
+
+    >>> loss = ContourWeightedCELoss(spacing=(1, 1), dice=False)
+    >>> loss(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 0, 1]]]))  # log 2 times the mean of 2, 2, 2, 4
+    tensor(1.7329)
+    """
+
+    neighbours = "all"
+
+    def __init__(
+        self, spacing: Spacing | None = None, weight: float = 2.0, dice: bool = True, smooth: float = 1e-3
+    ) -> None:
+        super().__init__(spacing)
+        self.weight, self.dice, self.smooth = (
+            check_nonnegative("weight", weight),
+            dice,
+            check_nonnegative("smooth", smooth),
+        )
+
+    def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
+        contour = label_map * (target > 0)
+        ce = voxel_cross_entropy(logits, target)
+        loss = ((2 + self.weight * contour) * ce).mean()
+        if not self.dice:
+            return loss
+        g = one_hot(target, logits.shape[1])[:, 1:].to(logits)
+        p, on_contour = logits.softmax(1)[:, 1:], contour[:, None] * g
+        for part in (on_contour, 1 - on_contour):  # a voxel lies on the contour of its own structure alone
+            overlap, size = ((part * value).flatten(1).sum(1) for value in (p * g, p + g))
+            tiny = torch.finfo(logits.dtype).tiny  # keeps 0 / 0 finite if smooth is 0
+            loss = loss + (1 - (2 * overlap + self.smooth) / (size + self.smooth + tiny)).mean()
+        return loss
+
+
+class BoundaryDoULoss(BoundaryVoxelsLoss):
+    """L = mean_k (U − I) / (U − α I), U and I union and intersection, α = 1 − 2 C / S (Sun et al. 2023, equation 3).
+
+    S is the number of voxels of a structure, C that of its boundary voxels, so that a large structure has α near 1 and
+    its boundary decides. I = Σ_i p g, and U + I = Σ_i p² + Σ_i g, as in the authors' code; in 3D C counts voxels of the
+    surface. In voxels, whatever the spacing. The edge of the volume is no boundary here.
+
+    Args:
+        spacing: mm, one number for each spatial axis: computes the map at a call without one.
+        largest_alpha: the largest α (the authors' 0.8); the least is 0.
+        include_background: whether the background counts as a class.
+        smooth: in voxels, of the denominator; an absent structure then costs what is predicted of it. The authors add it
+            to the numerator too, where an absent structure costs 1 whatever the network does.
+
+    >>> labels = torch.zeros(1, 6, 6, dtype=torch.long)
+    >>> labels[0, 1:5, 1:5] = 1  # S = 16, C = 12: α is 0
+    >>> BoundaryDoULoss(spacing=(1, 1), smooth=0)(torch.zeros(1, 2, 6, 6), labels)  # I = 8, U = 36 / 4 + 16 − 8 = 17
+    tensor(0.5294)
+    """
+
+    def __init__(
+        self,
+        spacing: Spacing | None = None,
+        largest_alpha: float = 0.8,
+        include_background: bool = False,
+        smooth: float = 1.0,
+    ) -> None:
+        super().__init__(spacing)
+        if check_nonnegative("largest_alpha", largest_alpha) >= 1:
+            raise ValueError(f"largest_alpha must lie below 1, got {largest_alpha!r}")
+        self.largest_alpha, self.include_background = largest_alpha, include_background
+        self.smooth = check_nonnegative("smooth", smooth)
+
+    def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
+        first, classes = 0 if self.include_background else 1, logits.shape[1]
+        overlap, squares = class_sums(logits, target, squared=True)  # (B, K)
+        size = class_sizes(target, classes).to(overlap)
+        on_boundary = one_hot(target, classes) * label_map[:, None]
+        boundary = on_boundary.flatten(2).sum(2)
+        alpha = (1 - 2 * boundary / size.clamp(min=1)).clamp(0, self.largest_alpha)
+        both = squares + size
+        tiny = torch.finfo(logits.dtype).tiny  # keeps 0 / 0 finite if smooth is 0
+        dou = (both - 2 * overlap) / (both - (1 + alpha) * overlap + self.smooth + tiny)
+        return dou[:, first:].mean()
 
 
 class SignedDistanceMapLoss(MapLoss):
@@ -137,6 +244,76 @@ class BoundaryLoss(SignedDistanceMapLoss):
             return boundary
         region_weight = 1 - self.alpha if self.schedule == "rebalance" else 1.0
         return region_weight * self.region.compute(logits, target, label_map) + self.alpha * boundary
+
+
+class RegionWiseLoss(MapLoss):
+    """L = mean_ik p M, M = −d / max d inside class k and 1 outside (Valverde & Tohka 2023: the rectified map).
+
+    The map is bounded, so that no region loss and no schedule are needed, unlike for the boundary loss. All classes
+    count, the background too.
+
+    Args:
+        num_classes: K.
+        spacing: mm, one number for each spatial axis: computes the map at a call without one.
+
+    >>> RegionWiseLoss(2, spacing=(1, 1))(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 1, 1]]]))
+    tensor(0.0625)
+    """
+
+    per_class = True
+
+    def __init__(self, num_classes: int, spacing: Spacing | None = None) -> None:
+        super().__init__(spacing)
+        self.num_classes = check_classes(num_classes)
+
+    @property
+    def map_spec(self) -> MapSpec:
+        return {"map": "region_wise", "num_classes": self.num_classes}
+
+    def compute_map(self, labels: NDArray[Any], spacing: Spacing) -> NDArray[np.float32]:
+        return maps.region_wise(labels, self.num_classes, spacing)
+
+    def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
+        return (label_map * logits.softmax(1)).mean()
+
+
+class GeneralizedSurfaceLoss(SignedDistanceMapLoss):
+    """L = α L_R + (1 − α) L_S, L_S = 1 − Σ_ik (D (1 − g − p))² / Σ_ik D² (Celaya et al. 2023, equation 7).
+
+    D is the distance in mm to the boundary of each class; L_S lies in [0, 1], and is 0 for the truth. L_R is the sum of
+    Dice and cross-entropy, `dice_ce`, and α = 1 − progress: the training loop sets `progress`, the part of the training
+    that is done. One ratio for each volume.
+
+    Args:
+        num_classes: K.
+        spacing: mm, one number for each spatial axis: computes the map at a call without one.
+        include_background: whether the background counts in L_S.
+        region: whether there is L_R; without it L is L_S.
+
+    >>> loss = GeneralizedSurfaceLoss(2, spacing=(1, 1), region=False)
+    >>> loss(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 1, 1]]]))  # (1 − g − p)² is ¼ throughout
+    tensor(0.7500)
+    """
+
+    def __init__(
+        self, num_classes: int, spacing: Spacing | None = None, include_background: bool = False, region: bool = True
+    ) -> None:
+        super().__init__(num_classes, spacing, include_background)
+        self.region = DiceCELoss() if region else None
+        self.progress = 0.0
+
+    def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
+        if not 0 <= self.progress <= 1:
+            raise ValueError(f"progress must be the part of the training that is done, 0 to 1, got {self.progress!r}")
+        first = 0 if self.include_background else 1
+        g = one_hot(target, logits.shape[1])[:, first:].to(logits)
+        p, d = logits.softmax(1)[:, first:], label_map[:, first:]
+        kept, whole = ((d * part).square().flatten(1).sum(1) for part in (1 - g - p, torch.ones_like(p)))
+        tiny = torch.finfo(logits.dtype).tiny  # keeps 0 / 0 finite in a volume of one class
+        surface = (1 - kept / (whole + tiny)).mean()
+        if self.region is None:
+            return surface
+        return (1 - self.progress) * self.region.compute(logits, target, label_map) + self.progress * surface
 
 
 class HausdorffDTLoss(SignedDistanceMapLoss):

@@ -62,6 +62,46 @@ def normalised_signed_distance(labels: NDArray[Any], num_classes: int, spacing: 
     return signed
 
 
+def region_wise(labels: NDArray[Any], num_classes: int, spacing: Sequence[float]) -> NDArray[np.float32]:
+    """The rectified region-wise map: −d / max d inside each class, 1 outside (Valverde & Tohka 2023, equation 8).
+
+    d is the distance to the boundary in mm; −1 throughout for a class that fills the volume, 1 for one that is absent.
+    Shapes as for :func:`signed_distance`.
+
+    >>> region_wise(np.array([[0, 0, 1]]), 2, spacing=(1.0, 0.5))
+    array([[[-1. , -0.5,  1. ]],
+    <BLANKLINE>
+           [[ 1. ,  1. , -1. ]]], dtype=float32)
+    """
+    normalised = normalised_signed_distance(labels, num_classes, spacing)
+    return np.where(normalised > 0, -normalised, 1).astype(np.float32)
+
+
+def boundary_voxels(
+    labels: NDArray[Any], spacing: Sequence[float], neighbours: Literal["faces", "all"] = "faces"
+) -> NDArray[np.float32]:
+    """1 at each voxel with a neighbour of another label, and 0 elsewhere; the edge of the volume is no boundary.
+
+    Args:
+        labels: (X, Y, Z) or (X, Y), integers from 0, the background.
+        spacing: mm, one number for each axis; checked, and of no effect: neighbours are voxels.
+        neighbours: "faces", 4 in 2D and 6 in 3D; "all", those across edges and corners too, 8 and 26.
+
+    >>> boundary_voxels(np.array([[0, 0, 1, 1]]), spacing=(1, 1))
+    array([[0., 1., 1., 0.]], dtype=float32)
+    """
+    labels, _ = check_labels(labels, spacing)
+    found = np.zeros(labels.shape, bool)
+    for step in np.ndindex((3,) * labels.ndim):
+        offset = np.subtract(step, 1)
+        if not offset.any() or (neighbours == "faces" and np.abs(offset).sum() > 1):
+            continue
+        here = tuple(slice(max(0, -o), n - max(0, o)) for o, n in zip(offset, labels.shape, strict=True))
+        there = tuple(slice(max(0, o), n - max(0, -o)) for o, n in zip(offset, labels.shape, strict=True))
+        found[here] |= labels[here] != labels[there]
+    return found.astype(np.float32)
+
+
 def unet_weight(
     labels: NDArray[Any],
     spacing: Sequence[float],

@@ -12,9 +12,30 @@ from torch import nn
 from shapeloss._typing import Spacing
 from shapeloss.losses.base import SegmentationLoss
 from shapeloss.losses.checks import did_you_mean
-from shapeloss.losses.cross_entropy import ConfidencePenaltyLoss, CrossEntropyLoss, DistancePenalizedCELoss, FocalLoss
-from shapeloss.losses.dice import DiceCELoss, DiceDistancePenalizedCELoss, DiceLoss, GeneralizedDiceLoss
-from shapeloss.losses.distance_based import BoundaryLoss, HausdorffDTLoss, SignedDistanceLoss, UNetWeightedCELoss
+from shapeloss.losses.cross_entropy import (
+    ConfidencePenaltyLoss,
+    CrossEntropyLoss,
+    DistancePenalizedCELoss,
+    FocalLoss,
+    TopKCELoss,
+)
+from shapeloss.losses.dice import (
+    DiceCELoss,
+    DiceDistancePenalizedCELoss,
+    DiceLoss,
+    GeneralizedDiceLoss,
+    TverskyLoss,
+)
+from shapeloss.losses.distance_based import (
+    BoundaryDoULoss,
+    BoundaryLoss,
+    ContourWeightedCELoss,
+    GeneralizedSurfaceLoss,
+    HausdorffDTLoss,
+    RegionWiseLoss,
+    SignedDistanceLoss,
+    UNetWeightedCELoss,
+)
 
 LOSSES: dict[str, type[SegmentationLoss]] = {
     "dpce": DistancePenalizedCELoss,
@@ -29,6 +50,12 @@ LOSSES: dict[str, type[SegmentationLoss]] = {
     "sdf": SignedDistanceLoss,
     "dice_ce": DiceCELoss,
     "dice_dpce": DiceDistancePenalizedCELoss,
+    "contour": ContourWeightedCELoss,
+    "rrw": RegionWiseLoss,
+    "gsl": GeneralizedSurfaceLoss,
+    "dou": BoundaryDoULoss,
+    "tversky": TverskyLoss,
+    "topk": TopKCELoss,
 }
 """The losses by key."""
 

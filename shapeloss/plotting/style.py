@@ -64,6 +64,12 @@ LOSSES = {
     "sdf": ("Signed distance", "#666666"),
     "dice_ce": ("Dice + CE", "#6699CC"),
     "dice_dpce": ("Dice + distance-penalised CE", "#AA4466"),
+    "contour": ("Contour-weighted CE", "#661100"),
+    "rrw": ("Region-wise", "#228833"),
+    "gsl": ("Generalised surface", "#EE6677"),
+    "dou": ("Boundary DoU", "#BBBBBB"),
+    "tversky": ("Tversky", "#CCBB44"),
+    "topk": ("Top-k CE", "#4477AA"),
 }
 """Key → name and colour: of the palettes of Okabe & Ito and of Tol, which colour-blind readers can tell apart."""
 OTHER_LOSSES = ("#44AA99", "#DDCC77", "#AA4499", "#117733")

@@ -58,9 +58,7 @@ def figure_maps(
         limits["vmin"] = min(0.0, *(float(np.nanmin(values)) for values in maps.values()))
         limits["vmax"] = max(float(np.nanmax(values)) for values in maps.values())
     for ax, (title, values) in zip(axes, maps.items(), strict=False):
-        shown = ax.imshow(
-            np.asarray(values).T, origin="lower", cmap=colours, aspect=spacing[1] / spacing[0], **limits
-        )
+        shown = ax.imshow(np.asarray(values).T, origin="lower", cmap=colours, aspect=spacing[1] / spacing[0], **limits)
         ax.set_title(title, fontsize=10)
         if labels is not None:
             outline(ax, labels, "#ffffffaa")

@@ -17,8 +17,10 @@ from torch.nn import functional as F
 from shapeloss.distance import VARIANTS, PenaltyOptions, distance_penalty
 from shapeloss.losses import (
     LOSSES,
+    BoundaryDoULoss,
     BoundaryLoss,
     ConfidencePenaltyLoss,
+    ContourWeightedCELoss,
     CrossEntropyLoss,
     DiceCELoss,
     DiceDistancePenalizedCELoss,
@@ -26,9 +28,13 @@ from shapeloss.losses import (
     DistancePenalizedCELoss,
     FocalLoss,
     GeneralizedDiceLoss,
+    GeneralizedSurfaceLoss,
     HausdorffDTLoss,
+    RegionWiseLoss,
     SegmentationLoss,
     SignedDistanceLoss,
+    TopKCELoss,
+    TverskyLoss,
     UNetWeightedCELoss,
     build_loss,
 )
@@ -169,7 +175,94 @@ def loop_sdf(logits, target, spacing):
     return np.mean(terms)
 
 
+def loop_topk(logits, target, spacing):
+    log_p, means = special.log_softmax(logits, axis=1), []
+    for b in range(len(target)):
+        ce = sorted((-log_p[(b, target[(b, *index)], *index)] for index in np.ndindex(target[b].shape)), reverse=True)
+        means.append(np.mean(ce[: max(1, int(0.1 * len(ce)))]))
+    return np.mean(means)
+
+
+def loop_tversky(logits, target, spacing):
+    p, scores = special.softmax(logits, axis=1), []
+    for b in range(len(p)):
+        for k in range(1, p.shape[1]):
+            g = target[b] == k
+            hit, false, missed = p[b, k][g].sum(), p[b, k][~g].sum(), (1 - p[b, k][g]).sum()
+            scores.append((hit + 1) / (hit + 0.3 * false + 0.7 * missed + 1))
+    return 1 - np.mean(scores)
+
+
+def eroded(mask, everything):
+    """Without the voxels whose neighbour is outside; the edge of the array is not outside."""
+    structure = ndimage.generate_binary_structure(mask.ndim, mask.ndim if everything else 1)
+    return ndimage.binary_erosion(mask, structure, border_value=1)
+
+
+def loop_contour(logits, target, spacing):
+    p, total = special.softmax(logits, axis=1), []
+    for b in range(len(p)):
+        contours = [(target[b] == k) & ~eroded(target[b] == k, True) for k in range(1, p.shape[1])]
+        weight = 1 + 2 * np.any(contours, axis=0)
+        ce = -np.log(np.take_along_axis(p[b], target[b][None], 0)[0])
+        value = (weight * ce).mean() + ce.mean()
+        for inside in (True, False):
+            overlap = size = 0.0
+            for k, contour in enumerate(contours, start=1):
+                part, g = contour == inside, target[b] == k
+                overlap += p[b, k][part & g].sum()
+                size += p[b, k][part].sum() + (part & g).sum()
+            value += 1 - (2 * overlap + 1e-3) / (size + 1e-3)
+        total.append(value)
+    return np.mean(total)
+
+
+def loop_dou(logits, target, spacing):
+    p, scores = special.softmax(logits, axis=1), []
+    for b in range(len(p)):
+        for k in range(1, p.shape[1]):
+            g = target[b] == k
+            alpha = 0.0
+            if g.any():
+                alpha = min(max(1 - 2 * (g & ~eroded(g, False)).sum() / g.sum(), 0), 0.8)
+            overlap, both = p[b, k][g].sum(), (p[b, k] ** 2).sum() + g.sum()
+            scores.append((both - 2 * overlap) / (both - (1 + alpha) * overlap + 1))
+    return np.mean(scores)
+
+
+def loop_rrw(logits, target, spacing):
+    p, terms = special.softmax(logits, axis=1), []
+    for b in range(len(p)):
+        for k in range(p.shape[1]):
+            mask = target[b] == k
+            m = np.full(mask.shape, -1.0 if mask.all() else 1.0)
+            if mask.any() and not mask.all():
+                d = border_distance(mask, spacing)
+                m = np.where(mask, -d / d[mask].max(), 1)
+            terms.append((p[b, k] * m).mean())
+    return np.mean(terms)
+
+
+def loop_gsl(logits, target, spacing):  # at progress 1/4
+    p, ratios = special.softmax(logits, axis=1), []
+    for b in range(len(p)):
+        kept = whole = 0.0
+        for k in range(1, p.shape[1]):
+            g = target[b] == k
+            d = border_distance(g, spacing)
+            kept += ((d * (1 - g - p[b, k])) ** 2).sum()
+            whole += (d**2).sum()
+        ratios.append(1 - kept / whole if whole else 1)
+    return 0.75 * LOOPS["dice_ce"](logits, target, spacing) + 0.25 * np.mean(ratios)
+
+
 LOOPS = {
+    "topk": loop_topk,
+    "tversky": loop_tversky,
+    "contour": loop_contour,
+    "dou": loop_dou,
+    "rrw": loop_rrw,
+    "gsl": loop_gsl,
     "ce": loop_ce,
     "dpce": loop_dpce,
     "pcol": loop_pcol,
@@ -221,6 +314,10 @@ def test_equals_monai(classes, shape):
         (GeneralizedDiceLoss(smooth=0), gdice(logits, labels)),
         (FocalLoss(gamma=1.5), classes * focal(logits, labels)),  # MONAI's mean divides by K too
         (HausdorffDTLoss(classes, unit, dice=False), monai.losses.HausdorffDTLoss(**options)(logits, labels)),
+        (
+            TverskyLoss(smooth=1e-5),
+            monai.losses.TverskyLoss(**options, include_background=False, alpha=0.3, beta=0.7)(logits, labels),
+        ),
     ]
     for loss, expected in pairs:
         assert float(loss(logits, target)) == pytest.approx(float(expected), rel=1e-4), type(loss).__name__
@@ -246,6 +343,11 @@ def test_gradient_of_the_options():
         FocalLoss(gamma=0.5, alpha=[0.2, 0.3, 0.5]),
         BoundaryLoss(3, spacing, include_background=True, region="dice", schedule="increase"),
         HausdorffDTLoss(3, spacing, include_background=True, alpha=1.0, dice=False),
+        TopKCELoss(share=0.5),
+        TverskyLoss(alpha=0.9, beta=0.2, include_background=True, smooth=0.0),
+        ContourWeightedCELoss(spacing, weight=5.0, smooth=0.0),
+        BoundaryDoULoss(spacing, include_background=True, smooth=0.0),
+        GeneralizedSurfaceLoss(3, spacing, include_background=True, region=False),
     ):
         assert torch.autograd.gradcheck(lambda z, f=loss: f(z, target), logits.requires_grad_())
 
@@ -270,6 +372,65 @@ def test_reductions_to_cross_entropy():
     torch.testing.assert_close(
         DiceDistancePenalizedCELoss()(logits, target, torch.zeros(target.shape)), DiceCELoss()(logits, target)
     )
+
+
+def test_reductions_of_the_newer_losses():
+    logits, target, spacing = case(4, (2, 4, 5, 6), dtype=torch.float64)
+    ce = F.cross_entropy(logits, target)
+    torch.testing.assert_close(TopKCELoss(share=1.0)(logits, target), ce)
+    torch.testing.assert_close(ContourWeightedCELoss(spacing, weight=0, dice=False)(logits, target), 2 * ce)
+    torch.testing.assert_close(
+        TverskyLoss(0.5, 0.5, smooth=0.0)(logits, target), DiceLoss(smooth=0.0, squared=False)(logits, target)
+    )
+    p, g = logits.softmax(1)[:, 1:].flatten(2), F.one_hot(target, 4).movedim(-1, 1)[:, 1:].double().flatten(2)
+    overlap, both = (p * g).sum(2), (p**2 + g).sum(2)
+    jaccard = 1 - (overlap / (both - overlap)).mean()
+    torch.testing.assert_close(BoundaryDoULoss(spacing, largest_alpha=0, smooth=0)(logits, target), jaccard)
+    truth = 60.0 * (2 * F.one_hot(target, 4).movedim(-1, 1).double() - 1)
+    for loss, right, wrong in (
+        (GeneralizedSurfaceLoss(4, spacing, region=False), 0.0, None),
+        (GeneralizedSurfaceLoss(4, spacing, include_background=True, region=False), 0.0, None),
+        (BoundaryDoULoss(spacing, smooth=0), 0.0, 1.0),
+    ):
+        assert float(loss(truth, target)) == pytest.approx(right, abs=1e-6)
+        opposite = float(loss(-truth, target))
+        assert opposite > 0.5 if wrong is None else opposite == pytest.approx(wrong, abs=1e-6)
+
+
+def test_voxels_that_tie_share_the_last_places():
+    logits = torch.zeros(1, 2, 1, 4, dtype=torch.float64)
+    logits[0, 0, 0, 0] = -2  # the hardest; the three others are equal
+    logits.requires_grad_()
+    value = TopKCELoss(share=0.5)(logits, torch.zeros(1, 1, 4, dtype=torch.long))
+    (gradient,) = torch.autograd.grad(value, logits)
+    hardest = np.log(1 + np.exp(2))
+    assert value.item() == pytest.approx((hardest + np.log(2)) / 2)
+    torch.testing.assert_close(gradient[0, 1, 0, 1:], torch.full((3,), 1 / 12, dtype=torch.float64))
+
+
+def test_region_wise_by_hand():
+    """A row of 1 mm: two voxels of class 0, three of class 1, whose deepest is 3 mm from class 0."""
+    labels = torch.tensor([[[0, 0, 1, 1, 1]]])
+    expected = [[-1, -0.5, 1, 1, 1], [1, 1, -1 / 3, -2 / 3, -1]]
+    loss = RegionWiseLoss(2, spacing=(1, 1))
+    np.testing.assert_allclose(loss.compute_map(labels[0].numpy(), (1, 1))[:, 0], expected, rtol=1e-6)
+    sure = torch.tensor([[[[50.0, 50, -50, -50, -50]], [[-50.0, -50, 50, 50, 50]]]])
+    assert float(loss(sure, labels)) == pytest.approx((-1 - 0.5 - 1 / 3 - 2 / 3 - 1) / 10)
+    assert float(loss(-sure, labels)) == pytest.approx(0.5)
+
+
+def test_boundary_dou_by_hand():
+    """A square of 8 × 8: 28 of 64 voxels lie on its boundary, so α is 1 / 8; one of 20 × 20 has the largest, 0.8."""
+    for side, alpha in ((8, 1 - 2 * 28 / 64), (24, 0.8 if 1 - 2 * 92 / 576 > 0.8 else 1 - 2 * 92 / 576)):
+        target = torch.zeros(1, 30, 30, dtype=torch.long)
+        target[0, 2 : 2 + side, 2 : 2 + side] = 1
+        p = 1 / 2  # zero logits
+        overlap, both = p * side**2, p**2 * 900 + side**2
+        value = BoundaryDoULoss(spacing=(1, 1), smooth=0)(torch.zeros(1, 2, 30, 30), target)
+        assert float(value) == pytest.approx((both - 2 * overlap) / (both - (1 + alpha) * overlap), rel=1e-6)
+    edge = torch.ones(1, 6, 6, dtype=torch.long)
+    edge[0, :, 0] = 0  # the structure leaves the image: only the side towards the background is boundary
+    assert maps.boundary_voxels(edge[0].numpy(), (1, 1))[:, 1:].sum() == 6
 
 
 def test_labels_as_monai_loads_them():
