@@ -127,8 +127,8 @@ class BoundaryDoULoss(BoundaryVoxelsLoss):
         spacing: mm, one number for each spatial axis: computes the map at a call without one.
         largest_alpha: the largest α (the authors' 0.8); the least is 0.
         include_background: whether the background counts as a class.
-        smooth: in voxels, of the denominator; an absent structure then costs what is predicted of it. The authors add it
-            to the numerator too, where an absent structure costs 1 whatever the network does.
+        smooth: in voxels, of the denominator; an absent structure then costs what is predicted of it. The authors add
+            it to the numerator too, where an absent structure costs 1 whatever the network does.
 
     >>> labels = torch.zeros(1, 6, 6, dtype=torch.long)
     >>> labels[0, 1:5, 1:5] = 1  # S = 16, C = 12: α is 0
