@@ -19,6 +19,7 @@ from shapeloss._typing import Spacing
 Sides = Literal["both", "inside", "outside"]
 NormaliseBy = Literal["compartment", "image"]
 Unit = Literal["relative", "mm"]
+Control = Literal["none", "reversed", "shuffled", "constant"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,14 @@ class PenaltyOptions:
     """φ in [0, 1], or in mm."""
     decay: float | None = None
     """In mm: φ falls by the factor e over this distance, in place of the linear reversal."""
+    control: Control = "none"
+    """For comparison: the same amounts of φ at other places; see `CONTROLS`."""
+    mean_one: bool = False
+    """Whether the weight 1 + φ is divided by its mean over the volume, so that no loss takes larger steps by it."""
 
     def __post_init__(self) -> None:
-        for name, choices in (("sides", Sides), ("normalise_by", NormaliseBy), ("unit", Unit)):
+        choices_of = (("sides", Sides), ("normalise_by", NormaliseBy), ("unit", Unit), ("control", Control))
+        for name, choices in choices_of:
             if getattr(self, name) not in get_args(choices):
                 raise ValueError(f"{name} must be one of {get_args(choices)}, got {getattr(self, name)!r}")
         if self.decay is not None:
@@ -70,9 +76,19 @@ VARIANTS: dict[str, PenaltyOptions] = {
 READINGS = VARIANTS
 """Their name in earlier versions."""
 
+CONTROLS: dict[str, PenaltyOptions] = {
+    # 0 at the boundary and 1 at the deepest voxel of each compartment: the weight where it should not be
+    "reversed": PenaltyOptions(control="reversed"),
+    # φ given at random to the voxels of each compartment: the same amounts, and no place
+    "shuffled": PenaltyOptions(control="shuffled"),
+    # the mean of φ throughout: cross-entropy with a larger step
+    "constant": PenaltyOptions(control="constant"),
+}
+"""Weights to compare the distance penalty with: does the place of the weight matter? Named like variants."""
+
 
 Variant = str | PenaltyOptions | Mapping[str, Any]
-"""A name in `VARIANTS`, or the options themselves."""
+"""A name in `VARIANTS` or `CONTROLS`, or the options themselves."""
 
 
 def penalty_options(variant: Variant) -> PenaltyOptions:
@@ -81,14 +97,15 @@ def penalty_options(variant: Variant) -> PenaltyOptions:
     The words of earlier versions, `maximum` "own" or "common", are understood.
 
     >>> penalty_options({"decay": 3.0})
-    PenaltyOptions(sides='both', normalise_by='compartment', unit='relative', decay=3.0)
+    PenaltyOptions(sides='both', normalise_by='compartment', unit='relative', decay=3.0, control='none', mean_one=False)
     """
     if isinstance(variant, PenaltyOptions):
         return variant
     if isinstance(variant, str):
-        if variant not in VARIANTS:
-            raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, or a dict of options, got {variant!r}")
-        return VARIANTS[variant]
+        named = VARIANTS | CONTROLS
+        if variant not in named:
+            raise ValueError(f"variant must be one of {', '.join(named)}, or a dict of options, got {variant!r}")
+        return named[variant]
     options: dict[str, Any] = dict(variant)
     if "maximum" in options:
         options["normalise_by"] = _from_maximum(options.pop("maximum"))
@@ -179,6 +196,8 @@ def distance_penalty(
     normalise_by: NormaliseBy = "compartment",
     unit: Unit = "relative",
     decay: float | None = None,
+    control: Control = "none",
+    mean_one: bool = False,
     maximum: str | None = None,
 ) -> NDArray[np.float32]:
     """φ: the distance to the boundary reversed, so that it is highest at the boundary (Calivà et al. 2019, figure 1).
@@ -190,6 +209,10 @@ def distance_penalty(
     - `unit="mm"`: φ = max − d;
     - `decay=τ`: φ = exp(−(d − min) / τ).
 
+    Then, for comparisons: `control="reversed"` exchanges high and low φ of each compartment, "shuffled" permutes φ at
+    random (always in the same way) within each, "constant" puts the volume's mean everywhere; and
+    `mean_one` divides the weight 1 + φ by its mean, after which φ is above −1 and 0 on average.
+
     φ is 0 where `sides` leaves it out, and in a volume of one compartment. It is never NaN or infinite. It depends on
     the field of view through the maximum of the background: compute it on the whole volume, then crop.
 
@@ -197,7 +220,8 @@ def distance_penalty(
         labels: (X, Y, Z) or (X, Y), integers from 0, the background.
         spacing: mm, one number for each axis.
         maximum: "own" or "common", the words of earlier versions for `normalise_by`.
-        sides, normalise_by, unit, decay: see :class:`PenaltyOptions`; `VARIANTS` names the usual combinations.
+        sides, normalise_by, unit, decay, control, mean_one: see :class:`PenaltyOptions`; `VARIANTS` and `CONTROLS` name
+            the usual combinations.
 
     Returns:
         float32 of the same shape.
@@ -210,7 +234,7 @@ def distance_penalty(
     """
     if maximum is not None:
         normalise_by = _from_maximum(maximum)
-    PenaltyOptions(sides, normalise_by, unit, decay)
+    PenaltyOptions(sides, normalise_by, unit, decay, control, mean_one)
     distance = boundary_distance(labels, spacing)
     labels = np.asarray(labels)
     penalty = np.zeros_like(distance)
@@ -229,7 +253,27 @@ def distance_penalty(
             penalty[mask] = highest - d
         else:
             penalty[mask] = (highest - d) / (highest - lowest) if highest > lowest else 1
+    if control != "none":
+        penalty = _control(penalty, labels, selected, control)
+    if mean_one:
+        penalty = ((1 + penalty) / (1 + penalty.mean(dtype=np.float64)) - 1).astype(np.float32)
     return penalty
+
+
+def _control(
+    penalty: NDArray[np.float32], labels: NDArray[Any], selected: list[int], control: Control
+) -> NDArray[np.float32]:
+    """φ with its values at other places of the same compartments."""
+    if control == "constant":
+        return np.full_like(penalty, penalty.mean(dtype=np.float64))
+    random = np.random.default_rng(0)
+    moved = penalty.copy()
+    for value in selected:
+        mask = labels == value
+        phi = penalty[mask]
+        if phi.size:
+            moved[mask] = random.permutation(phi) if control == "shuffled" else phi.max() + phi.min() - phi
+    return moved
 
 
 def _values(labels: NDArray[Any]) -> list[int]:

@@ -78,3 +78,14 @@ def check_classes(num_classes: int) -> int:
     if not (isinstance(num_classes, Integral) and num_classes >= 2):
         raise ValueError(f"num_classes must be a whole number from 2, the background included, got {num_classes!r}")
     return num_classes
+
+
+def check_progress(progress: float) -> float:
+    """The part of a training that is done, as a loss with a schedule is told it.
+
+    Raises:
+        ValueError: it lies outside 0 to 1.
+    """
+    if not 0 <= progress <= 1:
+        raise ValueError(f"progress must be the part of the training that is done, 0 to 1, got {progress!r}")
+    return progress

@@ -38,7 +38,7 @@ class DistancePenalizedCELoss(MapLoss):
     Args:
         spacing: mm, one number for each spatial axis: computes φ at a call without `phi`. φ then depends on the crop
             through its maximum; better compute it once for each whole volume.
-        variant: a name of :data:`shapeloss.distance.VARIANTS`, or the options themselves, as
+        variant: a name of :data:`shapeloss.distance.VARIANTS` or `CONTROLS`, or the options themselves, as
             :class:`shapeloss.distance.PenaltyOptions` or as a dict of its fields.
         reading: the name of `variant` in earlier versions.
 
@@ -62,9 +62,11 @@ class DistancePenalizedCELoss(MapLoss):
 
     def check_map_values(self, label_map: Tensor) -> None:
         super().check_map_values(label_map)
-        if label_map.min() < 0:
+        least = -1 if self.options.mean_one else 0
+        if label_map.min() < least:
             lowest = float(label_map.min())
-            raise ValueError(f"phi must not be negative, got {lowest:g}; a signed distance is another map")
+            limit = "below -1" if least else "negative"
+            raise ValueError(f"phi must not be {limit}, got {lowest:g}; a signed distance is another map")
 
     def compute(self, logits: Tensor, target: Tensor, phi: Tensor) -> Tensor:
         ce = voxel_cross_entropy(logits, target)

@@ -15,7 +15,7 @@ from torch import Tensor
 from shapeloss._typing import Spacing
 from shapeloss.losses import label_maps as maps
 from shapeloss.losses.base import MapLoss, one_hot
-from shapeloss.losses.checks import MapSpec, check_classes, check_nonnegative
+from shapeloss.losses.checks import MapSpec, check_classes, check_nonnegative, check_progress
 from shapeloss.losses.dice import DiceCELoss, DiceLoss, GeneralizedDiceLoss
 from shapeloss.losses.fused import class_sizes, class_sums, voxel_cross_entropy
 
@@ -233,9 +233,8 @@ class BoundaryLoss(SignedDistanceMapLoss):
         Raises:
             ValueError: a progress outside 0 to 1.
         """
-        if not 0 <= self.progress <= 1:
-            raise ValueError(f"progress must be the part of the training that is done, 0 to 1, got {self.progress!r}")
-        return self.end if self.schedule == "constant" else self.start + (self.end - self.start) * self.progress
+        progress = check_progress(self.progress)
+        return self.end if self.schedule == "constant" else self.start + (self.end - self.start) * progress
 
     def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
         first = 0 if self.include_background else 1
@@ -303,8 +302,7 @@ class GeneralizedSurfaceLoss(SignedDistanceMapLoss):
         self.progress = 0.0
 
     def compute(self, logits: Tensor, target: Tensor, label_map: Tensor) -> Tensor:
-        if not 0 <= self.progress <= 1:
-            raise ValueError(f"progress must be the part of the training that is done, 0 to 1, got {self.progress!r}")
+        progress = check_progress(self.progress)
         first = 0 if self.include_background else 1
         g = one_hot(target, logits.shape[1])[:, first:].to(logits)
         p, d = logits.softmax(1)[:, first:], label_map[:, first:]
@@ -313,7 +311,7 @@ class GeneralizedSurfaceLoss(SignedDistanceMapLoss):
         surface = (1 - kept / (whole + tiny)).mean()
         if self.region is None:
             return surface
-        return (1 - self.progress) * self.region.compute(logits, target, label_map) + self.progress * surface
+        return (1 - progress) * self.region.compute(logits, target, label_map) + progress * surface
 
 
 class HausdorffDTLoss(SignedDistanceMapLoss):

@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
 from shapeloss.distance import (
+    CONTROLS,
     READINGS,
     VARIANTS,
     PenaltyOptions,
@@ -142,6 +143,47 @@ def test_every_variant_is_tested_by_hand():
     assert {name for name, _ in marked} == set(VARIANTS)
 
 
+@pytest.mark.parametrize(
+    ("control", "expected"),
+    [
+        ("reversed", [1, 2 / 3, 1 / 3, 0, 0, 1, 0, 1]),  # a compartment of one voxel keeps its 1
+        ("constant", [0.625] * 8),
+    ],
+)
+def test_each_control_by_hand(control, expected):
+    phi = distance_penalty(ROW, STEP, **vars(CONTROLS[control]))
+    assert phi.dtype == np.float32
+    np.testing.assert_allclose(phi, [expected], rtol=1e-6)
+
+
+def test_shuffled_has_the_same_amounts_in_each_compartment_and_no_place():
+    labels = np.zeros((20, 30, 30), int)
+    labels[5:15, 8:22, 8:22] = 1
+    phi, shuffled = distance_penalty(labels, KNEE), distance_penalty(labels, KNEE, control="shuffled")
+    for k in (0, 1):
+        np.testing.assert_array_equal(np.sort(shuffled[labels == k]), np.sort(phi[labels == k]))
+    np.testing.assert_array_equal(distance_penalty(labels, KNEE, control="shuffled"), shuffled)  # always the same
+    distance = boundary_distance(labels, KNEE)
+    for k in (0, 1):
+        assert abs(np.corrcoef(shuffled[labels == k], distance[labels == k])[0, 1]) < 0.05
+        assert np.corrcoef(phi[labels == k], distance[labels == k])[0, 1] < -0.9
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS | CONTROLS))
+def test_a_weight_of_mean_one_is_proportional_to_the_weight(name):
+    options = vars((VARIANTS | CONTROLS)[name])
+    weight = 1 + distance_penalty(ROW, STEP, **options)
+    of_mean_one = 1 + distance_penalty(ROW, STEP, **options | {"mean_one": True})
+    assert of_mean_one.mean() == pytest.approx(1, abs=1e-6)
+    np.testing.assert_allclose(of_mean_one * weight.mean(), weight, rtol=1e-5)
+
+
+def test_controls_of_a_volume_of_one_compartment_are_0():
+    for name in CONTROLS:
+        assert not distance_penalty(np.ones((3, 4), int), (1, 1), **vars(penalty_options(name))).any()
+    assert not distance_penalty(np.ones((3, 4), int), (1, 1), mean_one=True).any()
+
+
 def test_a_volume_without_background():
     phi = distance_penalty(np.array([[1, 1, 2]]), (1, 1), sides="outside", normalise_by="image")
     np.testing.assert_array_equal(phi, [[0, 0, 0]])
@@ -269,6 +311,7 @@ def test_bad_labels_and_spacing(labels, spacing, message):
         ({"decay": np.inf}, "decay must be a positive length"),
         ({"decay": 2.0, "unit": "mm"}, "takes the place of the reversal"),
         ({"normalise_by": "all"}, "normalise_by must be one of"),
+        ({"control": "random"}, "control must be one of"),
         ({"decay": 2.0, "normalise_by": "image"}, "takes the place of the reversal"),
     ],
 )

@@ -14,7 +14,7 @@ from scipy import ndimage, special
 from torch import nn
 from torch.nn import functional as F
 
-from shapeloss.distance import VARIANTS, PenaltyOptions, distance_penalty
+from shapeloss.distance import CONTROLS, VARIANTS, PenaltyOptions, distance_penalty
 from shapeloss.losses import (
     LOSSES,
     BoundaryDoULoss,
@@ -726,6 +726,20 @@ def test_every_variant_by_name_dict_and_options():
         specs.add(json.dumps(loss.map_spec))
     assert len(specs) == len(VARIANTS)
     assert DistancePenalizedCELoss().options == PenaltyOptions()
+
+
+def test_controls_and_weights_of_mean_one():
+    logits, target, spacing = case(4, (1, 5, 6))
+    ce = F.cross_entropy(logits, target, reduction="none")
+    phi = distance_penalty(target[0].numpy(), spacing)
+    expected = ((1 + torch.from_numpy(phi)) * ce).mean() / (1 + phi.mean())
+    torch.testing.assert_close(DistancePenalizedCELoss(spacing, {"mean_one": True})(logits, target), expected)
+    constant = DistancePenalizedCELoss(spacing, "constant")(logits, target)
+    torch.testing.assert_close(constant, (1 + float(phi.mean())) * ce.mean())
+    specs = {json.dumps(DistancePenalizedCELoss(spacing, name).map_spec) for name in CONTROLS}
+    assert len(specs) == len(CONTROLS)
+    with pytest.raises(ValueError, match="phi must not be below -1, got -2"):
+        DistancePenalizedCELoss(variant={"mean_one": True})(logits, target, torch.full(target.shape, -2.0))
 
 
 def test_losses_with_one_map_share_it_in_a_cache():
