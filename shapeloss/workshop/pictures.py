@@ -94,7 +94,7 @@ def figure_profiles(
 ) -> Figure:
     """Mean weight against the signed distance from the boundary in mm, one line for each map."""
     signed = boundary_distance(labels, spacing) * np.where(np.asarray(labels) > 0, -1, 1)
-    edges = np.arange(-reach, reach + 1e-6, 2.0)
+    edges = np.arange(-reach - 1, reach + 2, 2.0)  # bins of 2 mm about even distances, the same on both sides
     middles = (edges[:-1] + edges[1:]) / 2
     bins = np.digitize(signed.ravel(), edges)
     figure = canvas(None, 8, 3.6)
