@@ -110,7 +110,7 @@ const Core = (() => {
         const i = r * columns + c;
         // rows run from the top, so that up is towards row 0; beyond the edge a structure goes on as it is there
         const from = Math.min(Math.max(r + up, 0), rows - 1) * columns + Math.min(Math.max(c - right, 0), columns - 1);
-        let best = change.grow;
+        let best = change.grow > 0 ? change.grow + 1e-4 : change.grow; // a distance of 2 mm is within 2 mm
         for (let k = 1; k < K; k++) {
           if (k === change.missed || !(signed[k][from] < best)) continue;
           if (signed[k][from] === 0) continue; // a class without a boundary is not there

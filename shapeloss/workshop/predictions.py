@@ -48,7 +48,7 @@ def alter_labels(
         labels: (X, Y, Z) or (X, Y), the truth, integers from 0, the background.
         spacing: mm, one number for each axis.
         shift_mm: along each axis, rounded to whole voxels; at the edge the labels go on as they are there.
-        grow_mm: how far every structure grows into the background; below 0 it shrinks.
+        grow_mm: every structure takes the background's voxels within this distance; below 0 it loses its own.
         missed: a label that the prediction lacks; 0 for none.
         island_mm: radius of a false island.
         island_at: its centre, a voxel; default: far from every structure and from the edge.
@@ -65,7 +65,7 @@ def alter_labels(
     signed = signed_distance(labels, classes, spacing)
     present = [k for k in range(1, classes) if k != missed and (labels == k).any()]
     altered = np.zeros_like(labels)
-    best = np.full(labels.shape, grow_mm, np.float32)
+    best = np.full(labels.shape, grow_mm + 1e-4 if grow_mm > 0 else grow_mm, np.float32)  # a distance of 2 is within 2
     for k in present:
         nearer = signed[k] < best
         altered[nearer], best[nearer] = k, signed[k][nearer]

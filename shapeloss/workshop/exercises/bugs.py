@@ -62,6 +62,10 @@ def map_of_a_batch(function: Any) -> str:
     need((answer[1] == 0).all(), "the map of an empty mask must be 0 throughout")
     single = np.asarray(function(masks[:1], SPACING), dtype=float)
     need(single.shape == masks[:1].shape, f"a batch of one must stay a batch: shape {single.shape}")
+    need(
+        np.allclose(single[0], answer[0], atol=1e-4),
+        "a mask by itself has another map than the same mask in a batch of two",
+    )
     inside = np.where(masks[0] > 0, mask_distance(masks[0] > 0, SPACING), 0)
     _mask(answer[0], inside / inside.max(), "not yet: the distance inside, divided by its maximum")
     return "A batch of one was squeezed into rows of a picture, each a “mask” of its own; many of them were empty."
@@ -155,7 +159,8 @@ def absent_class_silences(function: Any) -> str:
         size = float(gradient.abs().max())
         need(
             size > 1e-6,
-            f"class 2 is absent, and the largest gradient of all voxels is {size:.1e}: its weight is too large",
+            f"class 2 is absent, and the largest gradient of all voxels is {size:.1e}: its weight must not be larger "
+            "than that of the classes that are present",
         )
     right = torch.nn.functional.one_hot(target, 3).movedim(-1, 1).double()
     need(abs(float(function(right, right))) < 1e-3, "a perfect prediction must cost 0")
@@ -200,6 +205,8 @@ def best_score_for_nothing(function: Any) -> str:
     need(not np.isnan(missed), "NaN drops out of a mean: the case that went worst then counts for nothing")
     need(missed >= 10, f"a missed structure scores {missed:.2f} mm, better than many that were found")
     need(float(function(truth, truth, spacing)) == 0, "equal masks score 0")
+    nothing = np.zeros_like(truth)
+    need(float(function(nothing, nothing, spacing)) == 0, "two empty masks agree: they score 0")
     return "The diagonal of the field of view, or infinity: a missed structure must be the worst, and must count."
 
 

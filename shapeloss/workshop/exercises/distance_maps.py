@@ -69,7 +69,8 @@ def decay_for_a_share(answer: Any) -> str:
     share, _ = weight_near_boundary(distance_penalty(labels, SPACING, decay=tau), labels, SPACING, within=2.0)
     need(
         abs(share - 0.14) < 0.0005,
-        f"with tau = {tau:g} mm {share:.1%} of the weight lies within 2 mm; a smaller tau gathers more weight there",
+        f"with tau = {tau:g} mm {share:.2%} of the weight lies within 2 mm; "
+        + ("a longer range spreads it" if share > 0.14 else "a shorter range gathers more of it there"),
     )
     return f"{share:.1%}. However short tau, it stays below 16 %: the 1 in 1 + φ lies everywhere."
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from shapeloss.review.audit.summary import audit_summary
 from shapeloss.workshop.checks import as_number, exercise, need
 
 A = np.array([0.41, 0.52, 0.47, 0.38, 0.55, 0.44, 0.49, 0.51, 0.36, 0.46])
@@ -91,7 +92,11 @@ def impossible_row(answer: Any) -> str:
     row = as_number(answer, "impossible")
     rows = {1: (0.95, 0.02), 2: (0.50, 0.15), 3: (0.98, 0.30), 4: (0.10, 0.20)}
     need(row in rows, f"the rows are 1 to 4, got {row:g}")
-    mean, _ = rows[int(row)]
-    largest = float(np.sqrt(mean * (1 - mean) * 10 / 9))
-    need(row == 3, f"row {int(row)}: with the mean {mean:g} the SD of ten scores in 0 to 1 can be up to {largest:.2f}")
-    return f"At a mean of 0.98 ten scores in 0 to 1 have an SD of at most {largest:.2f}."
+    mean, sd = rows[int(row)]
+    found = audit_summary(f"{mean:.2f}", f"{sd:.2f}", 10, low=0.0, high=1.0)
+    need(
+        not found.possible,
+        f"row {int(row)}: ten scores in 0 to 1 whose mean rounds to {mean:.2f} can have an SD of up to "
+        f"{found.largest_sd:.2f}",
+    )
+    return f"Ten scores in 0 to 1 whose mean rounds to {mean:.2f} have an SD of at most {found.largest_sd:.2f}."
