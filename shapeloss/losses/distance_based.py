@@ -306,7 +306,7 @@ class GeneralizedSurfaceLoss(SignedDistanceMapLoss):
         first = 0 if self.include_background else 1
         g = one_hot(target, logits.shape[1])[:, first:].to(logits)
         p, d = logits.softmax(1)[:, first:], label_map[:, first:]
-        kept, whole = ((d * part).square().flatten(1).sum(1) for part in (1 - g - p, torch.ones_like(p)))
+        kept, whole = (d * (1 - g - p)).square().flatten(1).sum(1), d.square().flatten(1).sum(1)
         tiny = torch.finfo(logits.dtype).tiny  # keeps 0 / 0 finite in a volume of one class
         surface = (1 - kept / (whole + tiny)).mean()
         if self.region is None:

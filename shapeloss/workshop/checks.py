@@ -68,21 +68,17 @@ def check(number: str, answer: Any = None) -> Result:
     if number not in EXERCISES:
         raise ValueError(f"there is no exercise {number!r}; there are {', '.join(EXERCISES)}")
     asked, function = EXERCISES[number]
+    unanswered = Result(number, False, f"not answered yet: {asked}")
     if answer is None or answer is Ellipsis:
-        return Result(number, False, f"not answered yet: {asked}")
+        return unanswered
     try:
         return Result(number, True, function(answer))
     except Wrong as wrong:
         return Result(number, False, str(wrong))
+    except NotImplementedError:  # the function is still the empty one
+        return unanswered
     except Exception as error:  # whatever the student's code raises
-        if unanswered(error):
-            return Result(number, False, f"not answered yet: {asked}")
         return Result(number, False, f"your code stopped with {type(error).__name__}: {error}")
-
-
-def unanswered(error: Exception) -> bool:
-    """Whether the student's function is still the empty one."""
-    return isinstance(error, NotImplementedError)
 
 
 def as_number(answer: Any, name: str) -> float:

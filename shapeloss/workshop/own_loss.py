@@ -26,8 +26,8 @@ TRAINING, TEST = range(6), range(6, 14)
 SCORES = {"dice": "Dice", "boundary_dice_in_plane": "boundary Dice"}
 
 
-def _logits(seed: int = 0, scale: float = 1.0, shape: tuple[int, ...] = (1, 4, 4, 5, 6)) -> Tensor:
-    return scale * torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def _logits(seed: int = 0, scale: float = 1.0) -> Tensor:
+    return scale * torch.randn(1, 4, 4, 5, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def _truth() -> Tensor:
