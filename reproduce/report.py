@@ -45,6 +45,11 @@ FIGURES = {
     "audit_relation": "Dice and boundary Dice of the same surfaces on phantom knees at OAI DESS resolution, and what "
     "the sources report.",
 }
+STUDY_FIGURES = {
+    "differences": "Every row less plain cross-entropy, before the noise of training (grey).",
+    "budgets": "What more steps change.",
+    "rates": "Every loss at each learning rate; ringed is the one that the validation cases choose.",
+}
 SCORES = {
     "boundary_dice_in_plane": "Boundary Dice", "boundary_dice_3d": "Boundary Dice, 3D", "dice": "Dice",
 }  # fmt: skip
@@ -126,6 +131,25 @@ def parts(runs: list[dict[str, Any]], manifest: Manifest, results: Path, figures
     return rows
 
 
+def study_folder(experiment: Experiment, figures: Path) -> Path | None:
+    """Where the study lies that a page shows: its own, or the committed one of the same data and network."""
+    if (figures / "study.md").is_file():
+        return figures
+    committed, profile = ROOT / "figures" / "study", ROOT / "reproduce" / "profiles" / "study.yaml"
+    if not (committed / "study.md").is_file() or not profile.is_file():
+        return None
+    same = load_experiment(profile).canonical_json("data", "network") == experiment.canonical_json("data", "network")
+    return committed if same else None
+
+
+def pictures(folder: Path | None, captions: dict[str, str]) -> dict[str, Picture]:
+    """Those of the figures that there are."""
+    if folder is None:
+        return {}
+    there = {name: text for name, text in captions.items() if (folder / f"{name}.png").is_file()}
+    return {name: picture(folder / f"{name}.png", text) for name, text in there.items()}
+
+
 def build(experiment: Experiment, manifest: Manifest, results: Path, figures: Path) -> str:
     """The page."""
 
@@ -136,6 +160,7 @@ def build(experiment: Experiment, manifest: Manifest, results: Path, figures: Pa
     made = parts(runs, manifest, results, figures)
     scores = pd.read_csv(figures / "per_case.csv", dtype={"case": str})
     columns = {name: heading for name, heading in SCORES.items() if name in scores.columns}
+    study = study_folder(experiment, figures)
     claims = without_title(read("claims.md"))
     verdicts, _, detail = claims.partition("\n## ")
     answers, _, audited = without_title(read("audit.md")).partition("## Each result")
@@ -153,11 +178,8 @@ def build(experiment: Experiment, manifest: Manifest, results: Path, figures: Pa
         audit=markdown(answers),
         audited=markdown("## Each result" + audited),
         deviations=markdown(without_title((ROOT / "docs" / "deviations.md").read_text(encoding="utf-8"))),
-        pictures={
-            name: picture(figures / f"{name}.png", caption)
-            for name, caption in FIGURES.items()
-            if (figures / f"{name}.png").is_file()
-        },
+        study=markdown((study / "study.md").read_text(encoding="utf-8")) if study else "",
+        pictures=pictures(figures, FIGURES) | pictures(study, STUDY_FIGURES),
         columns=columns,
         directions={name: METRICS[name].direction for name in columns},
         scores=scores.to_dict("records"),

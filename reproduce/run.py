@@ -26,8 +26,8 @@ from shapeloss.replication.profile import Experiment, load_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = {
-    "phantom": 0.02, "data": 0.01, "distance_maps": 0.03, "train": 1.0, "evaluate": 0.08, "error_maps": 0.06,
-    "audit": 0.02, "report": 0.01,
+    "phantom": 0.02, "data": 0.01, "distance_maps": 0.03, "train": 1.0, "train_variation": 1.0, "evaluate": 0.08,
+    "error_maps": 0.06, "audit": 0.02, "study": 0.1, "report": 0.01,
 }  # fmt: skip
 """How long a step takes, as a share of one training; only the estimate of the time left depends on it."""
 LINKS = ".links"
@@ -39,8 +39,9 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Progress:
     """Reads what Snakemake prints, and shows one bar over all steps, trainings by their optimiser steps."""
 
-    def __init__(self, results: Path) -> None:
+    def __init__(self, results: Path, variation_weight: float = 1.0) -> None:
         self.results = results
+        self.weights = WEIGHTS | {"train_variation": variation_weight}
         self.total = self.done = self.started = 0.0
         self.running: dict[str, tuple[str, str]] = {}
         self.counts: dict[str, int] = {}
@@ -73,7 +74,7 @@ class Progress:
                 self.running[self.block["jobid"]] = (self.block["rule"], self.block.get("wildcards", ""))
         elif match := re.match(r"Finished jobid: (\d+)", line):
             rule, wildcards = self.running.pop(match[1], ("all", ""))
-            self.done += WEIGHTS.get(rule, 0)
+            self.done += self.weights.get(rule, 0)
             if rule in WEIGHTS:
                 self.say(f"done: {title(rule, wildcards)}")
         self.show()
@@ -81,7 +82,7 @@ class Progress:
     def start(self) -> None:
         """The first list of jobs: now the total is known."""
         self.started = time.monotonic()
-        self.total = sum(WEIGHTS.get(rule, 0) * count for rule, count in self.counts.items())
+        self.total = sum(self.weights.get(rule, 0) * count for rule, count in self.counts.items())
         steps = ", ".join(f"{count} x {rule}" for rule, count in self.counts.items() if rule in WEIGHTS)
         self.say(f"to do: {steps}")
         self.bar = tqdm(
@@ -98,10 +99,10 @@ class Progress:
         now = self.done
         names = []
         for rule, wildcards in self.running.values():
-            fraction = self.fraction(wildcards) if rule == "train" else 0.0
-            now += WEIGHTS.get(rule, 0) * fraction
+            fraction = self.fraction(wildcards) if rule.startswith("train") else 0.0
+            now += self.weights.get(rule, 0) * fraction
             if rule in WEIGHTS:
-                names.append(title(rule, wildcards) + (f" {fraction:.0%}" if rule == "train" else ""))
+                names.append(title(rule, wildcards) + (f" {fraction:.0%}" if rule.startswith("train") else ""))
         elapsed = time.monotonic() - self.started
         # the first steps are short, and say little of the others
         left = tqdm.format_interval(elapsed * (self.total - now) / now) if now > 0.05 * self.total else "…"
@@ -112,7 +113,8 @@ class Progress:
         """How much of a training is done, from the file that it writes."""
         values = parse(wildcards)
         try:
-            text = (self.results / "runs" / values["loss"] / f"seed{values['seed']}" / "progress").read_text()
+            place = Path("variations") / values["variation"] if "variation" in values else Path("runs")
+            text = (self.results / place / values["loss"] / f"seed{values['seed']}" / "progress").read_text()
             step, steps = text.split("/")
             return int(step) / int(steps)
         except (OSError, ValueError, KeyError):
@@ -128,16 +130,25 @@ class Progress:
             self.bar.close()
 
 
+def variation_weight(experiment: Experiment) -> float:
+    """How long a training of a variation takes on average, as a share of one of the table."""
+    varied = [experiment.variation(name) for name in experiment.variations]
+    steps = [v.training.steps for v in varied for _ in v.losses for _ in v.seeds]
+    return sum(steps) / len(steps) / experiment.training.steps if steps else 1.0
+
+
 def parse(wildcards: str) -> dict[str, str]:
     """`loss=dice, seed=0` as a dictionary."""
     return dict(part.split("=", 1) for part in wildcards.split(", ") if "=" in part)
 
 
 def title(rule: str, wildcards: str) -> str:
-    """`train dice, seed 0`."""
+    """`train dice, seed 0`, or `train dice, seed 0 (x2)` for a variation."""
     values = parse(wildcards)
-    name = rule.replace("_", " ")
-    return f"{name} {values['loss']}, seed {values['seed']}" if "loss" in values else name
+    if "loss" not in values:
+        return rule.replace("_", " ")
+    variation = f" ({values['variation']})" if "variation" in values else ""
+    return f"train {values['loss']}, seed {values['seed']}{variation}"
 
 
 def check(profile: Path, data: str) -> Experiment:
@@ -214,7 +225,7 @@ def run(
     results.mkdir(parents=True, exist_ok=True)
     figures.mkdir(parents=True, exist_ok=True)
     log = results / "log" / "snakemake.txt"
-    progress = Progress(results)
+    progress = Progress(results, variation_weight(experiment))
     waiting = f"another run of profile {experiment.name} is going on; waiting until it ends"
     with locked(results / ".lock", waiting) as lock:
         source = Path(data).expanduser().resolve() if data else results / "data"
@@ -329,6 +340,7 @@ def summary(figures: Path, results: Path, seconds: float) -> str:
         "figure1.png": "figure 1: distance maps (top), surface errors (bottom)",
         "table1.md": "the results table, also as .csv and .tex",
         "table_exact.md": "the same against the phantom's exact surfaces",
+        "study.md": "what the study found: differences against the noise of trainings",
         "per_case.csv": "scores of each test case, loss and seed",
         "scores.png": "the paired scores as a figure",
     }

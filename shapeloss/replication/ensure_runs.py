@@ -18,9 +18,16 @@ def ensure_runs(experiment: Experiment, manifest: Manifest, results: str | Path)
     missing = [run for run in run_folders(experiment, results) if not (run[2] / "run.json").is_file()]
     if missing:
         names = ", ".join(f"{loss} (seed {seed})" for loss, seed, _ in missing)
-        print(f"{results}: not trained yet: {names}; training them with profile {experiment.name}")
+        place = f"{results}/{experiment.runs_folder}"
+        print(f"{place}: not trained yet: {names}; training them with profile {experiment.name}")
     for loss, seed, folder in missing:
         train(experiment, manifest, loss, seed, folder, Path(results) / "maps", progress_bar(f"{loss}, seed {seed}"))
+
+
+def ensure_variations(experiment: Experiment, manifest: Manifest, results: str | Path) -> None:
+    """:func:`ensure_runs` for each variation."""
+    for name in experiment.variations:
+        ensure_runs(experiment.variation(name), manifest, results)
 
 
 def ensure_scores(experiment: Experiment, manifest: Manifest, results: str | Path, figures: str | Path) -> pd.DataFrame:

@@ -127,6 +127,22 @@ class Paper(_Section):
                 table.setdefault(r.metric, {})[r.loss] = (r.mean, r.sd)
         return table
 
+    def smallest_claimed(self, statistic: str) -> float:
+        """The smallest reported difference that the claims of superiority about a statistic rest on.
+
+        Raises:
+            ValueError: there is no such claim with reported means.
+        """
+        differences = []
+        for claim in self.claims:
+            if claim.statistic == statistic and claim.test == "superiority":
+                means = {loss: mean for loss, (mean, _) in self.reported(claim.source).get(statistic, {}).items()}
+                both = [loss for loss in claim.against if loss in means and claim.reference in means]
+                differences += [abs(means[claim.reference] - means[loss]) for loss in both]
+        if not differences:
+            raise ValueError(f"no claim of superiority about {statistic!r} has reported means")
+        return float(f"{min(differences):.12g}")
+
     def results_table(self) -> pd.DataFrame:
         """The reported results as the audit takes them (`audit_table`, `compare_sources`), numbers as printed."""
         rows = []

@@ -7,15 +7,29 @@ A key that is not listed here is an error.
 from __future__ import annotations
 
 import difflib
+import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
 
 from shapeloss._resources import find_profile
+from shapeloss.data.options import NotNegative, Section
 from shapeloss.runs.options import RunOptions
+from shapeloss.train import TrainingOptions
+
+
+class Variation(Section):
+    """Further trainings that differ from a profile's own in their seeds or options; what is left out stays as it is."""
+
+    losses: tuple[str, ...] = ()
+    """Rows of the table; none: all."""
+    seeds: tuple[NotNegative, ...] = ()
+    training: dict[str, Any] = Field(default={})
+    """Keys of the section `training` with other values."""
 
 
 class Experiment(RunOptions):
@@ -28,6 +42,55 @@ class Experiment(RunOptions):
     longer: str = ""
     """A profile beside this one with the same data and more steps: its committed scores show how far this is from
     convergence."""
+    variations: dict[str, Variation] = Field(default={})
+    """By name: what a study trains beside the table, such as other seeds, more steps, another learning rate."""
+    _variation: str = PrivateAttr("")
+
+    @model_validator(mode="after")
+    def _variations(self) -> Experiment:
+        for name in self.variations:
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise ValueError(f"variations must have names of letters, digits, _ and -; got {name!r}")
+            self.variation(name)
+        return self
+
+    @property
+    def runs_folder(self) -> str:
+        """Where the trainings lie below the results."""
+        return f"variations/{self._variation}" if self._variation else "runs"
+
+    def variation(self, name: str) -> Experiment:
+        """The experiment of one variation; itself for an empty name.
+
+        Raises:
+            ValueError: no such variation; a loss or an option of it that there is not.
+        """
+        if not name:
+            return self
+        if name not in self.variations:
+            raise ValueError(f"no variation {name!r}; profile {self.name} has {', '.join(self.variations) or 'none'}")
+        chosen, place = self.variations[name], f"variations.{name}"
+        if absent := [loss for loss in chosen.losses if loss not in self.losses]:
+            raise ValueError(f"{place}.losses: {', '.join(absent)} is no row of losses: {', '.join(self.losses)}")
+        training = asdict(self.training)
+        if absent := [key for key in chosen.training if key not in training]:
+            raise ValueError(f"{place}.training has no key {', '.join(absent)}; known keys: {', '.join(training)}")
+        try:
+            changed = TypeAdapter(TrainingOptions).validate_python(training | chosen.training)
+        except ValidationError as error:
+            problems = "; ".join(_explain(problem, Experiment) for problem in error.errors())
+            raise ValueError(f"{place}.training: {problems}") from None
+        varied = self.model_copy(
+            update={
+                "losses": {loss: self.losses[loss] for loss in chosen.losses or self.losses},
+                "seeds": chosen.seeds or self.seeds,
+                "training": changed,
+                "variations": {},
+                "longer": "",
+            }
+        )
+        varied._variation = name
+        return varied
 
 
 def load_experiment(profile: str | Path) -> Experiment:
@@ -76,9 +139,14 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
 
 def _keys(model: Any, location: tuple[Any, ...]) -> list[str]:
     """The keys that are allowed at a place of the configuration."""
+    mapping = False
     for part in location:
+        if mapping:  # a name that the profile chose
+            mapping = False
+            continue
         fields = getattr(model, "model_fields", None) or getattr(model, "__dataclass_fields__", {})
         annotation: Any = getattr(fields.get(part), "annotation", None)
+        mapping = getattr(annotation, "__origin__", None) is dict
         options = [a for a in getattr(annotation, "__args__", ()) if a is not type(None)]
-        model = options[0] if options else annotation
+        model = options[-1 if mapping else 0] if options else annotation
     return list(getattr(model, "model_fields", None) or getattr(model, "__dataclass_fields__", {}))

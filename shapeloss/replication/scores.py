@@ -21,7 +21,7 @@ from shapeloss.runs.provenance import commit
 def run_folders(experiment: Experiment, results: str | Path) -> list[tuple[str, int, Path]]:
     """(loss, seed, folder) of each training, in the order of the table."""
     return [
-        (loss, seed, Path(results) / "runs" / loss / f"seed{seed}")
+        (loss, seed, Path(results) / experiment.runs_folder / loss / f"seed{seed}")
         for loss in experiment.losses
         for seed in experiment.seeds
     ]
@@ -64,12 +64,28 @@ def score_runs(experiment: Experiment, manifest: Manifest, results: str | Path, 
         One row per loss, seed, case and structure ("mean" and "merged" too), with the columns of
         :func:`shapeloss.metrics.score_case`.
     """
+    return write_scores(_score(experiment, manifest, results), output)
+
+
+def score_variations(
+    experiment: Experiment, manifest: Manifest, results: str | Path, output: str | Path
+) -> pd.DataFrame:
+    """As :func:`score_runs`, for the trainings of all variations, whose names are in a first column `variation`."""
+    parts = [
+        _score(experiment.variation(name), manifest, results).assign(variation=name) for name in experiment.variations
+    ]
+    scores = pd.concat(parts, ignore_index=True)
+    return write_scores(scores[["variation", *scores.columns.drop("variation")]], output)
+
+
+def _score(experiment: Experiment, manifest: Manifest, results: str | Path) -> pd.DataFrame:
+    """The scores of all trainings of one experiment."""
     read_runs(experiment, results)  # are all there?
     rows = []
-    for name in tqdm(manifest.names("test"), desc="score", mininterval=5):
+    for name in tqdm(manifest.names("test"), desc=f"score {experiment.runs_folder}", mininterval=5):
         case = manifest.original(name)
         rows += _score_case(experiment, manifest, results, case, case.labels)
-    return _write_scores(rows, list(experiment.losses), output)
+    return _in_order(rows, list(experiment.losses))
 
 
 READER = "reader"
@@ -93,7 +109,7 @@ def score_against_exact(
         drawn = score_case(exact, case.labels, case.spacing, manifest.classes, manifest.slice_axis)
         rows += [{"loss": READER, "seed": seed, "case": name} | row for seed in experiment.seeds for row in drawn]
         rows += _score_case(experiment, manifest, results, case, exact)
-    return _write_scores(rows, [READER, *experiment.losses], output)
+    return write_scores(_in_order(rows, [READER, *experiment.losses]), output)
 
 
 def _score_case(
@@ -108,12 +124,18 @@ def _score_case(
     return rows
 
 
-def _write_scores(rows: list[dict[str, Any]], order: list[str], output: str | Path) -> pd.DataFrame:
+def _in_order(rows: list[dict[str, Any]], order: list[str]) -> pd.DataFrame:
+    """The rows of scores, by loss in the order of the table."""
     places = {loss: index for index, loss in enumerate(order)}
     scores = pd.DataFrame(rows).sort_values("loss", key=lambda column: column.map(places), kind="stable")
+    return scores.reset_index(drop=True)
+
+
+def write_scores(scores: pd.DataFrame, output: str | Path) -> pd.DataFrame:
+    """Write a table as CSV, atomically; returns it."""
     with atomic(output) as temporary:
         scores.to_csv(temporary, index=False)
-    return scores.reset_index(drop=True)
+    return scores
 
 
 def read_scores(figures: str | Path) -> pd.DataFrame:

@@ -1,0 +1,59 @@
+"""The graph of a study, as a user starts it, on the tiny profile: its table, its variations, its page."""
+
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from helpers.project import ROOT
+
+sys.path.insert(0, str(ROOT / "reproduce"))
+
+import run
+
+from shapeloss.replication.profile import load_experiment
+
+
+def test_a_study_trains_its_variations_and_shows_what_they_change(tmp_path):
+    results, figures = tmp_path / "results", tmp_path / "figures"
+    command = [sys.executable, str(ROOT / "reproduce" / "run.py"), "--profile", "smoke-study", "--cores", "2"]
+    places = ["--results", str(results), "--figures", str(figures)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    def start():
+        done = subprocess.run([*command, *places], env=environment, capture_output=True, encoding="utf-8", cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    output = start()
+    assert "4 x train, 5 x train_variation" in output
+    assert "done: train ce, seed 1 (double)" in output
+    trainings = pd.read_csv(figures / "trainings.csv", keep_default_na=False)
+    rows = trainings.groupby(["variation", "loss"], sort=False)[["steps", "learning_rate"]].first()
+    assert rows.index.tolist() == [("", "ce"), ("", "dpce"), ("noise", "ce"), ("double", "ce"), ("fast", "ce")]
+    assert rows["steps"].tolist() == [20, 20, 20, 40, 20]
+    assert rows["learning_rate"].tolist() == [0.001, 0.001, 0.001, 0.001, 0.002]
+    varied = pd.read_csv(figures / "per_case_variations.csv")
+    assert len(varied) == 5 * 2 * 5  # trainings, test cases, three bones with their mean and all merged
+    weights = pd.read_csv(figures / "weights.csv")
+    assert weights["loss"].tolist() == ["dpce"]
+    assert weights["mean"].between(1, 2).all()
+    text = (figures / "study.md").read_text(encoding="utf-8")
+    assert "3 trainings of `ce` that differ in the seed alone" in text
+    report = (figures / "report.html").read_text(encoding="utf-8")
+    assert 'id="study"' in report
+    assert "The noise of training" in report
+    names = [figures / f"{name}.png" for name in ("differences", "budgets", "rates")]
+    assert all(path.stat().st_size > 10_000 for path in names)
+    seeds = [(results / f"variations/double/ce/seed{seed}" / "weights.safetensors").read_bytes() for seed in (0, 1)]
+    assert seeds[0] != seeds[1]
+    # a second call has nothing to do
+    assert "done:" not in start()
+
+
+def test_the_time_left_knows_that_variations_take_longer():
+    experiment = load_experiment("smoke-study")
+    # one of 20 steps, two of 40, two of 20, against 20
+    assert run.variation_weight(experiment) == pytest.approx((1 + 2 * 2 + 2 * 1) / 5)
+    assert run.variation_weight(load_experiment("smoke")) == 1
