@@ -316,8 +316,8 @@ def _rows_part(study: Study) -> str:
         "",
         f"Means over {volumes} test volumes and {seeds} trainings a row. Differences, intervals and p: for a new "
         "volume and a new training (volumes and seeds as crossed random effects, Satterthwaite's degrees of freedom), "
-        f"p corrected over the {len(boundary)} rows by Holm. “Volumes alone”: Wilcoxon's test of the volumes' means over "
-        "their seeds, not corrected, which speaks of new volumes for these very trainings. “Beyond the noise”: a "
+        f"p corrected over the {len(boundary)} rows by Holm. “Volumes alone”: Wilcoxon's test of the volumes' means "
+        "over their seeds, not corrected, which speaks of new volumes for these very trainings. “Beyond the noise”: a "
         f"difference that two sets of {seeds} trainings of `{PLAIN}` reach in fewer than 5 of 100 repetitions. Weight "
         "near the boundary: the share of the weight 1 + φ that lies within 2 mm of it, over the training masks.",
     ]
