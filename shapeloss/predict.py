@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
+from shapeloss.vnet import VNet
+
 Precision = Literal["auto", "bf16-mixed", "32-true"]
 
 
@@ -101,6 +103,30 @@ def predict_labels(
         logits = cast(Tensor, stitched)
     network.train(training)
     return logits.argmax(1)[0].to(torch.uint8).cpu().numpy()
+
+
+@torch.no_grad()
+def predict_distances(network: VNet, image: Tensor, precision: str = "32-true") -> NDArray[np.float32]:
+    """What the second head says of the distance to each class, in units of the loss's `reach_mm`.
+
+    Args:
+        network: with a distance head; left in the mode it was in.
+        image: (1, C, X, Y, Z), normalised, on the device of the network.
+        precision: of the convolutions; see :func:`resolve_precision`.
+
+    Returns:
+        (K, X, Y, Z), negative inside.
+
+    Raises:
+        ValueError: the network has no such head.
+    """
+    if network.distances is None:
+        raise ValueError("network has no distance head; train it with a loss that needs one, such as mtl")
+    training = network.training
+    network.train()  # where its output holds both
+    both = compute_logits(network, image, precision)
+    network.train(training)
+    return both[0, both.shape[1] // 2 :].cpu().numpy()
 
 
 def postprocess(labels: NDArray[Any], options: Postprocessing) -> NDArray[Any]:

@@ -96,9 +96,10 @@ class State:
     """Training losses since the last validation, as far as they were read from the device."""
 
     @classmethod
-    def start(cls, network: nn.Module, options: TrainingOptions) -> State:
-        """That of the first step."""
-        return cls(torch.optim.Adam(network.parameters(), lr=options.learning_rate))
+    def start(cls, network: nn.Module, options: TrainingOptions, loss: nn.Module | None = None) -> State:
+        """That of the first step; parameters of the loss are trained too, such as weights that it learns."""
+        parameters = [*network.parameters(), *(loss.parameters() if loss is not None else ())]
+        return cls(torch.optim.Adam(parameters, lr=options.learning_rate))
 
 
 def fit(
@@ -154,7 +155,8 @@ def fit(
     forward: Any = network
     if options.compile:
         forward = torch.compile(network, mode="reduce-overhead" if device.type == "cuda" else "default")
-    state = state or State.start(network, options)
+    loss.to(device)
+    state = state or State.start(network, options, loss)
     unread: list[Tensor] = []  # losses on the device: reading one waits for the GPU
     for step in range(state.step, options.steps):
         rate = learning_rate(step, options)

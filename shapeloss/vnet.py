@@ -193,6 +193,8 @@ class VNet(nn.Module):
         channels_in: channels of the image, 1 for MRI.
         num_classes: K, the background included.
         options: sizes; see :class:`VNetOptions`.
+        distance_head: a second 1 × 1 × 1 convolution beside the last, which regresses the distance to each class. In
+            training its K channels follow the logits.
         checkpointing: keep only what enters each stage in training, and compute the rest again in the backward pass:
             less memory, about a third more time, the same gradients.
 
@@ -202,7 +204,12 @@ class VNet(nn.Module):
     """
 
     def __init__(
-        self, channels_in: int, num_classes: int, options: VNetOptions | None = None, checkpointing: bool = False
+        self,
+        channels_in: int,
+        num_classes: int,
+        options: VNetOptions | None = None,
+        checkpointing: bool = False,
+        distance_head: bool = False,
     ) -> None:
         super().__init__()
         options = options or VNetOptions()
@@ -226,9 +233,21 @@ class VNet(nn.Module):
             self.decode.append(ResidualStage(2 * above, 2 * above, convolutions[level], options))
         self.dropout = nn.Dropout3d(options.dropout)
         self.last = Conv3d(2 * widths[0], num_classes, 1)
+        self.distances = Conv3d(2 * widths[0], num_classes, 1) if distance_head else None
 
     def forward(self, image: Tensor) -> Tensor:
-        """image (B, channels_in, X, Y, Z) → logits (B, K, X, Y, Z)."""
+        """image (B, channels_in, X, Y, Z) → logits (B, K, X, Y, Z).
+
+        With a distance head in training: logits and distances, (B, 2 K, X, Y, Z).
+        """
+        x = self.features(image)
+        logits: Tensor = self.last(x)
+        if self.distances is not None and self.training:
+            logits = torch.cat([logits, self.distances(x)], dim=1)
+        return logits[:, :, : image.shape[2], : image.shape[3], : image.shape[4]]
+
+    def features(self, image: Tensor) -> Tensor:
+        """What the heads read: (B, 2 widths[0], …), of a size that is a multiple of the strides."""
         size = image.shape[2:]
         missing = [-extent % multiple for extent, multiple in zip(size, self.multiple, strict=True)]
         if any(missing):
@@ -243,8 +262,7 @@ class VNet(nn.Module):
         x = self.dropout(skips.pop())
         for up, decode in zip(reversed(self.up), reversed(self.decode), strict=True):
             x = self._stage(lambda x, s, u=up, d=decode: d(_join(u(x), s)), x, skips.pop())
-        logits = self.last(x)
-        return logits[:, :, : size[0], : size[1], : size[2]]
+        return x
 
     def _stage(self, stage: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled():

@@ -9,7 +9,7 @@ Shapes, with B volumes, K classes (0 the background) and two or three spatial ax
 
 The result is a scalar. In the equations sums and means run over voxels i of a volume and classes k, p is the softmax of
 the logits, g the one-hot truth, p_t the probability of the true class, N the number of voxels. `LOSSES` maps short keys
-to the classes, and :func:`build_loss` builds one by its key.
+to the classes, and :func:`build_loss` builds one by its key. :class:`MultiTaskLoss` takes 2 K channels.
 """
 
 from shapeloss.losses.base import MapLoss, SegmentationLoss
@@ -37,6 +37,7 @@ from shapeloss.losses.distance_based import (
     SignedDistanceLoss,
     UNetWeightedCELoss,
 )
+from shapeloss.losses.multi_task import MultiTaskLoss
 from shapeloss.losses.registry import LOSSES, build_loss
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "GeneralizedSurfaceLoss",
     "HausdorffDTLoss",
     "MapLoss",
+    "MultiTaskLoss",
     "RegionWiseLoss",
     "SegmentationLoss",
     "SignedDistanceLoss",

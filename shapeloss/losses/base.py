@@ -22,6 +22,8 @@ class SegmentationLoss(nn.Module):
     """
 
     validate = False
+    distance_head = False
+    """Whether the network needs a second head, which regresses the distance to each class."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +47,7 @@ class SegmentationLoss(nn.Module):
             logits = logits.float()
         check_values = self.validate or not getattr(self, "_values_seen", False)
         if check_values:
-            check_target_values(target, logits.shape[1])
+            check_target_values(target, self.classes(logits))
         target = target.long()
         with torch.autocast(logits.device.type, enabled=False):
             label_map = self.prepare_map(logits, target, phi)
@@ -53,6 +55,10 @@ class SegmentationLoss(nn.Module):
                 self.check_map_values(label_map)
                 self._values_seen = True
             return self.compute(logits, target, label_map)
+
+    def classes(self, logits: Tensor) -> int:
+        """K, the number of classes that the network's output stands for."""
+        return logits.shape[1]
 
     def prepare_map(self, logits: Tensor, target: Tensor, phi: Tensor | None) -> Tensor:
         """The map for `compute`; an empty tensor for losses without one."""
@@ -100,11 +106,11 @@ class MapLoss(SegmentationLoss):
                 )
             volumes = target.cpu().numpy()
             phi = torch.from_numpy(np.stack([self.compute_map(volume, self.spacing) for volume in volumes]))
-        expected = logits.shape if self.per_class else target.shape
+        expected = (len(target), self.classes(logits), *target.shape[1:]) if self.per_class else tuple(target.shape)
         if not self.per_class and phi.shape == (target.shape[0], 1, *target.shape[1:]):
             phi = phi[:, 0]
         if phi.shape != expected:
-            raise ValueError(f"phi must have shape {tuple(expected)} for {type(self).__name__}, got {tuple(phi.shape)}")
+            raise ValueError(f"phi must have shape {expected} for {type(self).__name__}, got {tuple(phi.shape)}")
         return phi.as_subclass(Tensor).to(logits)
 
     def check_map_values(self, label_map: Tensor) -> None:

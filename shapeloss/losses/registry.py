@@ -36,6 +36,7 @@ from shapeloss.losses.distance_based import (
     SignedDistanceLoss,
     UNetWeightedCELoss,
 )
+from shapeloss.losses.multi_task import MultiTaskLoss
 
 LOSSES: dict[str, type[SegmentationLoss]] = {
     "dpce": DistancePenalizedCELoss,
@@ -58,10 +59,12 @@ LOSSES: dict[str, type[SegmentationLoss]] = {
     "topk": TopKCELoss,
 }
 """The losses by key."""
+TWO_HEADED: dict[str, type[SegmentationLoss]] = {"mtl": MultiTaskLoss}
+"""Likewise, those that need a network with a second head: their input has further channels."""
 
 
 def build_loss(name: str, *, num_classes: int, spacing: Spacing | None = None, **options: Any) -> nn.Module:
-    """The loss of a key of `LOSSES`, or of `package.module:Class` for a custom loss.
+    """The loss of a key of `LOSSES` or `TWO_HEADED`, or of `package.module:Class` for a custom loss.
 
     A custom class needs `forward(logits, target, phi=None)`, also where it has no use for a map. Its constructor gets
     `num_classes` and `spacing` if it has such arguments, and the options. One that needs a map of its own derives from
@@ -80,10 +83,11 @@ def build_loss(name: str, *, num_classes: int, spacing: Spacing | None = None, *
     >>> build_loss("focal", num_classes=4, gamma=1.0).gamma
     1.0
     """
-    cls = _custom_class(name) if ":" in name else LOSSES.get(name)
+    known = LOSSES | TWO_HEADED
+    cls = _custom_class(name) if ":" in name else known.get(name)
     if cls is None:
         raise ValueError(
-            f"no loss {name!r}{did_you_mean(name, LOSSES)}; there are {', '.join(LOSSES)}, "
+            f"no loss {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}, "
             "and package.module:Class for a custom loss"
         )
     parameters = inspect.signature(cls).parameters

@@ -70,6 +70,7 @@ LOSSES = {
     "dou": ("Boundary DoU", "#BBBBBB"),
     "tversky": ("Tversky", "#CCBB44"),
     "topk": ("Top-k CE", "#4477AA"),
+    "mtl": ("Multi-task", "#BB5566"),
 }
 """Key → name and colour: of the palettes of Okabe & Ito and of Tol, which colour-blind readers can tell apart."""
 OTHER_LOSSES = ("#44AA99", "#DDCC77", "#AA4499", "#117733")

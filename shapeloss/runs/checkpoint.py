@@ -40,9 +40,10 @@ def run_fingerprint(
     )
 
 
-def save(path: Path, fingerprint: str, network: nn.Module, state: State) -> None:
+def save(path: Path, fingerprint: str, network: nn.Module, loss: nn.Module, state: State) -> None:
     """Write a checkpoint atomically: tensors in safetensors, the rest as JSON in its header; nothing that executes."""
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {f"loss.{name}": tensor for name, tensor in loss.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in state.best_weights.items()}
     for index, values in state.optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
@@ -50,8 +51,8 @@ def save(path: Path, fingerprint: str, network: nn.Module, state: State) -> None
     save_tensors(path, tensors, {"fingerprint": fingerprint, "state": json.dumps(scalars)})
 
 
-def restore(path: Path, fingerprint: str, network: nn.Module, state: State) -> State:
-    """Fill the network and a starting state from a checkpoint.
+def restore(path: Path, fingerprint: str, network: nn.Module, loss: nn.Module, state: State) -> State:
+    """Fill the network, the loss's own parameters and a starting state from a checkpoint.
 
     Unchanged where there is none, where it is of another training, and, which is said, where it is damaged.
     """
@@ -66,9 +67,10 @@ def restore(path: Path, fingerprint: str, network: nn.Module, state: State) -> S
         return state
     part = {
         prefix: {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-        for prefix in ("network.", "best.", "optimiser.")
+        for prefix in ("network.", "loss.", "best.", "optimiser.")
     }
     network.load_state_dict(part["network."])
+    loss.load_state_dict(part["loss."])
     values = state.optimiser.state_dict()
     values["state"] = {}
     for name, tensor in part["optimiser."].items():

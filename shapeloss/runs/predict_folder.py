@@ -75,8 +75,10 @@ def load_run(folder: str | Path) -> TrainedRun:
         classes = {int(label): str(name) for label, name in values["classes"].items()}
         sections = values["experiment"]
         training = TypeAdapter(TrainingOptions).validate_python(sections["training"])
-        network = VNet(1, max(classes) + 1, Network.model_validate(sections["network"]).options)
-        network.load_state_dict(load_tensors(folder / "weights.safetensors")[0])
+        weights = load_tensors(folder / "weights.safetensors")[0]
+        sizes = Network.model_validate(sections["network"]).options
+        network = VNet(1, max(classes) + 1, sizes, distance_head="distances.weight" in weights)
+        network.load_state_dict(weights)
         data = Data.model_validate(sections["data"])
         post = TypeAdapter(Postprocessing).validate_python(sections["postprocessing"])
         trained_on = TrainedOn.from_json(values["trained_on"]) if "trained_on" in values else None

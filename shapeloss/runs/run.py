@@ -74,8 +74,6 @@ def _train_on(
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (what a custom loss may draw from)
     torch.manual_seed(seed)
-    network = VNet(1, manifest.num_classes, experiment.network.options, options.activation_checkpointing).to(device)
-
     cases, validation = ([manifest.load(name, maps) for name in manifest.names(part)] for part in SPLITS[:2])
     loss = experiment.build_loss(loss_name, manifest.num_classes, cases[0].spacing)
     if isinstance(loss, HausdorffDTLoss) and not np.allclose([case.spacing for case in cases], cases[0].spacing):
@@ -83,6 +81,14 @@ def _train_on(
             f"{loss_name} transforms each prediction with one spacing, and the cases have several; give data.spacing "
             "in the profile to resample them to one"
         )
+    torch.manual_seed(seed)  # whatever the loss has drawn, every network starts from the same weights
+    network = VNet(
+        1,
+        manifest.num_classes,
+        experiment.network.options,
+        options.activation_checkpointing,
+        distance_head=getattr(loss, "distance_head", False),
+    ).to(device)
     volumes = [training_volume(case, truth_map(loss, case, maps)) for case in cases]
     validated = [training_volume(case) for case in validation]
     # now: the code may change while it trains
@@ -97,7 +103,7 @@ def _train_on(
 
     def after_step(state: State) -> None:
         if state.step % options.checkpoint_every == 0 or state.step == options.steps:
-            save(checkpoint, fingerprint, network, state)
+            save(checkpoint, fingerprint, network, loss, state)
         (folder / "progress").write_text(f"{state.step}/{options.steps}")  # for whoever watches; not worth a lock
         progress(state.step, options.steps)
 
@@ -109,7 +115,7 @@ def _train_on(
             options,
             seed=seed,
             slice_axis=manifest.slice_axis,
-            state=restore(checkpoint, fingerprint, network, State.start(network, options)),
+            state=restore(checkpoint, fingerprint, network, loss, State.start(network, options, loss)),
             validate=lambda network: validation_dice(network, validated, options),
             after_step=after_step,
         )
@@ -135,6 +141,7 @@ def _train_on(
             "data": manifest.hash,
             "best_step": state.best_step,
             "best_val_dice": state.best_dice,
+            "learned_by_loss": {name: value.tolist() for name, value in loss.state_dict().items()},
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "seconds_since_last_start": round(time.monotonic() - started, 1),
             "classes": manifest.classes,
