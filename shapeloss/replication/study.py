@@ -215,6 +215,22 @@ def rate_table(study: Study, metric: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def crossed_table(per_case: pd.DataFrame, losses: Sequence[str], reference: str) -> pd.DataFrame:
+    """Some losses less a reference in the paper's metrics, for new volumes and new trainings, p corrected by Holm.
+
+    Args:
+        per_case: rows of one structure, with the columns loss, case, seed and the metrics.
+    """
+    rows = []
+    for metric in PAPER_METRICS:
+        for loss in losses:
+            found = compare_crossed(per_case, loss, reference, metric)
+            row = {"metric": metric, "loss": loss, "reference": reference, "difference": found.interval.value}
+            rows.append(row | {"low": found.interval.low, "high": found.interval.high, "p": found.p, "df": found.df})
+    table = pd.DataFrame(rows)
+    return table.assign(p_holm=table.groupby("metric")["p"].transform(lambda p: holm(p.to_numpy())))
+
+
 CONTRASTS = (
     ("dpce", PLAIN, "Does the penalty help?"),
     ("dpce", "dpce_shuffled", "Does the place of the weight help? The same amounts, dealt out at random."),

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from pydantic import TypeAdapter
-from torch import nn
 from tqdm.auto import tqdm
 
 from shapeloss._files import content_hash, exclusive, os_error_message, remove_partial_files, write_json
@@ -38,7 +37,7 @@ PREDICT_LOCK = ".predict.lock"
 class TrainedRun:
     """A trained network with all that prediction needs: what `training.train` left in a folder."""
 
-    network: nn.Module
+    network: VNet
     classes: dict[int, str]
     data: Data
     training: TrainingOptions

@@ -13,6 +13,7 @@ from shapeloss.replication.study import (
     budget_sentence,
     budget_table,
     contrast_table,
+    crossed_table,
     difference_table,
     rate_table,
     read_study,
@@ -77,6 +78,13 @@ def test_contrasts_are_those_whose_losses_there_are():
     table = contrast_table(study(*BASE), BOUNDARY)
     assert table[["first", "second"]].to_numpy().tolist() == [["dpce", "ce"], ["dpce", "dpce_shuffled"]]
     assert table["difference"].tolist() == pytest.approx([0.02, 0.015])
+
+
+def test_some_rows_less_a_reference():
+    table = crossed_table(study(*BASE).of(), ["dpce", "dpce_shuffled"], "ce")
+    assert table["difference"].tolist() == pytest.approx([0.02, 0.005, 0, 0], abs=1e-12)
+    both = table["p"].tolist()[:2]
+    assert table["p_holm"].tolist()[:2] == pytest.approx([2 * min(both), max(2 * min(both), max(both))])
 
 
 def test_the_claimed_difference_is_that_of_the_paper():

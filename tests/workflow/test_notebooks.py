@@ -10,7 +10,16 @@ from nbclient import NotebookClient
 
 pytestmark = pytest.mark.xdist_group("notebooks")
 # the error maps need all that the others make: opened first, that notebook makes it, and the others find it
-ORDER = ("00_start_here", "04_error_maps", "01_distance_maps", "02_train", "03_evaluate", "05_audit", "06_study")
+ORDER = (
+    "00_start_here",
+    "04_error_maps",
+    "01_distance_maps",
+    "02_train",
+    "03_evaluate",
+    "05_audit",
+    "06_study",
+    "07_multi_task",
+)
 SAID = {
     "00_start_here": ("two knees of (12, 40, 56) voxels", "of the weight lies within 3 mm of a boundary"),
     "04_error_maps": ("there is no data set of profile smoke yet; making 6 knees", "not trained yet: dpce", "shown: "),
@@ -18,6 +27,7 @@ SAID = {
     "02_train": ("val_dice",),
     "03_evaluate": ("Boundary Dice", "Holm"),
     "05_audit": ("0.96",),
+    "07_multi_task": ("distances", "bias_mm"),
     "06_study": ("smoke-study/variations/double: not trained yet: ce (seed 0)", "The noise of training"),
 }
 PICTURES = {
@@ -28,6 +38,7 @@ PICTURES = {
     "03_evaluate": 3,
     "05_audit": 2,
     "06_study": 3,
+    "07_multi_task": 2,
 }
 
 

@@ -27,17 +27,31 @@ def test_a_study_trains_its_variations_and_shows_what_they_change(tmp_path):
         return done.stdout + done.stderr
 
     output = start()
-    assert "4 x train, 5 x train_variation" in output
+    assert "6 x train, 5 x train_variation" in output
     assert "done: train ce, seed 1 (double)" in output
     trainings = pd.read_csv(figures / "trainings.csv", keep_default_na=False)
     rows = trainings.groupby(["variation", "loss"], sort=False)[["steps", "learning_rate"]].first()
-    assert rows.index.tolist() == [("", "ce"), ("", "dpce"), ("noise", "ce"), ("double", "ce"), ("fast", "ce")]
-    assert rows["steps"].tolist() == [20, 20, 20, 40, 20]
-    assert rows["learning_rate"].tolist() == [0.001, 0.001, 0.001, 0.001, 0.002]
+    assert rows.index.tolist() == [
+        ("", "ce"),
+        ("", "dpce"),
+        ("", "mtl"),
+        ("noise", "ce"),
+        ("double", "ce"),
+        ("fast", "ce"),
+    ]
+    assert rows["steps"].tolist() == [20, 20, 20, 20, 40, 20]
+    assert rows["learning_rate"].tolist() == [0.001, 0.001, 0.001, 0.001, 0.001, 0.002]
     varied = pd.read_csv(figures / "per_case_variations.csv")
     assert len(varied) == 5 * 2 * 5  # trainings, test cases, three bones with their mean and all merged
     weights = pd.read_csv(figures / "weights.csv")
     assert weights["loss"].tolist() == ["dpce"]
+    heads = pd.read_csv(figures / "heads.csv")
+    assert heads.groupby(["loss", "head"]).size().to_dict() == {("mtl", "classes"): 4, ("mtl", "distances"): 4}
+    mean = pd.read_csv(figures / "per_case.csv").query("loss == 'mtl' and structure == 'mean'")
+    by_classes = heads[heads["head"] == "classes"].set_index(["seed", "case"])["dice"]
+    assert by_classes.to_dict() == pytest.approx(mean.set_index(["seed", "case"])["dice"].to_dict())
+    compared = pd.read_csv(figures / "multi_task.csv")
+    assert compared["loss"].tolist() == ["mtl", "mtl"]
     assert weights["mean"].between(1, 2).all()
     text = (figures / "study.md").read_text(encoding="utf-8")
     assert "3 trainings of `ce` that differ in the seed alone" in text

@@ -1,0 +1,78 @@
+"""Distances that a network regresses, beside the true ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from shapeloss.plotting.slices import _Slice
+from shapeloss.plotting.style import GREY, INK, PALE, canvas, loss_color, loss_name, require_columns, styled
+
+
+@styled
+def figure_regressed_distances(
+    image: NDArray[Any],
+    labels: NDArray[Any],
+    truth: NDArray[Any],
+    regressed: Mapping[str, NDArray[Any]],
+    spacing: Sequence[float],
+    reach_mm: float,
+) -> Figure:
+    """One slice: the image, the true signed distance to the nearest structure, and what each row regresses.
+
+    Args:
+        image, labels: (X, Y, Z).
+        truth: (X, Y, Z) mm, negative inside a structure.
+        regressed: row of the table → the same.
+        spacing: mm along X, Y, Z.
+        reach_mm: the largest distance that was regressed; the ends of the colour scale.
+    """
+    cut = _Slice(labels, spacing, None, None)
+    panels = {"truth": np.clip(truth, -reach_mm, reach_mm), **regressed}
+    height = 3.2 * cut.height / cut.width
+    figure = canvas(None, 3.2 * (1 + len(panels)) + 0.8, height + 0.9)
+    first, *others = figure.subplots(1, 1 + len(panels))
+    cut.grey(first, image)
+    cut.outlines(first, cut.labels, "white", 1.2)
+    cut.directions(first)
+    first.set_title("image and truth", fontsize=11)
+    for axes, (name, values) in zip(others, panels.items(), strict=True):
+        plane = cut.of(values)
+        shown = cut.show(axes, plane, cmap="RdBu", vmin=-reach_mm, vmax=reach_mm, interpolation="bilinear")
+        y, x = ((np.arange(n) + 0.5) * step for n, step in zip(plane.shape, cut.pixel_size, strict=True))
+        axes.contour(x, y, plane, levels=[-reach_mm / 2, 0, reach_mm / 2], colors=INK, linewidths=[0.5, 1.5, 0.5])
+        title = "true distance" if name == "truth" else f"regressed: {loss_name(name)}"
+        axes.set_title(title, fontsize=11, color=INK if name == "truth" else loss_color(name))
+    bar = figure.colorbar(shown, ax=others, fraction=0.03, pad=0.02, shrink=0.8)
+    bar.set_label("mm to the boundary, negative inside")
+    bar.outline.set_visible(False)
+    figure.supxlabel(f"Lines: 0 and ± {reach_mm / 2:g} mm. {cut.name.capitalize()}.", fontsize=10, color=GREY)
+    return figure
+
+
+@styled
+def figure_calibration(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """The true distance where so much is regressed: on the diagonal, if the estimate is calibrated.
+
+    Args:
+        tables: row of the table → regressed, mean, low, high (mm), as `calibration` gives them.
+    """
+    figure = canvas(None, 5.6, 5)
+    axes = figure.subplots()
+    for number, (name, table) in enumerate(tables.items()):
+        require_columns("tables", table, ("regressed", "mean", "low", "high"))
+        color = loss_color(name) if number == 0 else INK
+        axes.fill_between(table["regressed"], table["low"], table["high"], color=color, alpha=0.15, linewidth=0)
+        axes.plot(table["regressed"], table["mean"], "o-", color=color, markersize=4, label=loss_name(name))
+    ends = [min(t["regressed"].min() for t in tables.values()), max(t["regressed"].max() for t in tables.values())]
+    axes.plot(ends, ends, color=GREY, linewidth=1, linestyle="--")
+    axes.set(xlabel="regressed distance, mm", ylabel="true distance, mm", aspect="equal")
+    axes.grid(color=PALE, linewidth=0.6)
+    axes.legend(loc="upper left")
+    figure.supxlabel("Line: mean. Band: 10th to 90th percentile of the voxels.", fontsize=10, color=GREY)
+    return figure
