@@ -17,7 +17,7 @@ SAID = {
     "01_distance_maps": ("phantom, 6 tiny knees", "mean φ"),
     "02_train": ("val_dice",),
     "03_evaluate": ("Boundary Dice", "Holm"),
-    "05_audit": ("0.96",),
+    "05_audit": ("0.96", "How probable it is that a claimed difference is none"),
 }
 PICTURES = {
     "00_start_here": 3,
@@ -25,7 +25,7 @@ PICTURES = {
     "01_distance_maps": 2,
     "02_train": 2,
     "03_evaluate": 3,
-    "05_audit": 2,
+    "05_audit": 3,
 }
 
 
