@@ -42,6 +42,8 @@ FIGURES = {
     "predictions": "The central slice of the same volume: the truth in white, each prediction in its loss's colour.",
     "variants": "Variants of φ that the paper's text allows, and how much weight each puts near the boundary.",
     "audit_samples": "Samples that would give the reported mean and standard deviation.",
+    "audit_claims": "The probability that a claimed difference is none, for each correlation between the paired scores "
+    "that it may rest on; below, the correlations that were measured between two losses.",
     "audit_relation": "Dice and boundary Dice of the same surfaces on phantom knees at OAI DESS resolution, and what "
     "the sources report.",
 }

@@ -96,7 +96,7 @@ class _AuditCommands(TyperGroup):
 def _follows_output(args: list[str], argument: str) -> bool:
     """Whether an argument is the value of an option that names another file."""
     before = args[args.index(argument) - 1] if args.index(argument) else ""
-    return before in ("--output", "--relation")
+    return before in ("--output", "--relation", "--correlations", "--trainings")
 
 
 audit = typer.Typer(
@@ -148,6 +148,12 @@ def number(
     examples: Annotated[int, typer.Option(help="Samples to search for.")] = 2,
     versus: Annotated[str, typer.Option(help="MEAN SD of a second group: the correlation that p < 0.05 needs.")] = "",
     p: Annotated[float | None, typer.Option(help="The p-value claimed for --versus. Default: 0.05.")] = None,
+    correlation: Annotated[
+        float | None, typer.Option(help="Of the paired scores of --versus. Default: several, and measured ones.")
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(help="dice or boundary_dice_in_plane: what own trainings measured for it, and only that.")
+    ] = "",
     output: AnswerFile = None,
 ) -> None:
     """Do values with such a mean and SD exist, and what do they imply?
@@ -155,6 +161,7 @@ def number(
     Options come first, and before a negative mean a lone --: shapeloss audit number --low -5 -- -0.5 0.2 10.
     """
     from shapeloss.review.audit.consistency import required_correlation
+    from shapeloss.review.audit.false_claims import CORRELATIONS, false_claim
     from shapeloss.review.audit.summary import audit_summary, whole_number
 
     numbers = " ".join(values).replace("+/-", " ").replace("±", " ").split()
@@ -162,6 +169,8 @@ def number(
         raise ValueError(f"give MEAN SD N, or one file, a .csv or a .yaml; got {' '.join(values)}")
     if p is not None and not versus:
         raise ValueError("--p: is the p-value of --versus, which is not given")
+    if correlation is not None and not versus:
+        raise ValueError("--correlation: is that with --versus, which is not given")
     mean, sd, n = numbers[0], numbers[1], whole_number(numbers[2])
     options = _given(
         low=low, high=high, step=step, values_per_case=values_per_case, sd_kind=sd_kind, rounding=rounding, unit=unit
@@ -170,6 +179,8 @@ def number(
         text = audit_summary(mean, sd, n, **options, examples=examples).to_text()
     except (ArithmeticError, MemoryError) as error:
         raise ValueError(f"these numbers are too large or too fine to be checked ({error})") from error
+    if metric:
+        text += "\n" + _usual_sd(metric, float(mean), float(sd), high)
     if versus:
         other = versus.replace("±", " ").split()
         if len(other) != 2:
@@ -177,9 +188,41 @@ def number(
         if sd_kind == "population":
             raise ValueError("--versus takes sample SDs; --sd-kind population does not go with it")
         groups = (mean, sd), (other[0], other[1])
-        needed = required_correlation(*groups, n, 0.05 if p is None else p, options.get("rounding", "nearest"))
-        text += "\n" + needed.to_text()
+        rule = options.get("rounding", "nearest")
+        needed = required_correlation(*groups, n, 0.05 if p is None else p, rule)
+        better: Any = "higher" if float(mean) >= float(other[0]) else "lower"
+        if correlation is None:
+            claim = false_claim(*groups, n, better, CORRELATIONS, _measured_correlations(metric), rule)
+        else:
+            claim = false_claim(*groups, n, better, [correlation], None, rule)
+        text += "\n" + needed.to_text() + "\n" + claim.to_text()
     _answer(text, output)
+
+
+def _measured_correlations(metric: str) -> Any:
+    """The built-in correlations, of one metric or of all."""
+    from shapeloss._resources import resource
+    from shapeloss.review.audit.trainings import read_correlations
+
+    measured = read_correlations(resource("correlations.csv"))
+    return measured[measured["metric"] == metric] if metric else measured
+
+
+def _usual_sd(metric: str, mean: float, sd: float, high: float | None) -> str:
+    """A printed SD beside the one that own trainings have at such a mean; `high` tells percent from shares."""
+    from shapeloss._resources import resource
+    from shapeloss.review.audit.trainings import MEASURED, SdComparison, fit_sd, read_trainings
+
+    if metric not in MEASURED:
+        raise ValueError(f"--metric must be {' or '.join(MEASURED)}; got {metric!r}")
+    whole = 1.0 if high is None else high
+    if not 0 < mean / whole < 1 or sd <= 0:
+        raise ValueError(
+            f"--metric needs a mean between 0 and {whole:g} and an SD above 0; for percent give --high 100"
+        )
+    line = fit_sd(read_trainings(resource("trainings.csv")), metric)
+    text = SdComparison(mean / whole, sd / whole, line).to_text()
+    return f"From this project's data ({', '.join(line.data)}), {text}"
 
 
 @audit.command()
@@ -197,8 +240,9 @@ def table(
     ] = None,
     output: AnswerFile = None,
 ) -> None:
-    """The same question for each row of a CSV. Options hold where a row's cell is blank or its column missing."""
-    from shapeloss.review.audit.summary import audit_csv, table_text
+    """The same question for each row of a CSV, and its digits. Options hold where a row's cell is blank or missing."""
+    from shapeloss.review.audit.digits import digit_remarks, remarks_text
+    from shapeloss.review.audit.summary import audit_csv, given_columns, table_text
 
     options = _given(
         low=low, high=high, step=step, values_per_case=values_per_case, sd_kind=sd_kind, rounding=rounding, unit=unit
@@ -207,7 +251,12 @@ def table(
     answers = audit_csv(file, examples, options, notes)
     for note in notes:
         print(note, file=sys.stderr)
-    text = answers.to_csv(index=False) if output and output.suffix == ".csv" else table_text(answers)
+    remarks = remarks_text(digit_remarks(given_columns(answers)))
+    if output and output.suffix == ".csv":  # its rows stay those of the table
+        text = answers.to_csv(index=False)
+        print(remarks, end="\n" if remarks else "")
+    else:
+        text = "\n\n".join(part for part in (table_text(answers), remarks) if part)
     _answer(text, output, [problem for problem in answers["problem"] if problem])
 
 
@@ -218,6 +267,12 @@ def paper(
     ] = None,
     values_per_case: Annotated[int, typer.Option(help="Structures over which the SDs may be taken too.")] = 3,
     relation: Annotated[Path | None, typer.Option(help="Measured Dice and boundary Dice (CSV).")] = None,
+    correlations: Annotated[
+        Path | None, typer.Option(help="Measured correlations of paired scores (CSV). Default: the built-in ones.")
+    ] = None,
+    trainings: Annotated[
+        Path | None, typer.Option(help="Per-case scores with a column seed (CSV). Default: the built-in trainings.")
+    ] = None,
     output: AnswerFile = None,
 ) -> None:
     """What all reported numbers of a paper imply, alone and together."""
@@ -225,7 +280,14 @@ def paper(
     from shapeloss.replication.paper import read_paper
     from shapeloss.review.audit.dice_vs_boundary import read_relation
     from shapeloss.review.audit.paper import audit_markdown, audit_paper
+    from shapeloss.review.audit.trainings import read_correlations, read_trainings
 
     place = resource("paper.yaml") if file is None else file
-    audited = audit_paper(read_paper(place), read_relation(relation, beside=place), values_per_case)
+    audited = audit_paper(
+        read_paper(place),
+        read_relation(relation, beside=place),
+        values_per_case,
+        correlations=read_correlations(correlations or resource("correlations.csv")),
+        trainings=read_trainings(trainings or resource("trainings.csv")),
+    )
     _answer(audit_markdown(audited), output, list(audited.problems), markdown=True)

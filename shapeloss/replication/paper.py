@@ -58,6 +58,23 @@ class Method(_Section):
     open: str
 
 
+class Benchmark(_Section):
+    """Differences between a paper's loss and a baseline that somebody else published, and what they may be."""
+
+    citation: str
+    metric: str
+    loss: str
+    baseline: str
+    differences: tuple[float, ...] = Field(min_length=2)
+    """Mean of `loss` less mean of `baseline`, in the metric's own unit, one for each data set."""
+    trainings: int = Field(gt=0)
+    """Of each loss, on each data set."""
+    observed: str
+    """What is known of it, as a sentence."""
+    condition: str
+    """Under which condition the differences are noise, so that "If …, these differences are noise" is a sentence."""
+
+
 class Claim(_Section):
     """One claim, as a family of comparisons of `reference` with each loss of `against`."""
 
@@ -102,6 +119,7 @@ class Paper(_Section):
     landmark_radius_mm: float = Field(gt=0)
     """Surface errors at a landmark are means over the surface within this distance of it."""
     claims: tuple[Claim, ...]
+    benchmarks: tuple[Benchmark, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Paper:

@@ -204,11 +204,71 @@ def test_audit_takes_numbers_as_printed(monkeypatch, capsys):
     assert "-0.5 ± 0.2, n = 10" in capsys.readouterr().out
     numbers = ("0.29", "0.04", "10", "--versus", "0.27 ± 0.05")
     assert not call(monkeypatch, "audit", *numbers)
-    nearest = capsys.readouterr().out
+    nearest = capsys.readouterr().out.splitlines()
     assert not call(monkeypatch, "audit", *numbers, "--rounding", "truncated")
-    assert capsys.readouterr().out.splitlines()[-1] != nearest.splitlines()[-1]
+    truncated = capsys.readouterr().out.splitlines()
+    for words in ("A paired t-test over 10 pairs", "- if the paired scores correlate at r = 0.5,"):
+        assert [x for x in nearest if x.startswith(words)] != [x for x in truncated if x.startswith(words)]
     assert "rounding must be 'nearest' or 'truncated'" in call(monkeypatch, "audit", *numbers, "--rounding", "up")
     assert "--p: is the p-value of --versus" in call(monkeypatch, "audit", "0.9", "0.1", "10", "--p", 0.01)
+
+
+def test_audit_says_how_probable_it_is_that_a_claim_is_false(monkeypatch, capsys):
+    numbers = ("0.29", "0.04", "10", "--versus", "0.27 0.05", "--examples", 0)
+    assert not call(monkeypatch, "audit", *numbers)
+    out = capsys.readouterr().out
+    for r, p in (("0", "17 %"), ("0.5", "10 %"), ("0.84", "2.3 %"), ("0.9", "1 %")):
+        assert f"- if the paired scores correlate at r = {r}, {p} (" in out
+    assert "correlations that Boundary Dice of two losses showed on phantom, phantom-seeds, hippocampus" in out
+    assert "correlations that Global Dice of two losses showed" in out
+    assert not call(monkeypatch, "audit", *numbers, "--metric", "dice")
+    assert "that Boundary Dice of two losses showed" not in capsys.readouterr().out
+    assert not call(monkeypatch, "audit", *numbers, "--correlation", 0.84)
+    out = capsys.readouterr().out
+    assert out.count("if the paired scores correlate at r = ") == 1
+    assert "averaged over" not in out
+    assert not call(monkeypatch, "audit", "0.27", "0.05", "10", "--versus", "0.29 0.04", "--correlation", 0.84)
+    assert "r = 0.84, 2.3 % (" in capsys.readouterr().out  # the other one is then the better
+    assert "--correlation: is that with --versus" in call(monkeypatch, "audit", *numbers[:3], "--correlation", 0.5)
+    assert "must lie between -1 and 1; got 2" in call(monkeypatch, "audit", *numbers, "--correlation", 2)
+
+
+def test_audit_sets_an_sd_beside_the_one_that_its_mean_predicts(monkeypatch, capsys):
+    for numbers in (("0.95", "0.11", "10"), ("95", "11", "10", "--high", 100)):
+        assert not call(monkeypatch, "audit", *numbers, "--metric", "dice", "--examples", 0)
+        assert "a mean of 0.95 predicts an SD of 0.01 (95 % prediction interval" in capsys.readouterr().out
+    assert not call(monkeypatch, "audit", "0.29", "0.04", "10", "--metric", "boundary_dice_in_plane")
+    assert "the mean of 0.29 lies outside the measured ones" in capsys.readouterr().out
+    assert "for percent give --high 100" in call(monkeypatch, "audit", "95", "11", "10", "--metric", "dice")
+    assert "--metric must be boundary_dice_in_plane or dice; got 'iou'" in call(
+        monkeypatch, "audit", "0.9", "0.1", "10", "--metric", "iou"
+    )
+
+
+def test_audit_of_a_table_says_what_its_digits_show(monkeypatch, capsys, tmp_path):
+    rows = write_csv(tmp_path / "r.csv", "name,mean,sd,n\na,0.91,0.12,10\nb,0.85,0.10,10\nc,0.91,0.12,10\n")
+    assert not call(monkeypatch, "audit", rows)
+    out = capsys.readouterr().out
+    assert "Row 3: c\n0.91 ± 0.12" in out
+    assert "The same mean and SD: 0.91 ± 0.12 in rows 1, 3." in out
+    assert not call(monkeypatch, "audit", rows, "--output", tmp_path / "a.csv")
+    assert "The same mean and SD" in capsys.readouterr().out
+    assert len(pd.read_csv(tmp_path / "a.csv")) == 3
+    single = write_csv(tmp_path / "s.csv", "mean,sd,n\n0.91,0.12,10\n")
+    assert not call(monkeypatch, "audit", single)
+    assert "Digits over the table" not in capsys.readouterr().out
+
+
+def test_audit_of_a_paper_takes_other_measurements(monkeypatch, capsys, tmp_path):
+    correlations = write_csv(tmp_path / "c.csv", "metric,r\nboundary_dice_in_plane,0\n")
+    seeds = PAPER.parents[1] / "figures" / "phantom-seeds" / "per_case.csv"
+    page = tmp_path / "a.md"
+    assert not call(monkeypatch, "audit", "--correlations", correlations, "--trainings", seeds, PAPER, "--output", page)
+    text = page.read_text(encoding="utf-8")
+    assert "averaged over the 1 correlations that Boundary Dice of two losses showed on other data" in text
+    assert "15 trainings of 5 losses, each scored on the same 10 test volumes (phantom-seeds)" in text
+    wrong = write_csv(tmp_path / "w.csv", "a,b\n1,2\n")
+    assert "lacks the columns metric, r; it has a, b" in call(monkeypatch, "audit", "paper", "--correlations", wrong)
 
 
 def write_csv(path, text):

@@ -140,7 +140,8 @@ def build(folder: Path) -> Path:
     run(sys.executable, "-m", "build", "--outdir", folder, ROOT)
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     names = set(zipfile.ZipFile(wheel).namelist())
-    needed = {"shapeloss/py.typed", "shapeloss/_resources/paper.yaml", "shapeloss/_resources/relation.csv"}
+    tables = ("paper.yaml", "relation.csv", "correlations.csv", "trainings.csv")
+    needed = {"shapeloss/py.typed", *[f"shapeloss/_resources/{name}" for name in tables]}
     needed |= {f"shapeloss/_resources/profiles/{path.name}" for path in (ROOT / "reproduce/profiles").glob("*.yaml")}
     needed |= {f"shapeloss/_resources/notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
     needed |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "shapeloss").rglob("*.py")}

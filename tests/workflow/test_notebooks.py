@@ -26,9 +26,9 @@ SAID = {
     "01_distance_maps": ("phantom, 6 tiny knees", "mean φ"),
     "02_train": ("val_dice",),
     "03_evaluate": ("Boundary Dice", "Holm"),
-    "05_audit": ("0.96",),
-    "07_multi_task": ("distances", "bias_mm"),
+    "05_audit": ("0.96", "How probable it is that a claimed difference is none"),
     "06_study": ("smoke-study/variations/double: not trained yet: ce (seed 0)", "The noise of training"),
+    "07_multi_task": ("distances", "bias_mm"),
 }
 PICTURES = {
     "00_start_here": 3,
@@ -36,7 +36,7 @@ PICTURES = {
     "01_distance_maps": 2,
     "02_train": 2,
     "03_evaluate": 3,
-    "05_audit": 2,
+    "05_audit": 3,
     "06_study": 3,
     "07_multi_task": 2,
 }

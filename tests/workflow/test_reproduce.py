@@ -123,7 +123,7 @@ def whole(tmp_path_factory):
 def test_it_makes_the_figure_and_the_table_and_says_where(whole):
     tree, output = whole
     stems = ("figure1", "figure1_top", "figure1_bottom", "scores", "training", "variants", "claims")
-    for stem in (*stems, "audit_samples", "audit_relation"):
+    for stem in (*stems, "audit_samples", "audit_claims", "audit_relation"):
         assert (tree.figures / f"{stem}.png").stat().st_size > 10_000
         assert (tree.figures / f"{stem}.pdf").read_bytes().startswith(b"%PDF")
     table = pd.read_csv(tree.figures / "table1.csv")
@@ -183,7 +183,7 @@ def test_the_report_needs_nothing_else(whole):
     assert "url(" not in text
     assert "@import" not in text
     assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
-    assert len(page.images) == 8
+    assert len(page.images) == 9
     scores = pd.read_csv(tree.figures / "per_case.csv")
     assert page.rows > len(scores)
     for row in scores.head(3).to_dict("records"):
@@ -262,7 +262,7 @@ def test_what_changes_is_made_again_and_nothing_else(whole):
     changes = {
         "shapeloss/losses/registry.py": {"distance_maps", "train", "evaluate", "error_maps", "report"},
         "shapeloss/phantom/knee.py": {"phantom", "data", "distance_maps", "train", "evaluate", "error_maps", "report"},
-        "shapeloss/stats/paired_tests.py": {"evaluate", "error_maps", "report"},
+        "shapeloss/stats/paired_tests.py": {"evaluate", "error_maps", "audit", "report"},
         "shapeloss/review/audit/summary.py": {"audit", "report"},
         "docs/deviations.md": {"report"},
     }

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 
 from shapeloss.plotting.style import GREY, INK, PALE, canvas, loss_color, loss_name, require_columns, styled
 from shapeloss.replication.paper import Paper
+from shapeloss.review.audit.false_claims import LIMIT, FalseClaim
+from shapeloss.stats.headings import PAPER_METRICS
 
 
 @styled
@@ -85,4 +87,48 @@ def figure_samples(samples: Mapping[str, Sequence[Sequence[float]]], label: str,
     figure.supxlabel(
         "Dark: the sample whose extreme value is the mildest. Grey: others. Bar: the mean.", fontsize=10, color=GREY
     )
+    return figure
+
+
+@styled
+def figure_false_claims(
+    claims: Mapping[tuple[str, str, str], FalseClaim], measured: pd.DataFrame, metric: str = "boundary_dice_in_plane"
+) -> Figure:
+    """The probability that a claim is false against the correlation between the paired scores, claim by claim.
+
+    Args:
+        claims: (claim, source, loss) → from `shapeloss.review.audit.paper.audit_paper`; one curve each.
+        measured: columns `data`, `metric`, `r`, from `shapeloss.review.audit.trainings.measure_correlations`: a tick
+            each, one row of them for each data set.
+        metric: of the claims.
+
+    Raises:
+        ValueError: for no claim, or a column that lacks.
+    """
+    require_columns("measured", measured, ("data", "metric", "r"))
+    if not claims:
+        raise ValueError("claims must hold at least one claim")
+    figure = canvas(None, 9, 5.8)
+    axes, rug = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
+    r = np.linspace(0, 0.995, 400)
+    sources = list(dict.fromkeys(source for _, source, _ in claims))
+    for (_, source, loss), claim in claims.items():
+        style = ("-", "--", ":", "-.")[sources.index(source) % 4]
+        p = [claim.probability(x) for x in r]
+        axes.plot(r, p, style, color=loss_color(loss), label=f"source {source}, against {loss_name(loss)}")
+    axes.axhline(LIMIT, color=GREY, linewidth=1, zorder=0)
+    axes.annotate(f"{LIMIT:g}", (1.005, LIMIT), xycoords=("axes fraction", "data"), va="center", color=GREY, fontsize=9)
+    axes.set(yscale="log", ylim=(1e-3, 1), ylabel="Probability that the claim is false")
+    axes.set_yticks([0.001, 0.01, 0.1, 1], ["0.001", "0.01", "0.1", "1"])
+    axes.legend(fontsize=9, loc="lower left")
+    chosen = measured[measured["metric"] == metric]
+    for y, (_, rows) in enumerate(chosen.groupby("data", sort=False)):
+        rug.plot(rows["r"], [y] * len(rows), "|", color=INK, markersize=11, markeredgewidth=1.2)
+    names = list(dict.fromkeys(chosen["data"]))
+    rug.set_yticks(range(len(names)), names, fontsize=9)
+    rug.tick_params(axis="y", length=0)
+    rug.spines["left"].set_visible(False)
+    rug.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6), xlabel="Correlation between the paired scores of two losses")
+    name = PAPER_METRICS.get(metric, metric)
+    figure.supxlabel(f"Ticks: measured correlations of {name}, one for each two losses.", fontsize=10, color=GREY)
     return figure

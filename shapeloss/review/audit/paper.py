@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +15,16 @@ from shapeloss._files import write_text
 from shapeloss.replication.paper import Paper, Reported
 from shapeloss.review.audit.consistency import RequiredCorrelation, compare_sources, required_correlation
 from shapeloss.review.audit.dice_vs_boundary import RelationCheck, check_relation
+from shapeloss.review.audit.false_claims import LEVEL, LIMIT, POWER, FalseClaim, false_claim, percent
 from shapeloss.review.audit.summary import Audit, audit_summary
+from shapeloss.review.audit.trainings import (
+    SdComparison,
+    SdRelation,
+    TrainingNoise,
+    benchmark_text,
+    fit_sd,
+    training_noise,
+)
 from shapeloss.stats.headings import PAPER_METRICS
 
 NOTABLE_SHARE = 0.5
@@ -58,9 +67,20 @@ class PaperAudit:
     """What could not be audited, and why."""
     unrelated: int = 0
     """Pairs of Dice and boundary Dice that were not looked at, for want of a measured relation."""
+    false_claims: dict[tuple[str, str, str], FalseClaim] = field(default_factory=dict)
+    """(claim, source, loss) → how probable it is that the claimed difference is none."""
+    noise: dict[str, TrainingNoise] = field(default_factory=dict)
+    """Metric → how far two trainings of one loss differ, on the data that this was measured on."""
+    sd_relations: dict[str, SdRelation] = field(default_factory=dict)
+    """Metric → how the SD over cases goes with the mean, on the data that this was measured on."""
+    sds: dict[tuple[str, str, str], SdComparison] = field(default_factory=dict)
+    """(source, metric, loss) → its SD beside the one that its mean predicts."""
 
 
-def audit_paper(paper: Paper, relation: pd.DataFrame | None = None, structures: int = 3, seed: int = 0) -> PaperAudit:
+def audit_paper(
+    paper: Paper, relation: pd.DataFrame | None = None, structures: int = 3, seed: int = 0,
+    correlations: pd.DataFrame | None = None, trainings: pd.DataFrame | None = None,
+) -> PaperAudit:  # fmt: skip
     """Ask every question of `shapeloss.review.audit.summary` that the paper's numbers allow.
 
     Args:
@@ -69,6 +89,10 @@ def audit_paper(paper: Paper, relation: pd.DataFrame | None = None, structures: 
             question is left out.
         structures: values per case, if the SD was taken over cases and structures together.
         seed: of the search for example samples.
+        correlations: between paired scores, as measured (`shapeloss.review.audit.trainings.read_correlations`);
+            without it, the probability of a false claim is given for chosen correlations only.
+        trainings: means and SDs of trainings (`shapeloss.review.audit.trainings.read_trainings`); without it, claims
+            are not held against the noise of training, nor SDs against their means.
     """
     results, problems = [], []
     for r in paper.results:
@@ -85,7 +109,7 @@ def audit_paper(paper: Paper, relation: pd.DataFrame | None = None, structures: 
             continue
         results.append(AuditedResult(r, per_case, per_structure))
     by_key = {(a.reported.source, a.reported.metric, a.reported.loss): a for a in results}
-    correlations = {}
+    needed_correlations, false_claims = {}, {}
     for claim in paper.claims:
         if claim.test != "superiority":
             continue
@@ -95,14 +119,18 @@ def audit_paper(paper: Paper, relation: pd.DataFrame | None = None, structures: 
                 second = by_key.get((source, claim.statistic, loss))
                 if first is None or second is None or first.reported.n != second.reported.n:
                     continue
-                groups = [tuple(x.reported.printed.split(" ± ")) for x in (first, second)]
+                n = first.reported.n
+                (a, b), of_metric = (_printed(x.reported) for x in (first, second)), None
+                if correlations is not None:
+                    of_metric = correlations[correlations["metric"] == claim.statistic]
+                false_claims[claim.id, source, loss] = false_claim(a, b, n, claim.better, measured=of_metric)
                 try:
-                    needed = required_correlation(groups[0], groups[1], first.reported.n, claim.alpha)  # type: ignore[arg-type]
+                    needed = required_correlation(a, b, n, claim.alpha)
                 except ValueError as error:
                     name = f"{source}, {claim.id}: the correlation that {claim.reference} against {loss} needs"
                     problems.append(f"{name} was not computed: {error}")
                     continue
-                correlations[claim.id, source, loss] = needed
+                needed_correlations[claim.id, source, loss] = needed
     relations, unrelated = {}, 0
     for (source, metric, loss), dice in by_key.items():
         other = by_key.get((source, "boundary_dice_in_plane", loss))
@@ -115,7 +143,41 @@ def audit_paper(paper: Paper, relation: pd.DataFrame | None = None, structures: 
         else:
             relations[source, loss] = check_relation(dice.per_case, other.per_case, relation)
     sources = compare_sources(paper.results_table()) if len(paper.sources) > 1 else pd.DataFrame()
-    return PaperAudit(paper, structures, tuple(results), sources, correlations, relations, tuple(problems), unrelated)
+    noise, lines = _measured(paper, trainings, problems) if trainings is not None else ({}, {})
+    sds = {
+        key: SdComparison(a.reported.mean, a.reported.sd, lines[key[1]])
+        for key, a in by_key.items()
+        if key[1] in lines and a.reported.sd > 0
+    }
+    return PaperAudit(
+        paper, structures, tuple(results), sources, needed_correlations, relations, tuple(problems), unrelated,
+        false_claims, noise, lines, sds,
+    )  # fmt: skip
+
+
+def _printed(reported: Reported) -> tuple[str, str]:
+    mean, sd = reported.printed.split(" ± ")
+    return mean, sd
+
+
+def _measured(
+    paper: Paper, trainings: pd.DataFrame, problems: list[str]
+) -> tuple[dict[str, TrainingNoise], dict[str, SdRelation]]:
+    """The noise of training and the SD that goes with a mean, of each reported metric that trainings were scored by."""
+    noise, lines = {}, {}
+    for metric in dict.fromkeys(r.metric for r in paper.results):
+        if metric not in set(trainings["metric"]):
+            continue
+        name = PAPER_METRICS.get(metric, metric)
+        try:
+            noise[metric] = training_noise(trainings, metric)
+        except ValueError as error:
+            problems.append(f"{name}: the noise of training was not computed: {error}")
+        try:
+            lines[metric] = fit_sd(trainings, metric)
+        except ValueError as error:
+            problems.append(f"{name}: the SD that a mean predicts was not computed: {error}")
+    return noise, lines
 
 
 def conclusions(audit: PaperAudit) -> list[str]:
@@ -164,7 +226,45 @@ def conclusions(audit: PaperAudit) -> list[str]:
             f"least, for the easiest of the {len(needed)} comparisons, and at {max(needed):.2f} for the hardest."
         )
         points.append(text + f" {impossible} of them cannot reach it at all." * (impossible > 0))
+    if audit.false_claims:
+        points.append(_false_claims_point(audit))
+    for source in audit.paper.sources:
+        seen = {key: sd for key, sd in audit.sds.items() if key[0] == source and sd.expected}
+        far = [sd for sd in seen.values() if sd.outside]
+        if far:
+            times = [sd.sd / sd.expected[0] for sd in far if sd.expected]
+            points.append(
+                f"**{len(far)} of {len(seen)} SDs of source {source} that could be compared lie beyond what their "
+                f"means predict**, {min(times):.2g} to {max(times):.2g} times the predicted SD, measured on other "
+                "data."
+            )
+        elif seen:
+            points.append(
+                f"The {len(seen)} SDs of source {source} that could be compared lie within what their means predict, "
+                "measured on other data."
+            )
     return points
+
+
+def _false_claims_point(audit: PaperAudit) -> str:
+    """How the claims do against `LIMIT`, at each correlation and over the measured ones."""
+    claims = list(audit.false_claims.values())
+    counts = [
+        f"{sum(claim.at[i].probability >= LIMIT for claim in claims)} at r = {each.r:g}"
+        for i, each in enumerate(claims[0].at)
+    ]
+    text = (
+        "**How probable it is that a claimed difference is none depends on the correlation**: it is "
+        f"{percent(LIMIT)} or more for {', '.join(counts)}, of the {len(claims)} comparisons"
+    )
+    if over := [claim.measured[0] for claim in claims if claim.measured]:
+        above = sum(each.probability >= LIMIT for each in over) or "none"
+        text += (
+            f", and for {above} averaged over the {len(over[0].correlations)} correlations that were measured on other "
+            f"data ({percent(min(each.probability for each in over))} to "
+            f"{percent(max(each.probability for each in over))})"
+        )
+    return text + "."
 
 
 def audit_markdown(audit: PaperAudit) -> str:
@@ -174,7 +274,8 @@ def audit_markdown(audit: PaperAudit) -> str:
     lines += [f"- Source {key}: {source.citation.strip()} ({source.status})." for key, source in paper.sources.items()]
     lines += [
         "", "Every statement follows from the printed mean, SD and n, the bounds of the score and the rounding; sample",
-        "SD. None says how a number came about.", "", "## What follows", "",
+        "SD. Where one leans on what was measured elsewhere, it says so. None says how a number came about.", "",
+        "## What follows", "",
         *[f"- {point}" for point in conclusions(audit)], "", "## Each result", "",
         "| Source | Metric | Loss | Reported | n | Largest SD, one value per volume | SD is at least | "
         f"Largest SD, {audit.structures} values per volume | SD is at least |",
@@ -204,6 +305,7 @@ def audit_markdown(audit: PaperAudit) -> str:
         lines += ["", "## Which correlation “significantly” needs", ""]
         for (claim, source, loss), needed in audit.correlations.items():
             lines.append(f"- {source}, {claim}, against {loss}: {needed.to_text()}")
+    lines += _claims_lines(audit) + _noise_lines(audit) + _sd_lines(audit)
     if audit.relations:
         lines += ["", "## Dice beside boundary Dice", ""]
         lines.append(
@@ -220,6 +322,78 @@ def audit_markdown(audit: PaperAudit) -> str:
             "beside the description. Name one with `--relation`, such as `reproduce/relation.csv` of the repository."
         )
     return "\n".join(lines) + "\n"
+
+
+def _claims_lines(audit: PaperAudit) -> list[str]:
+    """The tables of the probability that a claim is false, and of the pairs that it would need."""
+    if not audit.false_claims:
+        return []
+    first = next(iter(audit.false_claims.values()))
+    columns = [f"r = {each.r:g}" for each in first.at]
+    lines = [
+        "", "## How probable it is that a claimed difference is none", "",
+        "From the printed means and SDs, n pairs and the correlation r between the paired scores, with a flat prior on",
+        "the difference (Christodoulou et al. 2025, arXiv:2505.04720); in brackets what the rounding leaves open. The",
+        "last column averages over correlations between two losses that were measured on other data, with the least",
+        "and the largest; they speak of the paper's only as far as its data and losses are like these. All of it",
+        "speaks of other cases, not of another training.", "",
+        f"| Source | Claim | Against | Difference | {' | '.join(columns)} | Measured correlations |",
+        "|" + " --- |" * (5 + len(columns)),
+    ]  # fmt: skip
+    for (claim, source, loss), each in audit.false_claims.items():
+        cells = [f"{percent(x.probability)} ({' to '.join(map(percent, x.rounding))})" for x in each.at]
+        over = [f"{percent(x.probability)} ({percent(x.least)} to {percent(x.most)})" for x in each.measured] or ["–"]
+        lines.append(f"| {' | '.join([source, claim, loss, f'{each.difference:.4g}', *cells, *over])} |")
+    if first.measured:
+        lines += ["", f"For the first row: {'; '.join(each.to_text() for each in first.measured)}."]
+    lines += [
+        "", "In each cell two numbers of pairs, all else as printed: with which a two-sided paired t-test at",
+        f"{LEVEL:g} has {percent(POWER)} power for the printed difference / with which the probability above is less",
+        f"than {percent(LIMIT)}. –: more than a million.", "",
+        f"| Source | Claim | Against | n | {' | '.join(columns)} |", "|" + " --- |" * (4 + len(columns)),
+    ]  # fmt: skip
+    for (claim, source, loss), each in audit.false_claims.items():
+        cells = [
+            " / ".join(f"{p:.0f}" if p < float("inf") else "–" for p in (x.pairs_power, x.pairs_probability))
+            for x in each.at
+        ]
+        lines.append(f"| {' | '.join([source, claim, loss, str(each.n), *cells])} |")
+    return lines
+
+
+def _noise_lines(audit: PaperAudit) -> list[str]:
+    """The claimed differences beside the noise of training, and published differences that may be such noise."""
+    lines = []
+    for metric, noise in audit.noise.items():
+        claims = {c.id for c in audit.paper.claims if c.statistic == metric}
+        lines.append(f"- {noise.to_text()}")
+        units = {r.source: r.unit for r in audit.paper.results if r.metric == metric}
+        for (claim, source, loss), each in audit.false_claims.items():
+            if claim in claims:
+                size = each.difference * units[source]
+                lines.append(
+                    f"  - {source}, {claim}, against {loss}: the claimed difference is {size:.4g}, "
+                    f"{size / noise.difference.sd:.1f} times that."
+                )
+    lines += [f"- {benchmark_text(benchmark)}" for benchmark in audit.paper.benchmarks]
+    return ["", "## How far two trainings of the same loss differ", "", *lines] if lines else []
+
+
+def _sd_lines(audit: PaperAudit) -> list[str]:
+    """The printed SDs beside those that their means predict."""
+    if not audit.sds:
+        return []
+    lines = ["", "## The SD that a mean predicts", ""]
+    for metric, line in audit.sd_relations.items():
+        of_metric = {key: sd for key, sd in audit.sds.items() if key[1] == metric}
+        told = [f"  - {key[0]}, {key[2]}: {sd.to_text()}" for key, sd in of_metric.items() if sd.expected]
+        lines += [f"- {line.to_text()}", *told] if told else []
+        if beyond := [f"{key[0]}, {key[2]}: {sd.mean:.4g}" for key, sd in of_metric.items() if not sd.expected]:
+            name, measured = PAPER_METRICS.get(metric, metric), f"{line.lowest:.3f} to {line.highest:.3f}"
+            lines.append(
+                f"- {name}, outside the measured means ({measured}), so that nothing is predicted: {'; '.join(beyond)}."
+            )
+    return lines
 
 
 def write_audit(path: str | Path, audit: PaperAudit) -> None:

@@ -347,6 +347,11 @@ def audit_csv(
         raise ValueError(f"{path}: {error}") from error
 
 
+def given_columns(audited: pd.DataFrame) -> pd.DataFrame:
+    """The columns that `audit_table` was given, without its answers."""
+    return audited.drop(columns=[*_ANSWERS, "problem"])
+
+
 def table_text(audited: pd.DataFrame) -> str:
     """A paragraph for each row of `audit_table`, under the row's own columns."""
     own = [c for c in audited.columns if c not in {*_ANSWERS, *_OPTIONAL, "mean", "sd", "n", "problem"}]
