@@ -82,6 +82,28 @@ def compare(
         raise ValueError(f"{len(scores.problems)} problem(s), listed above; the other cases were compared")
 
 
+@app.command()
+def reanalyze(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of figures with scores; those below them count too.")],
+    output: Annotated[Path | None, typer.Option(help="Keep what was made again in this folder.")] = None,
+) -> None:
+    """Make tables, verdicts and figures again from the scores that lie beside them, and compare. Trains nothing."""
+    from shapeloss._resources import resource
+    from shapeloss.replication.paper import read_paper
+    from shapeloss.replication.reanalyze import reanalyze as again
+    from shapeloss.replication.reanalyze import report, result_folders
+
+    paper = read_paper(resource("paper.yaml"))
+    found = [folder for given in folders for folder in result_folders(given)]
+    if not found:
+        raise ValueError(f"{', '.join(map(str, folders))}: no evaluation.json there, which make reproduce writes")
+    compared = [(folder, again(folder, paper, output and output / folder.name)) for folder in found]
+    text, wrong = report(compared)
+    print(text)
+    if wrong:
+        raise ValueError(f"{wrong} file(s) are not what the scores give, each named above")
+
+
 class _AuditCommands(TyperGroup):
     """`audit number`, `audit table`, `audit paper`; without one of these words, what is given tells which is meant."""
 

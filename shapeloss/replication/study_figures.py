@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from shapeloss.plotting.style import GREY, INK, PALE, canvas, loss_color, loss_name, styled
-from shapeloss.replication.study import PLAIN, Study, budget_table, difference_table, rate_table
+from shapeloss._files import write_text
+from shapeloss.plotting.style import GREY, INK, PALE, canvas, loss_color, loss_name, save_figure, styled
+from shapeloss.replication.paper import Paper
+from shapeloss.replication.study import (
+    BOUNDARY,
+    PLAIN,
+    Study,
+    budget_table,
+    difference_table,
+    rate_table,
+    study_page,
+)
 from shapeloss.stats.headings import PAPER_METRICS
+
+
+def write_study(study: Study, paper: Paper, source: str, folder: str | Path) -> dict[str, Figure]:
+    """Write the page and the pictures of a study into a folder: `study.md` and what is returned, by name.
+
+    Args:
+        paper: whose claimed difference in boundary Dice the answers are held against.
+        source: where the numbers come from.
+    """
+    claimed = paper.smallest_claimed(BOUNDARY)
+    write_text(Path(folder) / "study.md", study_page(study, claimed, source))
+    figures = {"differences": figure_differences(study)}
+    if study.varied("steps"):
+        figures["budgets"] = figure_budgets(study)
+    if study.varied("learning_rate"):
+        figures["rates"] = figure_rates(study)
+    for name, figure in figures.items():
+        save_figure(figure, Path(folder) / name)
+    return figures
 
 
 def row_name(row: str) -> str:

@@ -55,6 +55,7 @@ def test_version_and_help(monkeypatch, capsys):
         "compare",
         "audit",
         "audit paper",
+        "reanalyze",
         "import",
         "import oai",
         "import pairs",

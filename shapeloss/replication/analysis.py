@@ -1,0 +1,136 @@
+"""From what a run measured to its table, verdicts and figures; nothing here reads volumes or trains.
+
+`shapeloss.replication.measure` writes all that is needed of a run into its folder of figures. Everything else follows
+from these files alone, so that anyone can make the committed tables and verdicts again in seconds (`shapeloss
+reanalyze`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from shapeloss._resources import find_profile
+from shapeloss.plotting.charts import figure_scores
+from shapeloss.plotting.curves import figure_training
+from shapeloss.plotting.style import save_figure
+from shapeloss.replication.claims import evaluate_claims, findings_table, write_claims
+from shapeloss.replication.convergence import budget_note, read_longer
+from shapeloss.replication.figures import figure_claims
+from shapeloss.replication.paper import Paper
+from shapeloss.replication.profile import Experiment
+from shapeloss.replication.scores import READER
+from shapeloss.stats.tables import summary_table, write_table
+
+SCORES, EXACT, LANDMARKS, HISTORIES = "per_case.csv", "per_case_exact.csv", "landmark_errors.csv", "histories.csv"
+RECORD = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What :func:`shapeloss.replication.measure.measure` wrote into a folder."""
+
+    experiment: Experiment
+    scores: pd.DataFrame
+    """One row per loss, seed, case and structure."""
+    exact: pd.DataFrame | None
+    """The same against the phantom's exact surfaces."""
+    landmarks: pd.DataFrame | None
+    """Surface errors near the landmarks that the paper's claims name."""
+    histories: pd.DataFrame
+    source: str
+    """Where the numbers come from, for captions."""
+    papers_own_data: bool
+    """Whether the data are of the kind that the paper used."""
+    profile: Path | None = None
+    """The file of the profile, beside which a longer one lies; None for the built-in one of its name."""
+
+    @property
+    def means(self) -> pd.DataFrame:
+        """The scores as means over the structures."""
+        return self.scores[self.scores["structure"] == "mean"]
+
+    @property
+    def caption(self) -> str:
+        """Where the numbers come from, and how far from convergence they are."""
+        longer = None
+        if self.experiment.longer:
+            longer = read_longer(self.profile or find_profile(self.experiment.name))
+        return f"{self.source} {budget_note(self.experiment, self.scores, longer)}"
+
+
+def read_evaluation(folder: str | Path, profile: str | Path | None = None) -> Evaluation:
+    """What :func:`shapeloss.replication.measure.measure` wrote.
+
+    Args:
+        folder: of the figures.
+        profile: the file of the profile, if it is no built-in one.
+
+    Raises:
+        FileNotFoundError: nothing was measured yet; says what to run.
+    """
+    folder = Path(folder)
+    if not (folder / RECORD).is_file():
+        raise FileNotFoundError(f"{folder} holds no {RECORD}: run notebook 03 first, which scores the predictions")
+
+    def read(name: str) -> pd.DataFrame | None:
+        return pd.read_csv(folder / name, dtype={"case": str}) if (folder / name).is_file() else None
+
+    record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    return Evaluation(
+        Experiment.model_validate(record["experiment"]),
+        pd.read_csv(folder / SCORES, dtype={"case": str}),
+        read(EXACT),
+        read(LANDMARKS),
+        pd.read_csv(folder / HISTORIES),
+        record["source"],
+        record["papers_own_data"],
+        None if profile is None else Path(profile),
+    )
+
+
+def write_tables(evaluation: Evaluation, paper: Paper, folder: str | Path) -> None:
+    """Write `table1` and, where there are exact surfaces, `table_exact`, each as CSV, Markdown and LaTeX."""
+    table = summary_table(evaluation.means, paper.reported(), reference=next(iter(evaluation.experiment.losses)))
+    write_table(table, Path(folder) / "table1", evaluation.caption)
+    if evaluation.exact is not None:
+        by_truth = summary_table(evaluation.exact[evaluation.exact["structure"] == "mean"], reference=READER)
+        caption = f"Truth: the phantom's exact surfaces. {evaluation.caption}"
+        write_table(by_truth, Path(folder) / "table_exact", caption)
+
+
+def write_verdicts(evaluation: Evaluation, paper: Paper, folder: str | Path) -> Figure:
+    """Write `claims.md` and its picture; returns the picture."""
+    findings = evaluate_claims(paper, evaluation.means, evaluation.landmarks)
+    data, caption = evaluation.experiment.description, evaluation.caption
+    write_claims(Path(folder) / "claims.md", paper, findings, data, caption, evaluation.papers_own_data)
+    return _saved(figure_claims(paper, findings_table(findings)), Path(folder) / "claims")
+
+
+def draw_scores(evaluation: Evaluation, folder: str | Path) -> Figure:
+    """Draw every test case under every loss."""
+    return _saved(figure_scores(evaluation.means), Path(folder) / "scores")
+
+
+def draw_training(evaluation: Evaluation, folder: str | Path) -> Figure:
+    """Draw the learning curves."""
+    return _saved(figure_training(evaluation.histories), Path(folder) / "training")
+
+
+def _saved(figure: Figure, stem: Path) -> Figure:
+    save_figure(figure, stem)
+    return figure
+
+
+def analyse(folder: str | Path, paper: Paper, output: str | Path) -> None:
+    """Make tables, verdicts and figures of what was measured into one folder, and write them to another."""
+    evaluation = read_evaluation(folder)
+    write_tables(evaluation, paper, output)
+    write_verdicts(evaluation, paper, output)
+    draw_scores(evaluation, output)
+    draw_training(evaluation, output)
