@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 
 import pandas as pd
 
@@ -334,7 +335,8 @@ def _metrics(tables: Sequence[pd.DataFrame], requested: Sequence[str], notes: li
     candidates = [c for c in shared if c not in _OWN]
     numbers = [c for c in candidates if all(is_number(table[c]) for table in tables)]
     known = [c for c in candidates if known_score(c)]
-    wide = "" if known or len(numbers) < 2 else "; if each of these is a method, say so: --metric dice --wide"
+    example = f"--metric {quote(requested[0]) if requested else 'dice'} --wide"
+    wide = "" if known or len(numbers) < 2 else f"; if each of these is a method, say so: {example}"
     found = [metric if metric in shared else known_score(metric) or metric for metric in requested]
     if missing := [metric for metric, name in zip(requested, found, strict=True) if name not in shared]:
         raise ValueError(f"not every table has the column {', '.join(missing)}; they share {few(shared, 12)}{wide}")

@@ -321,10 +321,10 @@ def test_a_column_for_each_method_is_read_when_that_is_said(tmp_path):
     assert scores.notes[-1].endswith("t.csv: comment without numbers: no method, left out")
     assert scores.understood[0].endswith("8 cases of methods unet, vnet; case, dice in a column for each method")
     # a method may be called like a score, a cell may be missing
-    text = WIDE.replace("unet", "dice").replace("knee_03;0.93", "knee_03;n/a")
+    text = WIDE.replace("unet", "Dice").replace("knee_03;0.93", "knee_03;n/a")
     scores = read_scores([write(tmp_path, text)], ["iou"], wide=True)
-    assert set(scores.table["loss"]) == {"dice", "vnet"}
-    assert scores.problems == ("dice: knee_03 has 'n/a' for iou, not a finite number; it is left out",)
+    assert set(scores.table["loss"]) == {"Dice", "vnet"}
+    assert scores.problems == ("Dice: knee_03 has 'n/a' for iou, not a finite number; it is left out",)
 
 
 def test_a_column_for_each_method_is_never_guessed(tmp_path):
@@ -332,8 +332,8 @@ def test_a_column_for_each_method_is_never_guessed(tmp_path):
     hint = "if each of these is a method, say so: --metric dice --wide"
     with pytest.raises(ValueError, match=f"choose one or more with --metric: unet, vnet; {hint}"):
         read_scores([path])
-    with pytest.raises(ValueError, match=f"not every table has the column dice; they share .*; {hint}"):
-        read_scores([path], ["dice"])
+    with pytest.raises(ValueError, match=r"not every table has the column HD95; they share .*: --metric HD95 --wide"):
+        read_scores([path], ["HD95"])
     for metrics in ([], ["dice", "hd95"]):
         with pytest.raises(ValueError, match="--wide: name the one score that the columns hold"):
             read_scores([path], metrics, wide=True)
