@@ -64,19 +64,33 @@ def compare(
     metric: Annotated[list[str] | None, typer.Option(help="Score column, repeatable.")] = None,
     reference: Annotated[str, typer.Option(help="The method to compare with. Default: the first.")] = "",
     structure: Annotated[str, typer.Option(help="Which rows of a column `structure`. Default: mean.")] = "",
-    case_column: Annotated[str, typer.Option(help="Name of the column of cases.")] = "case",
+    case_column: Annotated[str, typer.Option(help="Name of the column of cases. Default: case, ID, patient, …")] = "",
     margin: Annotated[float | None, typer.Option(help="Smallest difference that matters: tests equivalence.")] = None,
     keep_summaries: Annotated[
         bool, typer.Option("--keep-summaries", help="Rows named mean, std, … are cases.")
     ] = False,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="One column per method, all of the score that --metric names.")
+    ] = False,
+    percent: Annotated[
+        list[str] | None, typer.Option(help="A method or score that is in percent, repeatable: divided by 100.")
+    ] = None,
+    subgroup: Annotated[str, typer.Option(help="A column, such as sex, whose groups are compared too.")] = "",
+    lower_is_better: Annotated[
+        list[str] | None, typer.Option(help="A score, repeatable, where its name does not tell.")
+    ] = None,
+    higher_is_better: Annotated[list[str] | None, typer.Option(help="The same, of which more is better.")] = None,
 ) -> None:
-    """Test the differences between methods on the same cases: paired tests, intervals, pictures."""
+    """Test the differences between methods on the same cases: paired tests, intervals, rankings, pictures."""
     from shapeloss.cli.terminal import show_markdown
     from shapeloss.review.compare_tables import compare_scores
     from shapeloss.review.score_tables import read_scores
 
-    scores = read_scores(tables, metric or (), structure or None, case_column, keep_summaries)
-    show_markdown(compare_scores(scores, output, reference or None, margin))
+    scores = read_scores(
+        tables, metric or (), structure or None, case_column, keep_summaries, wide, percent or (), subgroup
+    )
+    page = compare_scores(scores, output, reference or None, margin, higher_is_better or (), lower_is_better or ())
+    show_markdown(page)
     print(f"Written: {output}")
     if scores.problems:
         raise ValueError(f"{len(scores.problems)} problem(s), listed above; the other cases were compared")

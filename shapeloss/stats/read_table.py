@@ -15,9 +15,9 @@ import pandas as pd
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _LINE = re.compile(r"\r\n|\r|\n")
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?(\s?%)?")
 _THOUSAND = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
-_POINT = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
+_POINT = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?(\s?%)?")
 
 
 def read_table(path: str | Path, names: Sequence[str] = ()) -> tuple[pd.DataFrame, list[str]]:

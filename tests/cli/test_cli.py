@@ -141,6 +141,28 @@ def test_compare(monkeypatch, capsys, tmp_path):
     assert "first: lacks n, which another method has" in capsys.readouterr().out
 
 
+def test_compare_reads_what_people_have(monkeypatch, capsys, tmp_path):
+    rows = "".join(f"kn{k:02};{'FM'[k % 2]};{90 + k / 10};{91 + k / 9:.3f};{0.8 + k / 99:.3f}\n" for k in range(12))
+    write_csv(tmp_path / "wide.csv", "Patient;sex;unet;vnet;ours\n" + rows.replace(".", ","))
+    arguments = ("compare", tmp_path / "wide.csv", "--wide", "--metric", "stability", "--output", tmp_path / "out")
+    arguments += ("--subgroup", "sex", "--reference", "ours")
+    assert "ours has 0.8 to 0.911, no percent" in call(monkeypatch, *arguments, "--percent", "stability")
+    assert not call(monkeypatch, *arguments)
+    assert "--higher-is-better stability" in capsys.readouterr().out
+    assert not call(monkeypatch, *arguments, "--lower-is-better", "stability")
+    page = capsys.readouterr().out
+    assert "## stability, lower is better" in page
+    assert "| ours | 0.8556 | 1 (1 to 1), 100 % |" in page
+    assert "### By sex" in page
+    written = (
+        "12 cases of methods unet, vnet, ours; case = Patient, subgroup = sex, stability in a column for each method"
+    )
+    assert written in page
+    arguments = ("compare", tmp_path / "wide.csv", "--wide", "--metric", "DSC", "--output", tmp_path / "out")
+    assert not call(monkeypatch, *arguments, "--percent", "unet", "--percent", "vnet", "--higher-is-better", "dice")
+    assert "| ours | 0.856 ± 0.036 | <0.001 | 12 | 1 |" in capsys.readouterr().out
+
+
 def test_audit(monkeypatch, capsys, tmp_path):
     assert not call(monkeypatch, "audit", "0.96", "0.12", "10", "--low", 0, "--high", 1, "--versus", "0.97 0.12")
     out = capsys.readouterr().out

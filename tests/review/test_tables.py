@@ -136,7 +136,8 @@ def test_the_score_is_found_by_its_usual_names(tmp_path, other, name):
     assert scores.metrics == ("dice",)
     assert list(column(scores).values()) == DICE
     assert scores.notes[0].endswith("t.csv: the column without a name is left out")
-    assert f"takes the column 'Case' as case, {name!r} as dice" in scores.notes[1]
+    assert scores.understood[0].endswith(f"t.csv: 8 cases of method t; case = Case, dice = {name}")
+    assert scores.understood[1].endswith("other.csv: 8 cases of method other; case, dice")
 
 
 def test_a_score_that_is_not_clear_is_asked_for(tmp_path):
@@ -174,7 +175,7 @@ def test_percent_is_no_fraction(tmp_path, other):
     scores = read_scores([tmp_path / "t.csv", other, path])
     assert set(scores.table["loss"]) == {"other", "third"}
     assert len(scores.problems) == 1
-    with pytest.raises(ValueError, match="t: IoU is 93 to 97, outside 0 to 1: percent"):
+    with pytest.raises(ValueError, match="t: iou is 93 to 97, outside 0 to 1: percent"):
         read(tmp_path, percent.replace("dice", "IoU"), write_as(other, PLAIN.replace("dice", "IoU")))
 
 
@@ -302,3 +303,157 @@ def test_mutated_reports_never_end_in_a_traceback(tmp_path, changes):
         assert "\n" not in message
     else:
         assert (audited["problem"].ne("") | audited["text"].notna()).all()
+
+
+def rows(header, mark=",", scores=DICE, extra=""):
+    return header + "\n" + "".join(f"{c}{mark}{d}{extra}\n" for c, d in zip(CASES, scores, strict=True))
+
+
+WIDE = "case;unet;vnet;comment\n" + "".join(f"{c};{d};{d - 0.01:.3f};good\n" for c, d in zip(CASES, DICE, strict=True))
+
+
+def test_a_column_for_each_method_is_read_when_that_is_said(tmp_path):
+    path = write(tmp_path, WIDE.replace(".", ","))
+    scores = read_scores([path], ["DSC"], wide=True)
+    assert scores.metrics == ("dice",)
+    assert list(column(scores, "unet").values()) == DICE
+    assert list(column(scores, "vnet").values()) == [round(d - 0.01, 3) for d in DICE]
+    assert scores.notes[-1].endswith("t.csv: comment without numbers: no method, left out")
+    assert scores.understood[0].endswith("8 cases of methods unet, vnet; case, dice in a column for each method")
+    # a method may be called like a score, a cell may be missing
+    text = WIDE.replace("unet", "Dice").replace("knee_03;0.93", "knee_03;n/a")
+    scores = read_scores([write(tmp_path, text)], ["iou"], wide=True)
+    assert set(scores.table["loss"]) == {"Dice", "vnet"}
+    assert scores.problems == ("Dice: knee_03 has 'n/a' for iou, not a finite number; it is left out",)
+
+
+def test_a_column_for_each_method_is_never_guessed(tmp_path):
+    path = write(tmp_path, WIDE)
+    hint = "if each of these is a method, say so: --metric dice --wide"
+    with pytest.raises(ValueError, match=f"choose one or more with --metric: unet, vnet; {hint}"):
+        read_scores([path])
+    with pytest.raises(ValueError, match=r"not every table has the column HD95; they share .*: --metric HD95 --wide"):
+        read_scores([path], ["HD95"])
+    for metrics in ([], ["dice", "hd95"]):
+        with pytest.raises(ValueError, match="--wide: name the one score that the columns hold"):
+            read_scores([path], metrics, wide=True)
+    with pytest.raises(ValueError, match=r"has a column 'method' of methods, so each row is of one; leave --wide out"):
+        read_scores([write(tmp_path, WIDE.replace("comment", "Method"))], ["dice"], wide=True)
+    with pytest.raises(ValueError, match=r"has no column of numbers; with --wide, give a column for each method"):
+        read_scores([write(tmp_path, "case,a\nx,y\n")], ["dice"], wide=True)
+
+
+@pytest.mark.parametrize("name", ["Case", "ID", "subject", "Patient", "Image", "FILENAME", "Case ID", "patient_id"])
+def test_the_column_of_cases_has_usual_names(tmp_path, other, name):
+    scores = read(tmp_path, rows(f"{name},DSC"), other)
+    assert list(column(scores)) == CASES
+    assert scores.understood[0].endswith(f"t.csv: 8 cases of method t; case = {name}, dice = DSC")
+    german = rows(f"{name};DSC", ";").replace("knee_0", "1,").replace(".", ",")
+    assert list(column(read(tmp_path, german, other)))[:2] == ["1,0", "1,1"]  # names, no numbers
+
+
+def test_two_columns_of_cases_are_asked_about(tmp_path, other):
+    text = "Patient,Image,dice\n" + "".join(f"p,{c},{d}\n" for c, d in zip(CASES, DICE, strict=True))
+    scores = read(tmp_path, text, write_as(other, text), case_column="image")
+    assert list(column(scores)) == CASES
+    third = write_as(tmp_path / "third.csv", PLAIN)
+    (problem,) = read_scores([tmp_path / "t.csv", write_as(other, PLAIN), third]).problems
+    assert problem.endswith(
+        "t.csv: 'Patient' and 'Image' could each be the column of cases; choose one with --case-column"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "score"),
+    [("HD95", "hd95"), ("HD 95", "hd95"), ("hd_95", "hd95"), ("ASSD", "assd"), ("ASD", "asd"), ("MSD", "msd"),
+     ("NSD", "nsd"), ("IoU", "iou"), ("Jaccard", "iou"), ("Sensitivity", "sensitivity"), ("DSC", "dice")],
+)  # fmt: skip
+def test_scores_have_usual_names(tmp_path, other, name, score):
+    text = f"case,{name},volume\n" + "".join(f"{c},{d},5\n" for c, d in zip(CASES, DICE, strict=True))
+    write_as(other, text.replace(name, name.lower()))
+    assert read(tmp_path, text, other).metrics == (score,)
+    assert read(tmp_path, text, other, metrics=[name]).metrics == (score,)
+
+
+@pytest.mark.parametrize("name", ["Method", "Algorithm", "network", "Model"])
+def test_the_column_of_methods_has_usual_names(tmp_path, name):
+    text = f"{name},case,dice\n" + "".join(f"{m},{c},0.9\n" for m in "ab" for c in CASES)
+    scores = read_scores([write(tmp_path, text)])
+    assert set(scores.table["loss"]) == {"a", "b"}
+    assert scores.understood[0].endswith(f"8 cases of methods a, b; case, method = {name}, dice")
+
+
+@pytest.mark.parametrize("name", ["Structure", "Label", "class", "Organ", "ROI"])
+def test_the_column_of_structures_has_usual_names(tmp_path, other, name):
+    text = f"{name},case,dice\n" + "".join(
+        f"{s},{c},0.{k}\n" for k, s in enumerate(("liver", "spleen"), 5) for c in CASES
+    )
+    scores = read(tmp_path, text, write_as(other, text), structure="spleen")
+    assert set(column(scores).values()) == {0.6}
+    assert f"structure = {name} (spleen)" in scores.understood[0]
+    with pytest.raises(ValueError, match=f"has several in '{name}'; choose one of liver, spleen with --structure"):
+        read(tmp_path, text, other)
+
+
+def test_a_class_that_each_case_has_one_of_is_no_structure(tmp_path, other):
+    text = "case,class,dice\n" + "".join(f"{c},{'ab'[k % 2]},{DICE[k]}\n" for k, c in enumerate(CASES))
+    assert list(column(read(tmp_path, text, other))) == CASES
+    both = "case,Class,Organ,dice\n" + "".join(f"{c},{k},{k},0.9\n" for k in range(2) for c in CASES)
+    third = write_as(tmp_path / "third.csv", PLAIN)
+    (problem,) = read_scores([write(tmp_path, both), other, third]).problems
+    assert problem.endswith("'Class' and 'Organ' could each be the structure; rename the right one structure")
+
+
+PERCENT = [round(100 * d, 1) for d in DICE]
+
+
+@pytest.mark.parametrize("name", ["t", "dice", "DSC"])
+def test_percent_that_is_declared_is_divided(tmp_path, other, name):
+    text = "case,dice,hd95\n" + "".join(f"{c},{d},3\n" for c, d in zip(CASES, PERCENT, strict=True))
+    fractions = "case,dice,hd95\n" + "".join(f"{c},{d},3\n" for c, d in zip(CASES, DICE, strict=True))
+    write_as(other, fractions if name == "t" else text)
+    scores = read(tmp_path, text, other, percent=[name], metrics=["dice", "hd95"])
+    assert list(column(scores).values()) == pytest.approx(DICE)
+    assert set(scores.table["hd95"]) == {3}  # no share
+    assert scores.understood[0].endswith("t.csv: 8 cases of method t; case, dice, percent, hd95")
+
+
+def test_percent_is_declared_only_of_what_is_there_and_looks_like_it(tmp_path, other):
+    percent = rows("case,dice", scores=PERCENT)
+    with pytest.raises(ValueError, match="--percent iou: is neither; there are t, other, dice"):
+        read(tmp_path, percent, other, percent=["iou"])
+    with pytest.raises(ValueError, match=r"--percent dice: other has 0.93 to 0.97, no percent; name the methods"):
+        read(tmp_path, percent, other, percent=["dice"])
+    with pytest.raises(ValueError, match="--percent dice: is a method and a score; name the method apart"):
+        read_scores([f"dice={write(tmp_path, percent)}", other], percent=["dice"])
+    distances = rows("case,hd95", scores=PERCENT)
+    write_as(other, distances)
+    for name in ("t", "hd95"):
+        with pytest.raises(ValueError, match=f"--percent {name}: no score between 0 and 1; name the score: hd95"):
+            read(tmp_path, distances, other, percent=[name])
+    text = rows("case,quality", scores=PERCENT)
+    scores = read(tmp_path, text, write_as(other, text), percent=["quality"])
+    assert list(column(scores).values()) == pytest.approx(DICE)
+    with pytest.raises(ValueError, match=r"percent.*; divide its scores by 100, or say --percent 'my net'"):
+        read_scores([f"my net={write(tmp_path, percent)}", write_as(other, PLAIN)])
+
+
+@pytest.mark.parametrize(
+    "text", [rows("case,dice", scores=PERCENT, extra="%"), rows("case;dice", ";", PERCENT, " %").replace(".", ",")]
+)
+@pytest.mark.parametrize("percent", [[], ["t"]])
+def test_a_percent_sign_is_percent_once(tmp_path, other, text, percent):
+    scores = read(tmp_path, text, other, percent=percent)
+    assert list(column(scores).values()) == pytest.approx(DICE)
+    assert "dice: 8 cell(s) with a % sign are read as percent" in scores.notes
+    assert scores.understood[0].endswith("case, dice, percent")
+    assert scores.understood[1].endswith("case, dice")
+
+
+def test_a_score_in_percent_keeps_its_unit(tmp_path, other):
+    text = rows("case,volume_error_percent", scores=[-5.5, 2, 3, 4, 5, 6, 7, 8], extra=" %")
+    write_as(other, text.replace(" %", ""))
+    scores = read(tmp_path, text, other)
+    assert column(scores) == column(scores, "other")
+    assert column(scores)["knee_00"] == -5.5
+    assert scores.notes == ("volume_error_percent: 8 cell(s) with a % sign are read as numbers of %",)
