@@ -118,6 +118,20 @@ def reanalyze(
         raise ValueError(f"{wrong} file(s) are not what the scores give, each named above")
 
 
+@app.command()
+def verify(
+    results: Annotated[Path, typer.Argument(help="A results folder: results/<profile>.")],
+    figures: Annotated[Path | None, typer.Option(help="Its figures: their scores are computed again.")] = None,
+) -> None:
+    """Hash a results folder again, and name what does not belong together."""
+    from shapeloss.replication.verify import verify as verified
+
+    found = verified(results, figures)
+    print(found.to_text())
+    if found.problems:
+        raise ValueError(f"{len(found.problems)} problem(s), each named above")
+
+
 class _AuditCommands(TyperGroup):
     """`audit number`, `audit table`, `audit paper`; without one of these words, what is given tells which is meant."""
 

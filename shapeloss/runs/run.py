@@ -131,6 +131,8 @@ def _train_on(
     history = pd.DataFrame(state.history)
     with atomic(folder / "history.csv") as temporary:
         history.to_csv(temporary, index=False)
+    written = ["history.csv", "weights.safetensors"]
+    written += [f"predictions/{name}.nii.gz" for name in manifest.names("test")]
     write_checked_json(
         folder / "run.json",
         {
@@ -146,7 +148,7 @@ def _train_on(
             "seconds_since_last_start": round(time.monotonic() - started, 1),
             "classes": manifest.classes,
             "trained_on": TrainedOn.of([manifest.scans[name] for name in manifest.names("train")]).to_json(),
-            "sha256": {"history.csv": file_hash(folder / "history.csv")},
+            "sha256": {name: file_hash(folder / name) for name in written},
             "experiment": json.loads(experiment.canonical_json("data", "network", "training", "postprocessing")),
         }
         | source,

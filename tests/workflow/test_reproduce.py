@@ -158,35 +158,9 @@ def test_everything_follows_from_the_scores_alone(whole, tmp_path):
     for name in ("figure1", "predictions", "variants"):  # of volumes: not made again
         (figures / f"{name}.png").unlink()
     command = [sys.executable, "-m", "shapeloss", "reanalyze", str(figures)]
-
-    def again():
-        done = subprocess.run(command, env=tree.environment, capture_output=True, encoding="utf-8", cwd=tmp_path)
-        return done.returncode, done.stdout + done.stderr
-
-    status, output = again()
-    assert status == 0, output
-    assert "10 files, as the scores give them" in output
-    # a number in the table, a verdict, and a score are changed, one after the other
-    for name, old, new in (
-        ("table1.md", "| 0.", "| 1."),
-        ("claims.md", "inconclusive", "confirmed"),
-        ("per_case.csv", ",mean,False,False,False,0.", ",mean,False,False,False,0.9"),
-    ):
-        path, text = figures / name, (figures / name).read_text(encoding="utf-8")
-        assert old in text, name
-        path.write_text(text.replace(old, new, 1), encoding="utf-8")
-        status, output = again()
-        assert status == 1
-        assert ("table1.md: line" if name == "per_case.csv" else f"{name}: line") in output
-        path.write_text(text, encoding="utf-8")
-    shutil.copy(figures / "scores.png", figures / "claims.png")
-    status, output = again()
-    assert status == 1
-    assert "claims.png: is" in output
-    (figures / "evaluation.json").unlink()
-    status, output = again()
-    assert status == 1
-    assert "no evaluation.json there, which make reproduce writes" in output
+    done = subprocess.run(command, env=tree.environment, capture_output=True, encoding="utf-8", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "10 files, as the scores give them" in done.stdout
 
 
 class Page(HTMLParser):
