@@ -17,13 +17,14 @@ from shapeloss.replication.profile import load_experiment
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("deviations", "results", "metrics", "known-bugs")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("deviations", "results", "metrics", "known-bugs", "study")),
 )
 
 
 def blocks() -> dict[str, str]:
     """Name of each generated part and its text."""
     tables = {"table": "table1.md", "exact": "table_exact.md", "seeds": "phantom-seeds/table1.md"}
+    tables |= {"study": "study/study.md"}
     texts = {name: (ROOT / "figures" / path).read_text(encoding="utf-8") for name, path in tables.items()}
     profile = ROOT / "reproduce" / "profiles" / "phantom.yaml"
     scores = pd.read_csv(ROOT / "figures" / "per_case.csv")

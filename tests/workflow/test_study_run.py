@@ -12,9 +12,33 @@ sys.path.insert(0, str(ROOT / "reproduce"))
 
 import run
 
+from shapeloss._files import write_json
 from shapeloss.replication.profile import load_experiment
 
 
+def test_the_graph_of_a_study(tmp_path):
+    """What Snakemake would do, without doing it."""
+    places = {name: tmp_path / name for name in ("results", "figures")}
+    for place in places.values():
+        place.mkdir()
+    run.link(places["results"], project=ROOT, data=places["results"] / "data", figures=places["figures"])
+    config = {"project": ROOT, "profile": ROOT / "reproduce/profiles/smoke-study.yaml", **places, "gpus": 0}
+    config |= {"data": places["results"] / "data", "python": sys.executable, "device": "cpu"}
+    write_json(places["results"] / "workflow.json", {key: str(value) for key, value in config.items()})
+    command = [sys.executable, "-m", "snakemake", *run.snakemake_arguments(places["results"], 2), "--dry-run", "-p"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", cwd=places["results"])
+    assert done.returncode == 0, done.stderr
+    counts = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2 and line[0].isalpha())
+    wanted = {"train": "6", "train_variation": "5", "study": "1", "multi_task": "1", "evaluate": "1", "report": "1"}
+    assert wanted.items() <= counts.items(), done.stdout
+    commands = [line for line in done.stdout.splitlines() if "02_train.ipynb" in line and "-p loss" in line]
+    assert len(commands) == 6 + 5
+    assert sum("-p variation" in line for line in commands) == 5
+    assert sum("-p loss ce -p seed 1 -p variation double" in " ".join(line.split()) for line in commands) == 1
+
+
+@pytest.mark.slow
 def test_a_study_trains_its_variations_and_shows_what_they_change(tmp_path):
     results, figures = tmp_path / "results", tmp_path / "figures"
     command = [sys.executable, str(ROOT / "reproduce" / "run.py"), "--profile", "smoke-study", "--cores", "2"]
