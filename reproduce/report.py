@@ -41,7 +41,8 @@ FIGURES = {
     "training": "The learning curves. They are flat at their end because the learning rate has fallen to zero; the "
     "caption of the results table says what more steps give.",
     "predictions": "The central slice of the same volume: the truth in white, each prediction in its loss's colour.",
-    "variants": "Variants of φ that the paper's text allows, and how much weight each puts near the boundary.",
+    "variants": "Variants of φ that the paper's text allows, one scale for each unit, and how much weight each puts "
+    "near the boundary.",
     "audit_samples": "Samples that would give the reported mean and standard deviation.",
     "audit_relation": "Dice and boundary Dice of the same surfaces on phantom knees at OAI DESS resolution, and what "
     "the sources report.",

@@ -10,7 +10,7 @@ import pyvista as pv
 from helpers.project import ROOT
 from PIL import Image
 
-from shapeloss.plotting.surface_page import STEP_MM, TRUTH, surface_page, unpack
+from shapeloss.plotting.surface_page import FILES, STEP_MM, TRUTH, surface_page, unpack
 
 PAGE = ROOT / "figures" / "surfaces.html"
 LARGE, SMALL = 20.0, 12.0  # mm: radii of two true spheres, the smaller one behind the larger one seen from behind
@@ -212,6 +212,8 @@ def test_the_committed_page_reads_what_it_holds(opened):
     """Every loss: at vertices that are in view, the pointer's value is that which Python unpacks."""
     page = opened(where=PAGE.as_uri())
     assert PAGE.stat().st_size < 10e6
+    text = PAGE.read_text(encoding="utf-8")
+    assert all((FILES / name).read_text(encoding="utf-8") in text for name in ("viewer.js", "style.css")), "reproduce"
     data = page.evaluate("surfaces.data")
     rng = np.random.default_rng(0)
     for number, surface in enumerate(data["surfaces"]):
