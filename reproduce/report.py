@@ -28,6 +28,7 @@ from shapeloss.replication.scores import provenance_line, read_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDEST = 1800  # pixels of an embedded figure
+LARGEST = 7_000_000  # bytes of the page of surfaces that is embedded: with all else the report stays below 10 MB
 
 FIGURES = {
     "figure1": "The paper's figure 1. Top: a training mask, the distance map of each compartment, and φ. Bottom: the "
@@ -40,7 +41,8 @@ FIGURES = {
     "training": "The learning curves. They are flat at their end because the learning rate has fallen to zero; the "
     "caption of the results table says what more steps give.",
     "predictions": "The central slice of the same volume: the truth in white, each prediction in its loss's colour.",
-    "variants": "Variants of φ that the paper's text allows, and how much weight each puts near the boundary.",
+    "variants": "Variants of φ that the paper's text allows, one scale for each unit, and how much weight each puts "
+    "near the boundary.",
     "audit_samples": "Samples that would give the reported mean and standard deviation.",
     "audit_claims": "The probability that a claimed difference is none, for each correlation between the paired scores "
     "that it may rest on; below, the correlations that were measured between two losses.",
@@ -152,6 +154,12 @@ def pictures(folder: Path | None, captions: dict[str, str]) -> dict[str, Picture
     return {name: picture(folder / f"{name}.png", text) for name, text in there.items()}
 
 
+def surfaces(figures: Path) -> str:
+    """The page that turns the surfaces, for a frame; empty where there is none, or one too large."""
+    page = figures / "surfaces.html"
+    return page.read_text(encoding="utf-8") if page.is_file() and page.stat().st_size < LARGEST else ""
+
+
 def build(experiment: Experiment, manifest: Manifest, results: Path, figures: Path) -> str:
     """The page."""
 
@@ -180,6 +188,7 @@ def build(experiment: Experiment, manifest: Manifest, results: Path, figures: Pa
         audit=markdown(answers),
         audited=markdown("## Each result" + audited),
         deviations=markdown(without_title((ROOT / "docs" / "deviations.md").read_text(encoding="utf-8"))),
+        surfaces=surfaces(figures),
         study=markdown((study / "study.md").read_text(encoding="utf-8")) if study else "",
         pictures=pictures(figures, FIGURES) | pictures(study, STUDY_FIGURES),
         columns=columns,

@@ -338,6 +338,7 @@ def summary(figures: Path, results: Path, seconds: float) -> str:
         "claims.md": "a verdict on each of the paper's claims",
         "audit.md": "can the reported numbers be true?",
         "figure1.png": "figure 1: distance maps (top), surface errors (bottom)",
+        "surfaces.html": "figure 1 in three dimensions, and surface errors by region",
         "table1.md": "the results table, also as .csv and .tex",
         "table_exact.md": "the same against the phantom's exact surfaces",
         "study.md": "what the study found: differences against the noise of trainings",

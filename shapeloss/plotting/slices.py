@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
@@ -209,13 +210,18 @@ def figure_variants(
     spacing: Sequence[float],
     slice_index: int | None = None,
     slice_axis: int | None = None,
+    in_mm: Collection[str] = (),
 ) -> Figure:
     """The variants of φ side by side, and how much of the weight 1 + φ each puts within 2 mm of a boundary.
 
+    Variants of one unit are beside each other and share a colour scale, from 0 to the largest φ of all of them. A label
+    that a variant leaves out (φ is 0 throughout) is grey, so that it does not look like the deepest voxel of another.
+
     Args:
-        phi_by_variant: name → (X, Y, Z), in [0, 1] or in mm; each is drawn from 0 to its own maximum.
+        phi_by_variant: name → (X, Y, Z).
         labels: (X, Y, Z) integers.
         spacing: mm along X, Y, Z.
+        in_mm: the variants whose φ is in mm; that of the others has no unit.
         slice_index: along the axis; default :func:`central_slice`.
         slice_axis: across the slice; default that of the coarsest voxel side.
 
@@ -224,16 +230,39 @@ def figure_variants(
     """
     cut = _Slice(labels, spacing, slice_index, slice_axis)
     columns, rows = _panel_grid("phi_by_variant", phi_by_variant, 4)
-    panels = rows * (2.2 * np.clip(cut.height / cut.width, 0.4, 2) + 0.35)
-    figure = canvas(None, 2.2 * columns + 5, max(panels, 1 + 0.38 * len(phi_by_variant)))
-    left, right = figure.subfigures(1, 2, width_ratios=(2.2 * columns, 5))
-    cells = [["variant", "largest φ", "mean\n1 + φ", "share within\n2 mm"]]
-    for axes, (name, phi) in _panels(left, rows, columns, phi_by_variant):
-        cut.show(axes, cut.of(phi), cmap=PHI_MAP, vmin=0, vmax=float(np.max(phi)) or 1.0)
+    height = rows * (2.2 * np.clip(cut.height / cut.width, 0.4, 2) + 0.35) + 0.3
+    figure = canvas(None, 2.2 * columns + 6.5, max(height, 1 + 0.38 * len(phi_by_variant)))
+    left, right = figure.subfigures(1, 2, width_ratios=(2.2 * columns + 1.5, 5))
+    units = {"no unit": [name for name in phi_by_variant if name not in in_mm],
+             "mm": [name for name in phi_by_variant if name in in_mm]}  # fmt: skip
+    ordered = {name: phi_by_variant[name] for names in units.values() for name in names}
+    scales = {
+        unit: Normalize(0, max(float(np.max(phi_by_variant[name])) for name in names) or 1.0)
+        for unit, names in units.items()
+        if names
+    }
+    any_left_out = False
+    panels = _panels(left, rows, columns, ordered)
+    for axes, (name, phi) in panels:
+        left_out = np.isin(cut.labels, [label for label in np.unique(labels) if not np.any(phi[labels == label])])
+        any_left_out |= bool(left_out.any())
+        scale = scales["mm" if name in in_mm else "no unit"]
+        cut.show(axes, np.where(left_out, np.nan, cut.of(phi)), cmap=PHI_MAP, norm=scale)
+        cut.show(axes, np.where(left_out, 1, np.nan), cmap=ListedColormap([PALE]))
         cut.outlines(axes, cut.labels, "white", 0.9)
         axes.set_title(name, fontsize=11)
+    for unit, scale in reversed(scales.items()):  # each further bar lies inside the one before
+        bar = left.colorbar(
+            ScalarMappable(scale, PHI_MAP), ax=[a for a, _ in panels], fraction=0.03, pad=0.02, aspect=35
+        )
+        bar.set_label(f"φ, {unit}")
+        bar.outline.set_visible(False)
+    if any_left_out:
+        left.supxlabel("Grey: left out, φ = 0.", fontsize=10, color=GREY)
+    cells = [["variant", "largest φ", "mean\n1 + φ", "share within\n2 mm"]]
+    for name, phi in phi_by_variant.items():
         share, mean = weight_near_boundary(phi, labels, spacing, within=2.0)
-        cells.append([name, f"{np.max(phi):.3g}", f"{mean:.2f}", f"{100 * share:.1f} %"])
+        cells.append([name, f"{np.max(phi):.3g}" + " mm" * (name in in_mm), f"{mean:.2f}", f"{100 * share:.1f} %"])
     axes = right.subplots()
     axes.set_axis_off()
     table = axes.table(cells, loc="center", cellLoc="right", edges="horizontal", colWidths=(0.32, 0.2, 0.18, 0.3))

@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from skimage.color import lab2rgb
 
@@ -81,17 +82,24 @@ OTHER_STRUCTURES = ("#EEDD88", "#99DDFF", "#FFAABB", "#BBCC33", "#AAAA00", "#DDD
 PHI_MAP = "viridis"
 
 
-def _error_map() -> ListedColormap:
-    """From bone through red to near black, in equal steps of colour difference (CIELAB), ever darker."""
-    anchors = np.array([(92, 2, 9), (76, 24, 32), (56, 50, 30), (34, 42, -6), (12, 16, -20)], dtype=float)
-    path = PchipInterpolator(np.linspace(0, 1, len(anchors)), anchors)
+def _even_steps(anchors: list[tuple[float, float, float]]) -> NDArray[np.float64]:
+    """256 colours along a path through CIELAB anchors, in equal steps of colour difference."""
+    path = PchipInterpolator(np.linspace(0, 1, len(anchors)), np.array(anchors, dtype=float))
     fine = np.linspace(0, 1, 4001)
     travelled = np.r_[0, np.cumsum(np.linalg.norm(np.diff(path(fine), axis=0), axis=1))]
     even = np.interp(np.linspace(0, travelled[-1], 256), travelled, fine)
-    return ListedColormap(lab2rgb(path(even)[None])[0], name="error")
+    return np.asarray(lab2rgb(path(even)[None])[0], dtype=np.float64)
 
 
-ERROR_MAP = _error_map()
+_LARGE = [(92.0, 2.0, 9.0), (76.0, 24.0, 32.0), (56.0, 50.0, 30.0), (34.0, 42.0, -6.0), (12.0, 16.0, -20.0)]
+_SMALL = [(92.0, 2.0, 9.0), (76.0, -9.0, -13.0), (56.0, -6.0, -34.0), (34.0, 10.0, -44.0), (12.0, 16.0, -30.0)]
+
+ERROR_MAP = ListedColormap(_even_steps(_LARGE), name="error")
+"""From bone through red to near black, ever darker."""
+SIGNED_ERROR_MAP = ListedColormap(
+    np.concatenate([_even_steps(_SMALL)[::-2], _even_steps(_LARGE)[::2]]), name="signed error"
+)
+"""Inside the truth blue, outside it red, ever darker from the bone colour of zero in the middle."""
 
 
 def loss_color(key: str) -> str:

@@ -11,6 +11,7 @@ import pyvista as pv
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
+from numpy.typing import NDArray
 
 from shapeloss.metrics.mesh import vertex_areas
 from shapeloss.plotting.render import render_surfaces, view_plane, widest_view
@@ -42,7 +43,7 @@ def figure_surface_errors(
         meshes: loss → surfaces in world mm (RAS) with the point array `error_mm`, signed or absolute; a surface without
             points is one that the loss missed, and its panel says so.
         landmarks: name → world point in mm, marked on each panel.
-        maximum_mm: upper end of the colour scale; default the 98th percentile of all errors, rounded up to 0.5 mm.
+        maximum_mm: upper end of the colour scale; default :func:`error_limit` of all.
         direction: from the structures to the viewer, in RAS; default :func:`.render.widest_view` of all.
         title: above the panels; the name of the view is added.
         into: a part of a larger figure, to draw into.
@@ -56,9 +57,7 @@ def figure_surface_errors(
     everything = [mesh for surfaces in found.values() for mesh in surfaces]
     if any("error_mm" not in mesh.point_data for mesh in everything):
         raise ValueError("each of meshes must have the point array 'error_mm'; set it to surface_error(mesh, truth)")
-    if maximum_mm is None:
-        errors = np.concatenate([np.abs(mesh["error_mm"]) for mesh in everything] or [np.zeros(1)])
-        maximum_mm = max(float(np.ceil(2 * np.percentile(errors, 98)) / 2), 0.5)
+    maximum_mm = error_limit([mesh["error_mm"] for mesh in everything]) if maximum_mm is None else maximum_mm
     direction = widest_view(everything) if direction is None else direction
     right, up = view_plane(direction)
     width = max(2.4 * columns + 1, 6)
@@ -118,6 +117,12 @@ def figure1(top: Mapping[str, Any], bottom: Mapping[str, Any]) -> Figure:
     figure_distance_maps(**top, into=above)
     figure_surface_errors(**{**bottom, "direction": direction}, into=below)
     return figure
+
+
+def error_limit(errors: Sequence[NDArray[np.floating]]) -> float:
+    """The upper end of a colour scale in mm: the 98th percentile of all absolute errors, rounded up to 0.5 mm."""
+    together = np.abs(np.concatenate(list(errors) or [np.zeros(1)]))
+    return max(float(np.ceil(2 * np.percentile(together, 98)) / 2), 0.5)
 
 
 def _errors_height(meshes: Mapping[str, Sequence[pv.PolyData]], direction: Sequence[float], width: float) -> float:

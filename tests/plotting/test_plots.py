@@ -342,6 +342,33 @@ def test_readings_are_tabulated():
         slices.figure_variants({}, labels, SPACING)
 
 
+def test_readings_of_one_unit_share_a_scale_and_what_is_left_out_is_grey():
+    _, labels = volume()
+    options = {
+        "both": {},
+        "mm": {"unit": "mm"},
+        "inside": {"sides": "inside"},
+        "mm_inside": {"sides": "inside", "unit": "mm"},
+    }
+    variants = {name: distance_penalty(labels, SPACING, **values) for name, values in options.items()}
+    figure = slices.figure_variants(variants, labels, SPACING, in_mm=["mm", "mm_inside"])
+    panels = {axes.get_title(loc="left"): axes for axes in figure.axes if axes.images}
+    assert list(panels) == ["both", "inside", "mm", "mm_inside"]  # by unit
+    limits = {name: axes.images[0].get_clim() for name, axes in panels.items()}
+    assert limits["both"] == limits["inside"] == (0, 1)
+    assert limits["mm"] == limits["mm_inside"] == (0, pytest.approx(float(variants["mm"].max())))
+    bars = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
+    assert sorted(bars) == ["φ, mm", "φ, no unit"]
+    index = slices.central_slice(labels)
+    for name, axes in panels.items():
+        colours, grey = (np.ma.getmaskarray(np.ma.masked_invalid(image.get_array())) for image in axes.images)
+        outside = labels[index][::-1].T == 0
+        assert (colours == (outside if "inside" in name else np.zeros_like(outside))).all(), name
+        assert (grey == ~colours).all()  # the deepest voxel has φ = 0 too, but the colour of zero
+    (note,) = [text.get_text() for sub in figure.subfigs for text in sub.texts if text.get_text()]
+    assert note == "Grey: left out, φ = 0."
+
+
 def test_predictions_are_outlined_in_the_colour_of_their_loss_and_gaps_are_noted():
     image, labels = volume()
     half = np.where(labels == 1, 1, 0)

@@ -135,6 +135,9 @@ def test_it_makes_the_figure_and_the_table_and_says_where(whole):
     assert len(scores) == 3 * 2 * 5  # losses, test cases, three bones with their mean and all merged
     assert "figures/smoke/table1.md" in output
     assert "left" in output  # an estimate of the time left
+    regions = pd.read_csv(tree.figures / "surface_regions.csv")
+    assert len(regions) == 3 * 2 * 7  # losses, test cases, regions of femur, tibia and patella
+    assert set(regions["rule"]) == {"landmarks of the data set"}
     executed = nbformat.read(tree.results / "notebooks" / "01_distance_maps.ipynb", as_version=4)
     assert any(cell.get("outputs") for cell in executed.cells)
 
@@ -163,16 +166,29 @@ def test_everything_follows_from_the_scores_alone(whole, tmp_path):
     assert "10 files, as the scores give them" in done.stdout
 
 
+def test_the_page_of_surfaces_needs_nothing_else_and_is_in_the_report(whole):
+    tree, _ = whole
+    text = (tree.figures / "surfaces.html").read_text(encoding="utf-8")
+    assert len(text) < 10e6
+    assert [link for link in Page(text).links if not link.startswith("data:")] == []
+    assert not re.search(r"https?://|url\(|@import", text)
+    report_page = (tree.figures / "report.html").read_text(encoding="utf-8")
+    assert len(report_page) < 10e6
+    (inside,) = [values["srcdoc"] for tag, values in Page(report_page).elements if tag == "iframe"]
+    assert inside == text
+
+
 class Page(HTMLParser):
     """Counts what a page holds."""
 
     def __init__(self, text):
         super().__init__()
-        self.links, self.images, self.rows, self.ids, self.tags = [], [], 0, set(), []
+        self.links, self.images, self.rows, self.ids, self.tags, self.elements = [], [], 0, set(), [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         values = dict(attributes)
+        self.elements.append((tag, values))
         self.links += [value for key, value in attributes if key in ("href", "src")]
         self.images += [values["src"]] if tag == "img" else []
         self.rows += tag == "tr"
@@ -277,6 +293,7 @@ def test_what_changes_is_made_again_and_nothing_else(whole):
         "shapeloss/stats/paired_tests.py": {"evaluate", "error_maps", "audit", "report"},
         "shapeloss/review/audit/summary.py": {"audit", "report"},
         "docs/deviations.md": {"report"},
+        "shapeloss/plotting/surface_viewer/viewer.js": {"error_maps", "report"},
     }
     for name, rules in changes.items():
         text = (tree.folder / name).read_text(encoding="utf-8")
