@@ -559,7 +559,8 @@ def plot(found: Mapping[str, Any]) -> None:
             rows = table[(table["library"] == library) & (table["spacing"] == name)]
             rows = rows[rows["metric"] == ("MASD" if "MASD" in set(rows["metric"]) else "ASSD")]
             if len(rows):
-                axis.plot(rows["gap"], rows["median"], "o-", label=library, lw=2.5 if library == "mesh" else 1)
+                style = "-" if library in OURS else ":"  # some lie on ours
+                axis.plot(rows["gap"], rows["median"], "o" + style, label=library, lw=2.5 if library == "mesh" else 1.5)
         axis.axhspan(-1, 1, color="0.85", zorder=0)
         axis.set(xscale="log", xlabel="gap of concentric spheres, mm", title=f"voxels of {name}")
     axes[0].set(ylabel="error of the mean distance, %", ylim=(-60, 30))

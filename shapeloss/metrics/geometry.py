@@ -143,8 +143,8 @@ def mask_geometry(
         slice_axis: the axis perpendicular to the slices of the in-plane boundary (0: sagittal slices along X).
         edge: "open", the edge of the field of view is not a boundary; "closed", it is.
         smoothing_voxels: standard deviation of the Gaussian that the mesh is smoothed by, in voxels along each axis,
-            from 0 to 1; 0 for sheets of one or two voxels, such as cartilage, which smoothing wears. Only the scores
-            of the mesh depend on it.
+            from 0.5 to 1; 0 for the bare mask: for sheets of one or two voxels, such as cartilage, which smoothing
+            wears. Only the scores of the mesh depend on it.
 
     Raises:
         ValueError: for masks of different shapes, of other than three axes or with other values, and for a spacing,
@@ -162,8 +162,8 @@ def mask_geometry(
     spacing = check_grid(truth, prediction, spacing)
     check_choice("edge", edge, get_args(Edge))
     check_choice("slice_axis", slice_axis, (0, 1, 2))
-    if not 0 <= smoothing_voxels <= 1:
-        raise ValueError(f"smoothing_voxels must be a number from 0 to 1, got {smoothing_voxels!r}")
+    if not (smoothing_voxels == 0 or 0.5 <= smoothing_voxels <= 1):
+        raise ValueError(f"smoothing_voxels must be 0, or a number from 0.5 to 1, got {smoothing_voxels!r}")
     truth, prediction = _as_mask("truth", truth), _as_mask("prediction", prediction)
     box = _bounding_box(truth | prediction)
     order = (slice_axis, *(axis for axis in range(3) if axis != slice_axis))

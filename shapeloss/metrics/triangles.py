@@ -37,7 +37,7 @@ def surface_triangles(
     Args:
         mask: (X, Y, Z), bool.
         spacing: mm between voxel centres along X, Y, Z.
-        smoothing_voxels: standard deviation of the Gaussian along each axis, from 0, for the bare mask, to 1.
+        smoothing_voxels: standard deviation of the Gaussian along each axis, from 0.5 to 1; 0 for the bare mask.
 
     Returns:
         Corners, (N, 3) in mm from the centre of voxel (0, 0, 0), and triangles, (M, 3) numbers of corners. Both are
@@ -47,8 +47,8 @@ def surface_triangles(
         return np.empty((0, 3)), np.empty((0, 3), np.intp)
     field, first, fine, level = mask.astype(np.float32), np.zeros(3), np.asarray(spacing, np.float64), 0.5
     if smoothing_voxels:
-        # as coarse as the coarsest axis, within reason: triangles cost time, and a smooth surface needs few
-        resolution = min(max(spacing), 2 * min(spacing))
+        # as coarse as the coarsest axis, if the smoothing allows it: triangles cost time, a smooth surface needs few
+        resolution = min(max(spacing), 2.5 * smoothing_voxels * min(spacing))
         field = np.pad(field, REACH, mode="edge")
         field, first, fine = resample(field, (0, 0, 0), spacing, resolution, [smoothing_voxels] * 3)
         level = _enclosing(field, np.count_nonzero(mask) * float(np.prod(spacing) / np.prod(fine)))

@@ -719,9 +719,10 @@ class Parts:
             self.bt, self.bp = (centres for centres, _ in cells)
             self.wt, self.wp = (areas for _, areas in cells)
         elif definition.surface == MESH:
-            # the arrays of the pair in one box, one voxel larger than both: far from the edge of the field of view
+            # the pair in one box, three voxels larger than both on each side: the grid of the triangles rests on it
             box = m.mask_geometry(truth, prediction, SPACING)
-            meshes = [surface_triangles(mask, SPACING, SMOOTHING) for mask in (box.truth, box.prediction)]
+            masks = [np.pad(mask, 1) for mask in (box.truth, box.prediction)]
+            meshes = [surface_triangles(mask, SPACING, SMOOTHING) for mask in masks]
             self.wt, self.wp = (corner_areas(*mesh) for mesh in meshes)
             self.d_tp = brute_triangle_distances(meshes[0][0], *meshes[1])
             self.d_pt = brute_triangle_distances(meshes[1][0], *meshes[0])
@@ -987,8 +988,12 @@ def test_what_a_case_refuses(change, message):
         (lambda g: m.nsd(g, nan), "tolerance must be finite"),
         (lambda g: m.nsd(g, inf), "tolerance must be finite"),
         (lambda g: m.nsd(g, 1, "faces"), "surface must be one of 'voxel', 'surface', 'mesh', got 'faces'"),
-        (lambda g: measure(BOX, OFF, smoothing_voxels=1.5), "smoothing_voxels must be a number from 0 to 1, got 1.5"),
-        (lambda g: measure(BOX, OFF, smoothing_voxels=nan), "smoothing_voxels must be a number from 0 to 1, got nan"),
+        (
+            lambda g: measure(BOX, OFF, smoothing_voxels=1.5),
+            "smoothing_voxels must be 0, or a number from 0.5 to 1, got 1.5",
+        ),
+        (lambda g: measure(BOX, OFF, smoothing_voxels=0.1), "smoothing_voxels must be 0, or .* got 0.1"),
+        (lambda g: measure(BOX, OFF, smoothing_voxels=nan), "smoothing_voxels must be 0, or .* got nan"),
         (lambda g: m.hausdorff(g, 0), "percentile must be above 0 and at most 100"),
         (lambda g: m.boundary_iou(g, -2), "width_mm must be finite and not negative"),
     ],
