@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import statistics
 import textwrap
 import tomllib
 from pathlib import Path
@@ -29,8 +31,26 @@ def blocks() -> dict[str, str]:
     profile = ROOT / "reproduce" / "profiles" / "phantom.yaml"
     scores = pd.read_csv(ROOT / "figures" / "per_case.csv")
     budget = budget_note(load_experiment(profile), scores, read_longer(profile))
-    texts |= {"definitions": definition_table(), "budget": budget, "short": short_table(budget)}
+    texts |= {"definitions": definition_table(), "budget": budget, "short": short_table(budget), "flavours": flavours()}
     return texts | {f"bugs_{part}": known_bugs(*folders) for part, folders in BUGS.items()} | {"mutants": mutants()}
+
+
+def flavours() -> str:
+    """How far the mean distance of each flavour is from the truth, and what each costs, as measured."""
+    found = json.loads((ROOT / "reproduce" / "benchmarks" / "accuracy.json").read_text(encoding="utf-8"))
+    names = ("voxels", "elements", "mesh")
+    errors = {
+        (row["shape"], row["spacing"], row["gap"], row["library"]): statistics.median(row["errors"]["MASD"])
+        for row in found["rows"]
+        if row["library"] in names
+    }
+    lines = [f"|Shape|Voxel|Gap, mm|{'|'.join(name.capitalize() for name in names)}|", "|---|---|---|---|---|---|"]
+    for shape, spacing, gap in dict.fromkeys(key[:3] for key in errors):
+        if gap in (1, 3) and not shape.startswith(("eccentric", "shells")):
+            cells = [f"{errors[shape, spacing, gap, name]:+.1f} %" for name in names]
+            lines.append(f"|{shape}|{spacing}|{gap:g}|{'|'.join(cells)}|")
+    cost = " and ".join(f"{found['times']['ratio'][name]:.1f} ({name})" for name in ("voxels", "mesh"))
+    return "\n".join([*lines, "", f"MASD against the truth. Time against that of the elements: {cost}."])
 
 
 BUGS = {

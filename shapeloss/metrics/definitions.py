@@ -19,7 +19,7 @@ from shapeloss.metrics.functions import (
     volume_error_mm3,
     volume_error_percent,
 )
-from shapeloss.metrics.geometry import MaskGeometry
+from shapeloss.metrics.geometry import SMOOTHING, MaskGeometry
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ _IN_SLICE = ("voxels, 4 neighbours in the slice", "MONAI (surface Dice of a slic
 _IN_3D = ("voxels, 6 neighbours", "MONAI (surface Dice of the volume, spacing 1)", "both empty: MONAI NaN")
 _VOXEL = "voxels, 6 neighbours"
 _AREA = "elements by area"
+_MESH = f"mesh of the mask smoothed by {SMOOTHING} voxels, by area"
 _NSD_VOXEL = (_NSD, _VOXEL, "MONAI", "both empty: MONAI NaN")
 _NSD_AREA = (_NSD, _AREA, "surface-distance, MONAI (subvoxel)", "both empty: surface-distance NaN, MONAI NaN")
 _EMPTY_VOXEL = "both empty: MONAI NaN; one empty: MONAI ∞; any empty: medpy error"
@@ -124,6 +125,20 @@ METRICS: dict[str, MetricDefinition] = {
         "surface-distance (mean of both means)",
         "any empty: surface-distance NaN",
     ),
+    "nsd_mesh_0.5mm": _overlap(partial(nsd, tolerance_mm=0.5, surface="mesh"), _NSD, _MESH, "–", "–"),
+    "nsd_mesh_1mm": _overlap(partial(nsd, tolerance_mm=1, surface="mesh"), _NSD, _MESH, "–", "–"),
+    "nsd_mesh_2mm": _overlap(partial(nsd, tolerance_mm=2, surface="mesh"), _NSD, _MESH, "–", "–"),
+    "hd_mesh_mm": _distance(partial(hausdorff, surface="mesh"), _HD, _MESH, "–", "–"),
+    "hd95_mesh_mm": _distance(
+        partial(hausdorff, percentile=95, surface="mesh"),
+        _HD95,
+        _MESH,
+        "–",
+        "–",
+        percentile="95: the least d that covers so much area",
+    ),
+    "assd_mesh_mm": _distance(partial(assd, surface="mesh"), _ASSD, _MESH, "–", "–"),
+    "masd_mesh_mm": _distance(partial(masd, surface="mesh"), _MASD, _MESH, "–", "–"),
     "boundary_iou_2mm": _overlap(
         partial(boundary_iou, width_mm=2),
         "IoU of the voxels of T within 2 mm of ∂T and those of P of ∂P",
@@ -172,8 +187,11 @@ def definition_table() -> str:
         "field of view, V the volume of the false positive or missed structure. Agreement holds with "
         '`edge="closed"`, and '
         "by default for structures that do not touch the edge of the field of view, which is then no boundary: a "
-        "structure that fills it has none, and the boundary scores of a missed one. The mean over structures is that "
-        "of the errors' sizes where an error has a sign, so that two do not cancel. Other libraries: MONAI 1.6.1, "
+        "structure that fills it has none, and the boundary scores of a missed one. Voxels and elements are biased "
+        "where surfaces are near each other; how much is measured below. The mesh's d runs from its corners to the "
+        "nearest place on the other's triangles; `smoothing_voxels=0` is for sheets of one or two voxels. The mean "
+        "over structures is that of the errors' sizes where an error has a sign, so that two do not cancel. "
+        "Other libraries: MONAI 1.6.1, "
         "medpy 0.5.2 and surface-distance 0.1, each with its default options; surface-distance 0.1 needs NumPy below "
         "2, or `np.Inf` and `np.NaN` set."
     )

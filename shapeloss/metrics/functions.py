@@ -12,7 +12,7 @@ import numpy as np
 from shapeloss.metrics.geometry import INNER, Floats, Mask, MaskGeometry, SurfaceDistances, check_choice
 
 Plane = Literal["in_plane", "3d"]
-Surface = Literal["voxel", "surface"]
+Surface = Literal["voxel", "surface", "mesh"]
 
 _ROUNDING = 1 + 1e-6  # 3 · 0.1 mm lies within 0.3 mm, though not in binary
 
@@ -44,8 +44,8 @@ def nsd(geometry: MaskGeometry, tolerance_mm: float, surface: Surface = "surface
 def hausdorff(geometry: MaskGeometry, percentile: float = 100, surface: Surface = "voxel") -> float:
     """Hausdorff distance in mm, HD95 with `percentile=95`: the larger of the two directed percentiles.
 
-    Voxels: percentile with linear interpolation. Surface elements: the smallest distance that covers at least this
-    percentage of the area.
+    Voxels: percentile with linear interpolation. Surface elements and mesh: the smallest distance that covers at least
+    this percentage of the area.
     """
     if not 0 < percentile <= 100:
         raise ValueError(f"percentile must be above 0 and at most 100, got {percentile!r}")
@@ -140,6 +140,8 @@ def _distance_or_worst(
 
 def _distances(geometry: MaskGeometry, surface: Surface) -> SurfaceDistances:
     check_choice("surface", surface, get_args(Surface))
+    if surface == "mesh":
+        return geometry.mesh_distances
     return geometry.voxel_distances if surface == "voxel" else geometry.element_distances
 
 

@@ -3,6 +3,8 @@
 - *Voxel* surfaces are the boundary voxels of a mask, the mask minus its erosion (4 neighbours within the slice, or 6 in
   3D), all of equal weight, at the centres of the voxels. *Surface elements* are those of marching cubes, weighted by
   their area in mm², each at the centre of its cell between 2 × 2 × 2 voxels (Nikolov et al. 2021, arXiv:1809.04430).
+  A *mesh* has the triangles of the smoothed mask; distances run from its corners, weighted by their area, to the
+  nearest place on the other's triangles (:mod:`shapeloss.metrics.triangles`). It alone has little bias.
 - The edge of the field of view is not a boundary: where a femur leaves the image, nobody drew an outline
   (`edge="open"`: a mask goes on beyond the edge as it is at the edge). `edge="closed"` cuts the mask there, as most
   libraries do.
@@ -23,10 +25,13 @@ from skimage.measure import marching_cubes, mesh_surface_area
 
 from shapeloss._typing import Floats
 from shapeloss.distance import check_spacing
+from shapeloss.metrics.triangles import corner_areas, surface_triangles, triangle_distances
 
 Edge = Literal["open", "closed"]
 Mask = NDArray[np.bool_]
 
+SMOOTHING = 0.8
+"""Standard deviation of the mesh's Gaussian, in voxels: see reproduce/benchmarks/accuracy.md for what others do."""
 INNER = (slice(1, -1),) * 3
 """A geometry's masks without their rim."""
 
@@ -55,6 +60,8 @@ class MaskGeometry:
     """mm, in the order of the axes that the masks have here."""
     diagonal: float
     """D in mm, from corner to corner of the field of view: the distance to a surface that is not there."""
+    smoothing_voxels: float = SMOOTHING
+    """Standard deviation of the Gaussian that the mesh is smoothed by, along each axis; 0 for the bare mask."""
 
     @cached_property
     def voxels(self) -> tuple[int, int, int]:
@@ -100,6 +107,25 @@ class MaskGeometry:
             prediction[prediction > 0],
         )
 
+    @cached_property
+    def mesh_distances(self) -> SurfaceDistances:
+        """In mm, from the corners of one mesh to the triangles of the other, weighted by their area in mm²."""
+        # where a mask goes on in the rim, the mesh ends at the edge of the field of view; elsewhere it gets room
+        both = self.truth | self.prediction
+        box = tuple(
+            slice(2 if both.take(0, axis).any() else 0, -2 if both.take(-1, axis).any() else None) for axis in range(3)
+        )
+        truth, prediction = (
+            surface_triangles(np.pad(mask, 1)[box], self.spacing, self.smoothing_voxels)
+            for mask in (self.truth, self.prediction)
+        )
+        return SurfaceDistances(
+            triangle_distances(truth[0], *prediction),
+            triangle_distances(prediction[0], *truth),
+            corner_areas(*truth),
+            corner_areas(*prediction),
+        )
+
 
 def mask_geometry(
     truth: NDArray[Any],
@@ -107,6 +133,7 @@ def mask_geometry(
     spacing: Sequence[float],
     slice_axis: int = 0,
     edge: Edge = "open",
+    smoothing_voxels: float = SMOOTHING,
 ) -> MaskGeometry:
     """Measure a pair of masks once, for all metrics.
 
@@ -115,10 +142,13 @@ def mask_geometry(
         spacing: mm between voxel centres along X, Y, Z.
         slice_axis: the axis perpendicular to the slices of the in-plane boundary (0: sagittal slices along X).
         edge: "open", the edge of the field of view is not a boundary; "closed", it is.
+        smoothing_voxels: standard deviation of the Gaussian that the mesh is smoothed by, in voxels along each axis,
+            from 0.5 to 1; 0 for the bare mask: for sheets of one or two voxels, such as cartilage, which smoothing
+            wears. Only the scores of the mesh depend on it.
 
     Raises:
         ValueError: for masks of different shapes, of other than three axes or with other values, and for a spacing,
-            a slice axis or an edge that cannot be used.
+            a slice axis, an edge or a smoothing that cannot be used.
 
     >>> truth = np.zeros((4, 6, 6), bool)
     >>> truth[1:3, 1:4, 1:4] = True
@@ -132,6 +162,8 @@ def mask_geometry(
     spacing = check_grid(truth, prediction, spacing)
     check_choice("edge", edge, get_args(Edge))
     check_choice("slice_axis", slice_axis, (0, 1, 2))
+    if not (smoothing_voxels == 0 or 0.5 <= smoothing_voxels <= 1):
+        raise ValueError(f"smoothing_voxels must be 0, or a number from 0.5 to 1, got {smoothing_voxels!r}")
     truth, prediction = _as_mask("truth", truth), _as_mask("prediction", prediction)
     box = _bounding_box(truth | prediction)
     order = (slice_axis, *(axis for axis in range(3) if axis != slice_axis))
@@ -146,6 +178,7 @@ def mask_geometry(
         prediction=crop(prediction),
         spacing=(spacing[order[0]], spacing[order[1]], spacing[order[2]]),
         diagonal=float(np.linalg.norm(np.multiply(truth.shape, spacing))),
+        smoothing_voxels=smoothing_voxels,
     )
 
 

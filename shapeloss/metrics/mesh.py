@@ -17,14 +17,10 @@ from skimage.measure import marching_cubes
 
 from shapeloss._extras import require
 from shapeloss.distance import boundary_distance, check_labels
+from shapeloss.metrics.triangles import corner_areas, crop, resample
 
 if TYPE_CHECKING:
     import pyvista as pv
-
-MARGIN = 2
-"""Voxels around a structure within which its surface lies."""
-REACH = 3
-"""Standard deviations of the smoothing Gaussian that are taken into account, and voxels that are padded for it."""
 
 
 def label_surface(
@@ -222,10 +218,7 @@ def _check_affine(affine: NDArray[Any] | None, spacing: tuple[float, ...]) -> ND
 
 def vertex_areas(mesh: pv.PolyData) -> NDArray[np.float64]:
     """The area in mm² that each vertex stands for: a third of the triangles around it."""
-    triangles = mesh.regular_faces
-    a, b, c = mesh.points[triangles].transpose(1, 0, 2)
-    area = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
-    return np.bincount(triangles.ravel(), np.repeat(area / 3, 3), minlength=mesh.n_points).astype(np.float64)
+    return corner_areas(mesh.points, mesh.regular_faces)
 
 
 def _signed_distance(
@@ -235,27 +228,8 @@ def _signed_distance(
 
     Returns the field, the voxel index of its first point, and the mm between its points.
     """
+    first, padded = crop(mask)
+    distance = np.where(padded, -1, 1) * boundary_distance(padded, spacing)
     resolution = max(min(spacing) / 2, 0.5) if resolution is None else resolution
-    occupied = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    first = [max(int(line[0]) - MARGIN, 0) for line in occupied]
-    count = [
-        min(int(line[-1]) + MARGIN, size - 1) - start + 1
-        for line, start, size in zip(occupied, first, mask.shape, strict=True)
-    ]
-    # beyond the field of view a structure goes on as it left it
-    padded = np.pad(mask, REACH, mode="edge")[
-        tuple(slice(f, f + n + 2 * REACH) for f, n in zip(first, count, strict=True))
-    ]
-    field = np.where(padded, -1, 1) * boundary_distance(padded, spacing)
-    starts, fines = [], []
-    for axis, (size, step) in enumerate(zip(count, spacing, strict=True)):
-        samples = max(round(size * step / resolution), 2)
-        centres = (np.arange(samples) + 0.5) * (size / samples) - 0.5  # of the fine cells, in voxels
-        sigma = 1.0 if smoothing_mm is None else max(smoothing_mm / step, 0.5)
-        away = (centres[:, None] - np.arange(-REACH, size + REACH)[None, :]) / sigma
-        weights = np.where(np.abs(away) <= REACH, np.exp(-(away**2) / 2), 0)
-        weights /= weights.sum(axis=1, keepdims=True)
-        field = np.moveaxis(np.tensordot(weights.astype(np.float32), field, axes=(1, axis)), 0, axis)
-        starts.append(first[axis] + centres[0])
-        fines.append(step * size / samples)
-    return field, np.array(starts), np.array(fines)
+    sigmas = [1.0 if smoothing_mm is None else max(smoothing_mm / step, 0.5) for step in spacing]
+    return resample(distance, first, spacing, resolution, sigmas)

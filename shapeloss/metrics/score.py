@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shapeloss.metrics.definitions import DEFAULT_METRICS, METRICS
-from shapeloss.metrics.geometry import Edge, Mask, check_grid, mask_geometry
+from shapeloss.metrics.geometry import SMOOTHING, Edge, Mask, check_grid, mask_geometry
 
 
 def score_case(
@@ -20,6 +20,7 @@ def score_case(
     slice_axis: int = 0,
     metrics: Sequence[str] = DEFAULT_METRICS,
     edge: Edge = "open",
+    smoothing_voxels: float = SMOOTHING,
 ) -> list[dict[str, Any]]:
     """Score one predicted label map: a row for each structure, then "mean" and "merged".
 
@@ -27,7 +28,7 @@ def score_case(
         truth_labels, predicted_labels: (X, Y, Z), integers: 0, the background, and the keys of `classes`.
         spacing: mm between voxel centres along X, Y, Z.
         classes: label → name of the structure; an entry for 0 names the background and is passed over.
-        slice_axis, edge: see :func:`mask_geometry`.
+        slice_axis, edge, smoothing_voxels: see :func:`mask_geometry`.
         metrics: names in `METRICS`.
 
     Returns:
@@ -69,7 +70,7 @@ def score_case(
             )
 
     def row(structure: str, truth: Mask, prediction: Mask) -> dict[str, Any]:
-        geometry = mask_geometry(truth, prediction, spacing, slice_axis, edge)
+        geometry = mask_geometry(truth, prediction, spacing, slice_axis, edge, smoothing_voxels)
         in_truth, in_prediction = geometry.voxels[0] > 0, geometry.voxels[1] > 0
         return {
             "structure": structure,

@@ -29,7 +29,7 @@ LAYERS = (
     ("__main__",),
 )
 """From the bottom up: a module imports from its own layer's part and from layers below."""
-LIBRARIES = {"torch", "numpy", "scipy", "edt", "skimage"}
+LIBRARIES = {"torch", "numpy", "scipy", "edt", "skimage", "igl"}
 FOREIGN = ("pandas", "monai", "lightning_fabric", "pydantic", "matplotlib", "nibabel", "pyvista", "SimpleITK", "typer")
 
 
