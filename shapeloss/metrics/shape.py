@@ -2,7 +2,7 @@
 
 The curvature of a surface from a label map is that of the level set of a smoothed signed distance. VTK's curvature of
 the mesh itself (`mesh.curvature()` of PyVista) is made for smooth meshes: on one from voxels its root mean square error
-is 5 to 40 times as large, and does not fall with the voxels (`reproduce/benchmarks/biomarkers.md`).
+is 6 to 140 times as large, and grows as the voxels shrink (`reproduce/benchmarks/biomarkers.md`).
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def figure_surface_values(
     """Surfaces coloured by a value that has a sign, such as a curvature or a signed error, one panel each.
 
     Args:
-        panels: title → triangles in world mm (RAS), and the name of their point array.
+        panels: title, or the key of a loss → triangles in world mm (RAS), and the name of their point array.
         limit: the ends of the colour scale are ± this.
         label: of the colour scale, with its unit.
         direction: from the structures to the viewer, in RAS.
@@ -119,7 +119,7 @@ def figure_surface_values(
         shifted["value"] = np.clip(mesh[name], -limit, limit) + limit  # the renderer shows sizes: from 0 to twice
         picture, extent = render_surfaces([shifted], meshes, "value", (0, 2 * limit), scale.get_cmap(), direction)
         axes.imshow(picture, extent=extent, interpolation="bilinear")
-        axes.set_title(title, loc="center", fontsize=11)
+        axes.set_title(loss_name(title), loc="center", fontsize=11)
         axes.set_axis_off()
     bar = figure.colorbar(scale, ax=list(grid), fraction=0.03, pad=0.02, shrink=0.75, extend="both")
     bar.set_label(label)

@@ -240,7 +240,8 @@ def test_exact_biomarkers_are_those_of_the_parameters(plain):
     assert found["posterior_radius_lateral_mm"] == pytest.approx(femur.lateral_posterior_radius, abs=0.8)
     assert 76 < found["tibial_width_mm"] < 2 * tibia.plateau_x  # its upper rim is rounded
     assert found["patellar_height_mm"] == pytest.approx(2 * patella.half_z, abs=1.5)
-    assert found["condyle_width_medial_mm"] == pytest.approx(found["condyle_width_lateral_mm"], abs=1)
+    widths = sum(found[f"{part}_mm"] for part in ("condyle_width_medial", "notch_width", "condyle_width_lateral"))
+    assert widths == pytest.approx(found["bicondylar_width_mm"])
 
 
 def test_an_exact_bone_is_measured_on_its_surface(plain):

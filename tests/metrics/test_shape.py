@@ -52,7 +52,7 @@ def test_a_mesh_is_closed_oriented_and_of_the_shape_s_topology(surfaces, kind, s
 @pytest.mark.parametrize("spacing", [COARSE, MIDDLE, FINE])
 @pytest.mark.parametrize("kind", SOLIDS)
 def test_volume_area_and_sphericity_are_those_of_the_closed_form(surfaces, kind, spacing):
-    """The area's error does not fall with the voxels, for what is left of their stairs keeps its slope: it is small."""
+    """The area's error need not fall with the voxels, for what is left of their stairs keeps its slope; it is small."""
     volume, area = volume_and_area(kind)
     found = shape_biomarkers(surfaces[kind, spacing][0], spacing)
     assert found.volume_cm3 == pytest.approx(volume / 1000, rel=0.003 * max(spacing))

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import pyvista as pv
 
 from shapeloss.data.manifest import prepare
 from shapeloss.data.volume import write_nifti
@@ -11,9 +12,16 @@ from shapeloss.phantom.biomarkers import exact_biomarkers
 from shapeloss.phantom.contrast import PhantomOptions
 from shapeloss.phantom.dataset import write_dataset
 from shapeloss.phantom.knee import make_anatomy
-from shapeloss.plotting.agreement import figure_agreement
+from shapeloss.plotting.agreement import figure_agreement, figure_surface_values
 from shapeloss.replication.agreement import agreement_markdown, agreement_table
-from shapeloss.replication.biomarkers import error_parts, measure_biomarkers, shown_biomarkers, write_agreement
+from shapeloss.replication.biomarkers import (
+    curved_surface,
+    error_parts,
+    measure_biomarkers,
+    predicted_surfaces,
+    shown_biomarkers,
+    write_agreement,
+)
 from shapeloss.replication.profile import Experiment
 from shapeloss.stats.paired_tests import signed_rank_test
 
@@ -155,6 +163,35 @@ def test_the_page_has_agreement_and_parts(run, tmp_path):
     known = rows.drop(columns=["surface", "mask"]).assign(surface=np.nan, mask=np.nan)
     write_agreement(known, tmp_path / "real.md")
     assert "## Where" not in (tmp_path / "real.md").read_text(encoding="utf-8")
+
+
+def test_curved_and_predicted_surfaces_are_those_of_the_case(run):
+    folder, manifest, rows = run
+    experiment = Experiment(name="x", description="x", losses=["dpce", "ce"], data={"split": {}}, seeds=(0,))
+    name = rows["case"].iloc[0]
+    truth, curvature = curved_surface(manifest, name, 2)
+    np.testing.assert_allclose(truth["gaussian_10mm"], 10 * curvature.gaussian)
+    assert truth.n_points == len(curvature.mean)
+    found = predicted_surfaces(experiment, manifest, folder, name, 2, truth)
+    assert np.abs(found["ce"]["error_mm"]).max() < 1e-3
+    assert found["dpce"]["error_mm"].max() > 1.5
+
+
+def test_a_sign_shows_as_red_or_blue():
+    """Out of scale on both sides, and 0: the colours of the scale's ends, and its middle."""
+    panels = {}
+    for title, value in (("above", 5.0), ("zero", 0.0), ("below", -5.0)):
+        mesh = pv.Sphere(radius=10)
+        mesh["v"] = np.full(mesh.n_points, value)
+        panels[title] = mesh, "v"
+    figure = figure_surface_values(panels, 1.0, "mm", (0, -1, 0))
+    red, white, blue = (
+        axes.images[0].get_array()[400:800, 400:800].reshape(-1, 3).mean(axis=0) for axes in figure.axes[:3]
+    )
+    assert red[0] > 2 * red[2]
+    assert blue[2] > 2 * blue[0]
+    assert np.ptp(white) < 5
+    assert mesh["v"][0] == -5  # the caller's mesh stays
 
 
 def test_panels_show_each_case_the_bias_and_the_limits():
