@@ -13,13 +13,17 @@ import pandas as pd
 
 from shapeloss._files import write_text
 from shapeloss.metrics import definition_table
+from shapeloss.metrics.biomarkers import biomarker_table
 from shapeloss.replication.convergence import budget_note, read_longer
 from shapeloss.replication.profile import load_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("deviations", "results", "metrics", "known-bugs", "study")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ("deviations", "results", "metrics", "biomarkers", "known-bugs", "study")
+    ),
 )
 
 
@@ -31,7 +35,13 @@ def blocks() -> dict[str, str]:
     profile = ROOT / "reproduce" / "profiles" / "phantom.yaml"
     scores = pd.read_csv(ROOT / "figures" / "per_case.csv")
     budget = budget_note(load_experiment(profile), scores, read_longer(profile))
-    texts |= {"definitions": definition_table(), "budget": budget, "short": short_table(budget), "flavours": flavours()}
+    texts |= {
+        "definitions": definition_table(),
+        "flavours": flavours(),
+        "biomarkers": biomarker_table(),
+        "budget": budget,
+        "short": short_table(budget),
+    }
     return texts | {f"bugs_{part}": known_bugs(*folders) for part, folders in BUGS.items()} | {"mutants": mutants()}
 
 

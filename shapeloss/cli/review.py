@@ -30,6 +30,10 @@ def evaluate(
         str, typer.Option(help="Is the edge of the field of view a boundary? open: no; closed: yes, as elsewhere.")
     ] = "open",
     jobs: Annotated[int | None, typer.Option(min=1, help="Cases to score at a time. Default: one per core.")] = None,
+    biomarkers: Annotated[
+        bool, typer.Option("--biomarkers", help="Size and shape too, and of a knee its biomarkers: biomarkers.csv.")
+    ] = False,
+    side: Annotated[str, typer.Option(help="Of the knees: left, right, or a CSV with the columns case and side.")] = "",
 ) -> None:
     """Score label maps against their truth, case by case. Nothing is resampled: another grid is an error."""
     from shapeloss.cli.terminal import show_markdown
@@ -37,12 +41,14 @@ def evaluate(
     from shapeloss.metrics import METRICS
     from shapeloss.review.score_folders import score_folders, summary_markdown, write_scores
 
+    if side and not biomarkers:
+        raise ValueError("--side is that of the knees for --biomarkers, which is not given")
+    merges = (parse_remap(remap) if remap else None), (parse_remap(remap_predictions) if remap_predictions else None)
     scores = score_folders(
         predictions,
         truth,
         parse_labels(labels) if labels else None,
-        parse_remap(remap) if remap else None,
-        parse_remap(remap_predictions) if remap_predictions else None,
+        *merges,
         plane,
         metric or tuple(METRICS),
         jobs or os.cpu_count() or 1,
@@ -50,6 +56,12 @@ def evaluate(
     )
     paths = write_scores(scores, output, predictions, truth)
     show_markdown(summary_markdown(scores, predictions, truth, short=True))
+    if biomarkers:
+        from shapeloss.review.score_biomarkers import biomarkers_markdown, measure_folders, write_biomarkers
+
+        rows = measure_folders(predictions, truth, scores, *merges, side)
+        paths.insert(0, write_biomarkers(rows, output))
+        show_markdown(biomarkers_markdown(rows))
     print(f"Written: {', '.join(map(str, paths))}")
     if scores.problems:
         raise ValueError(

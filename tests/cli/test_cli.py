@@ -117,6 +117,20 @@ def test_evaluate(monkeypatch, capsys, tmp_path, pair):
     assert "a remapping must be written" in call(monkeypatch, "evaluate", *pair, "--remap", "7=1")
 
 
+def test_evaluate_biomarkers(monkeypatch, capsys, tmp_path, pair):
+    options = ["--labels", "1:a,3:b", "--metric", "dice", "--jobs", 1, "--output", tmp_path / "scores"]
+    assert not call(monkeypatch, "evaluate", *pair, *options, "--biomarkers")
+    shown = capsys.readouterr().out
+    assert "Biomarkers" in shown
+    assert "biomarkers.csv" in shown
+    rows = pd.read_csv(tmp_path / "scores" / "biomarkers.csv")
+    assert rows.groupby(["case", "structure"]).ngroups == 4
+    assert (rows[rows["biomarker"] == "volume_cm3"]["difference"] == 0).all()  # moved, not resized
+    assert "--side is that of the knees" in call(monkeypatch, "evaluate", *pair, *options, "--side", "left")
+    message = call(monkeypatch, "evaluate", *pair, *options, "--biomarkers", "--side", "up")
+    assert "--side must be left, right, or a CSV" in message
+
+
 def test_compare(monkeypatch, capsys, tmp_path):
     for name, shift in (("first", 0.0), ("second", 0.02)):
         table = pd.DataFrame({"case": list("abcdefgh"), "dice": [0.9 + 0.001 * i + shift for i in range(8)]})

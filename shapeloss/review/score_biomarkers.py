@@ -1,0 +1,134 @@
+"""Biomarkers of folders of label maps: what `shapeloss evaluate --biomarkers` adds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from shapeloss._files import atomic
+from shapeloss.data.manifest import read_sides
+from shapeloss.data.volume import Volume, read_labels
+from shapeloss.metrics.biomarkers import BONES, Side, biomarker_unit
+from shapeloss.metrics.knee import all_biomarkers, side_of
+from shapeloss.replication.agreement import agreement_markdown, agreement_table
+from shapeloss.review.score_folders import Scores, keep_labels, match
+
+
+def knee_sides(given: str, truth: str | Path, cases: list[str]) -> dict[str, Side | None]:
+    """The side of each knee.
+
+    Args:
+        given: "left" or "right", for all; a CSV with the columns case and side; or nothing: the side is then that which
+            `shapeloss import` recorded, or that of `landmarks/<case>.json` (name → world mm, with names that begin with
+            medial and lateral), in the truth's folder or the one above, and None without either.
+        truth: folder of the truth, or one file.
+        cases: names.
+
+    Raises:
+        ValueError: another word, a table without these columns, or a side that is neither left nor right.
+        FileNotFoundError: no such table.
+    """
+    if given in get_args(Side):
+        return dict.fromkeys(cases, given)  # type: ignore[arg-type]
+    if given:
+        if Path(given).suffix.lower() != ".csv":
+            raise ValueError(f"--side must be left, right, or a CSV with the columns case and side; got {given!r}")
+        table = pd.read_csv(given, dtype=str)
+        if not {"case", "side"} <= set(table.columns):
+            raise ValueError(f"{given}: has the columns {', '.join(table.columns)}; case and side were expected")
+        named = dict(zip(table["case"], table["side"].str.strip().str.lower(), strict=True))
+        if wrong := {case: side for case, side in named.items() if side not in get_args(Side)}:
+            case, side = next(iter(wrong.items()))
+            raise ValueError(f"{given}: case {case} has the side {side!r}; left or right was expected")
+        return {case: named.get(case) for case in cases}
+    folder = Path(truth) if Path(truth).is_dir() else Path(truth).parent
+    sides: dict[str, Side | None] = dict.fromkeys(cases)
+    for place in (folder, folder.parent):
+        recorded = read_sides(place)
+        for case in cases:
+            landmarks = place / "landmarks" / f"{case}.json"
+            if case in recorded:
+                sides[case] = recorded[case]  # type: ignore[assignment]
+            elif landmarks.is_file():
+                sides[case] = side_of(json.loads(landmarks.read_text(encoding="utf-8")))
+    return sides
+
+
+def measure_folders(
+    predictions: str | Path,
+    truth: str | Path,
+    scores: Scores,
+    merge: Mapping[int, int] | None = None,
+    merge_predictions: Mapping[int, int] | None = None,
+    side: str = "",
+    progress: bool = True,
+) -> pd.DataFrame:
+    """The biomarkers of the cases that were scored.
+
+    Args:
+        predictions, truth, merge, merge_predictions: as for :func:`shapeloss.review.score_folders.score_folders`.
+        scores: what it returned: which cases and structures there are.
+        side: as for :func:`knee_sides`.
+        progress: show a bar with the time left.
+
+    Returns:
+        One row per case, structure and biomarker: unit, truth, prediction, difference (prediction − truth), and reason,
+        why one of the two is NaN.
+    """
+    pairs, _ = match(Path(predictions), Path(truth))
+    cases = list(dict.fromkeys(scores.per_case["case"]))
+    sides = knee_sides(side, truth, cases)
+    merges = {**(merge or {}), **(merge_predictions or {})}, dict(merge or {})
+    rows: list[dict[str, Any]] = []
+    for case in tqdm(cases, desc="biomarkers", unit="case", disable=not progress):
+        found, true = (
+            _measured(path, scores.classes, names, sides[case]) for path, names in zip(pairs[case], merges, strict=True)
+        )
+        for (structure, biomarker), value in true.items():
+            other = found[structure, biomarker]
+            whys = (("truth", value.reason), ("prediction", other.reason))
+            rows.append({
+                "case": case, "structure": structure, "biomarker": biomarker, "unit": biomarker_unit(biomarker),
+                "truth": value.value, "prediction": other.value, "difference": other.value - value.value,
+                "reason": "; ".join(f"{who}: {why}" for who, why in whys if why),
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _measured(path: Path, classes: Mapping[int, str], merge: Mapping[int, int], side: Side | None) -> Any:
+    volume = read_labels(path)
+    kept, _ = keep_labels(volume.array, classes, merge)
+    turned = Volume(kept, volume.affine).oriented("RAS")
+    return all_biomarkers(turned.array, turned.affine, classes, side)
+
+
+def biomarkers_markdown(rows: pd.DataFrame) -> str:
+    """Bias and limits of agreement of all biomarkers, what could not be measured, and whether the sides are known."""
+    table = agreement_table(rows)
+    lines = [
+        "## Biomarkers", "",
+        "Prediction less truth: bias and limits of agreement, bias ± 1.96 SD (Bland & Altman 1999), with 95 %",
+        "intervals; p is that of Wilcoxon's signed-rank test of no bias.", "",
+        agreement_markdown(table), "",
+    ]  # fmt: skip
+    if rows["biomarker"].str.contains("towards_").any():
+        lines += ["The side of a knee is not known: medial and lateral are unnamed. Give --side left or right.", ""]
+    if set(rows["structure"].str.lower()) & set(BONES):
+        absent = rows[~np.isfinite(rows["difference"])]
+        reasons = absent.groupby("reason", sort=False)["case"].nunique()
+        lines += [f"- Not measured in {count} case(s): {reason}." for reason, count in reasons.items()]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def write_biomarkers(rows: pd.DataFrame, output: str | Path) -> Path:
+    """Write `biomarkers.csv` into a folder, atomically; returns its path."""
+    path = Path(output) / "biomarkers.csv"
+    with atomic(path) as temporary:
+        rows.to_csv(temporary, index=False)
+    return path
