@@ -27,7 +27,7 @@ from shapeloss.replication.profile import Experiment, load_experiment
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = {
     "phantom": 0.02, "data": 0.01, "distance_maps": 0.03, "train": 1.0, "train_variation": 1.0, "evaluate": 0.08,
-    "error_maps": 0.06, "audit": 0.02, "study": 0.1, "multi_task": 0.1, "report": 0.01,
+    "error_maps": 0.06, "audit": 0.02, "study": 0.1, "multi_task": 0.1, "shape": 0.1, "report": 0.01,
 }  # fmt: skip
 """How long a step takes, as a share of one training; only the estimate of the time left depends on it."""
 LINKS = ".links"

@@ -19,6 +19,7 @@ ORDER = (
     "05_audit",
     "06_study",
     "07_multi_task",
+    "08_shape",
 )
 SAID = {
     "00_start_here": ("two knees of (12, 40, 56) voxels", "of the weight lies within 3 mm of a boundary"),
@@ -29,6 +30,7 @@ SAID = {
     "05_audit": ("0.96", "How probable it is that a claimed difference is none"),
     "06_study": ("smoke-study/variations/double: not trained yet: ce (seed 0)", "The noise of training"),
     "07_multi_task": ("distances", "bias_mm"),
+    "08_shape": ("shown: femur of", "limits of"),
 }
 PICTURES = {
     "00_start_here": 3,
@@ -39,6 +41,7 @@ PICTURES = {
     "05_audit": 3,
     "06_study": 3,
     "07_multi_task": 2,
+    "08_shape": 3,
 }
 
 
