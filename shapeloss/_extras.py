@@ -7,7 +7,7 @@ from importlib.util import find_spec
 EXTRAS: dict[str, tuple[str, ...]] = {
     "io": ("nibabel", "SimpleITK", "safetensors", "pydantic"),
     "train": ("pandas", "monai", "yaml", "tqdm", "typer", "rich", "markdown_it"),
-    "review": ("pandas", "matplotlib", "yaml", "tqdm", "typer", "rich", "markdown_it"),
+    "review": ("igl", "pandas", "matplotlib", "yaml", "tqdm", "typer", "rich", "markdown_it"),
     "import": ("monai", "huggingface_hub", "yaml", "tqdm", "typer", "rich", "markdown_it"),
     "reproduce": ("pyvista", "snakemake", "papermill", "ipykernel", "ipywidgets", "jinja2"),
 }

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from skimage.measure import marching_cubes
 
+from shapeloss._extras import require
 from shapeloss._typing import Floats
 
 MARGIN = 2
@@ -63,6 +64,7 @@ def triangle_distances(points: Floats, corners: Floats, triangles: Triangles) ->
     """
     if not len(points) or not len(triangles):
         return np.full(len(points), np.inf)
+    require("review", "igl")
     import igl  # here, since no other metric needs it
 
     squared = igl.point_mesh_squared_distance(points, corners, triangles.astype(np.int64))[0]

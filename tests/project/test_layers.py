@@ -9,7 +9,7 @@ from helpers.project import ROOT
 
 from shapeloss._closure import PACKAGE, code_hash, import_closure, notebook_closure
 
-CORE = ("_typing", "distance", "losses", "metrics", "vnet", "predict", "train")
+CORE = ("_extras", "_typing", "distance", "losses", "metrics", "vnet", "predict", "train")
 LAYERS = (
     ("_extras", "_files", "_typing", "progress"),
     ("_closure", "_resources"),
@@ -29,7 +29,7 @@ LAYERS = (
     ("__main__",),
 )
 """From the bottom up: a module imports from its own layer's part and from layers below."""
-LIBRARIES = {"torch", "numpy", "scipy", "edt", "skimage", "igl"}
+LIBRARIES = {"torch", "numpy", "scipy", "edt", "skimage"}
 FOREIGN = ("pandas", "monai", "lightning_fabric", "pydantic", "matplotlib", "nibabel", "pyvista", "SimpleITK", "typer")
 
 

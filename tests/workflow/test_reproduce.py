@@ -288,9 +288,18 @@ def test_what_changes_is_made_again_and_nothing_else(whole):
         path.touch()
     assert tree.to_do() == set()  # a time stamp is no change
     changes = {
-        "shapeloss/losses/registry.py": {"distance_maps", "train", "evaluate", "error_maps", "report"},
-        "shapeloss/phantom/knee.py": {"phantom", "data", "distance_maps", "train", "evaluate", "error_maps", "report"},
-        "shapeloss/stats/paired_tests.py": {"evaluate", "error_maps", "audit", "report"},
+        "shapeloss/losses/registry.py": {"distance_maps", "train", "evaluate", "error_maps", "shape", "report"},
+        "shapeloss/phantom/knee.py": {
+            "phantom",
+            "data",
+            "distance_maps",
+            "train",
+            "evaluate",
+            "error_maps",
+            "shape",
+            "report",
+        },
+        "shapeloss/stats/paired_tests.py": {"evaluate", "error_maps", "audit", "shape", "report"},
         "shapeloss/review/audit/summary.py": {"audit", "report"},
         "docs/deviations.md": {"report"},
         "shapeloss/plotting/surface_viewer/viewer.js": {"error_maps", "report"},
@@ -303,7 +312,7 @@ def test_what_changes_is_made_again_and_nothing_else(whole):
     profile = tree.folder / "reproduce/profiles/smoke.yaml"
     text = profile.read_text(encoding="utf-8")
     profile.write_text(text.replace("steps: 20", "steps: 21"))
-    assert tree.to_do() == {"train", "evaluate", "error_maps", "report"}
+    assert tree.to_do() == {"train", "evaluate", "error_maps", "shape", "report"}
     own = tree.folder / "my_losses.py"
     own.write_text("from shapeloss.losses import CrossEntropyLoss\n\nclass Mine(CrossEntropyLoss): pass\n")
     profile.write_text(text.replace("[dpce, ce, dice]", '{dpce: {}, ce: {loss: "my_losses:Mine"}, dice: {}}'))
