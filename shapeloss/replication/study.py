@@ -56,21 +56,26 @@ class Study:
         rows = self.of()["loss"].unique().tolist()
         return [PLAIN, *(loss for loss in rows if loss != PLAIN)]
 
+    @property
+    def settings(self) -> pd.DataFrame:
+        """Steps and learning_rate of each variation, its name as index."""
+        return self.trainings.groupby("variation")[["steps", "learning_rate"]].first()
+
+    @property
+    def _changed(self) -> pd.DataFrame:
+        """Which settings of each variation are others than the table's."""
+        return self.settings.ne(self.settings.loc[TABLE])
+
     def varied(self, key: str) -> list[str]:
         """The variations with another value of one key of the training, and of no other."""
-        settings = self.trainings.groupby("variation")[["steps", "learning_rate"]].first()
-        changed = settings.ne(settings.loc[TABLE])
+        changed = self._changed
         return [str(name) for name in changed.index[changed[key] & (changed.sum(axis=1) == 1)]]
 
     def noise(self, metric: str) -> NoiseFloor:
         """Of all trainings of the plain loss with the table's settings."""
-        same = [name for name in self.trainings["variation"].unique() if name not in self._other_settings()]
+        same = self._changed.index[~self._changed.any(axis=1)]
         rows = self.scores[self.scores["variation"].isin(same)]
         return noise_floor(score_grid(rows, PLAIN, metric).to_numpy())
-
-    def _other_settings(self) -> list[str]:
-        settings = self.trainings.groupby("variation")[["steps", "learning_rate"]].first()
-        return settings.index[settings.ne(settings.loc[TABLE]).any(axis=1)].tolist()
 
 
 def read_study(folder: str | Path) -> Study:
@@ -157,7 +162,7 @@ def budget_table(study: Study, metric: str) -> pd.DataFrame:
     that both have.
     """
     floor = study.noise(metric)
-    settings = study.trainings.groupby("variation")["steps"].first()
+    settings = study.settings["steps"]
     order = sorted([TABLE, *study.varied("steps")], key=lambda name: int(settings[name]))
     rows = []
     for loss in study.losses:
@@ -362,7 +367,7 @@ def _budget_part(study: Study) -> str:
 def budget_sentence(study: Study) -> str:
     """Which budget's increase moves no loss by more than its noise, and whether that of the table is below it."""
     table = budget_table(study, BOUNDARY)
-    steps = int(study.trainings.loc[study.trainings["variation"] == TABLE, "steps"].iloc[0])
+    steps = int(study.settings["steps"][TABLE])
     moved = table[table["change"].notna()]
     still = moved.assign(still=moved["change"].abs() > moved["noise"])
     budgets = sorted(table["steps"].unique().tolist())

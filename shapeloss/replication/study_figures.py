@@ -16,6 +16,7 @@ from shapeloss.replication.paper import Paper
 from shapeloss.replication.study import (
     BOUNDARY,
     PLAIN,
+    TABLE,
     Study,
     budget_table,
     difference_table,
@@ -114,8 +115,8 @@ def figure_budgets(study: Study) -> Figure:
     for axes, (metric, heading) in zip(figure.subplots(1, len(PAPER_METRICS)), PAPER_METRICS.items(), strict=True):
         table = budget_table(study, metric)
         steps = sorted(table["steps"].unique())
-        settings = study.trainings.groupby("variation")["steps"].first()
-        names = [name for name in settings.index if name == "" or name in study.varied("steps")]
+        settings = study.settings["steps"]
+        names = [TABLE, *study.varied("steps")]
         losses = table["loss"].unique().tolist()
         for place, loss in enumerate(losses):
             shift = 1.02 ** (2 * place - len(losses) + 1)
