@@ -1,14 +1,13 @@
 """The explorer, driven in a browser: every number equals the Python package; mouse, keyboard, phone, no network."""
 
 import base64
-import importlib.util
 import json
 import re
 
 import numpy as np
 import pytest
 import torch
-from helpers.project import ROOT
+from helpers.project import ROOT, load_script
 from scipy.ndimage import shift
 from torch.nn.functional import cross_entropy, one_hot
 
@@ -187,10 +186,7 @@ def test_a_wrong_gradient_is_noticed(browser):
 
 
 def test_the_committed_page_is_the_one_that_is_built():
-    path = ROOT / "reproduce" / "explorer" / "build.py"
-    spec = importlib.util.spec_from_file_location("explorer_build", path)
-    build = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(build)
+    build = load_script("explorer/build.py")
     committed, built = PAGE.read_text(encoding="utf-8"), build.build_page()
     data = re.compile(r'<script id="data" type="application/json">(.*?)</script>', re.S)
     assert data.sub("", committed) == data.sub("", built), "make explorer"

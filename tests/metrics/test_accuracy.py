@@ -1,25 +1,18 @@
 """The benchmark of accuracy: its truths against closed forms by hand, and its page against its measurements."""
 
-import importlib.util
 import json
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.project import load_script
 
-PLACE = Path(__file__).resolve().parents[2] / "reproduce" / "benchmarks" / "accuracy.py"
 COARSE = (3.0, 3.0, 3.0)
 
 
 @pytest.fixture(scope="module")
 def accuracy():
-    spec = importlib.util.spec_from_file_location("accuracy_benchmark", PLACE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its data classes look there
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/accuracy.py")
 
 
 @pytest.fixture(scope="module")

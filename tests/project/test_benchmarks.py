@@ -1,23 +1,15 @@
 """The benchmark's page and its check, on made-up and on committed measurements; no time is measured here."""
 
 import copy
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import pytest
-
-PLACE = Path(__file__).resolve().parents[2] / "reproduce" / "benchmarks" / "speed.py"
+from helpers.project import load_script
 
 
 @pytest.fixture(scope="module")
 def speed():
-    spec = importlib.util.spec_from_file_location("speed_benchmark", PLACE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its data classes look there
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/speed.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,12 @@
 """What own trainings measure: correlations, noise and SDs, against SciPy, statsmodels and simulation."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
+from helpers.project import load_script
 from scipy import special, stats
 
 from shapeloss.replication.paper import read_paper
@@ -54,10 +54,7 @@ def committed():
 
 
 def test_the_committed_tables_are_those_of_the_committed_scores():
-    spec = importlib.util.spec_from_file_location("correlations", REPRODUCE / "benchmarks" / "correlations.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    for name, table in module.tables().items():
+    for name, table in load_script("benchmarks/correlations.py").tables().items():
         there = pd.read_csv(REPRODUCE / name)
         pd.testing.assert_frame_equal(there, table.round(6).reset_index(drop=True), obj=name)
     assert set(pd.read_csv(REPRODUCE / "correlations.csv")["data"]) == {"phantom", "phantom-seeds", "hippocampus"}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.project import load_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -357,12 +356,7 @@ def test_error_rates_at_the_level() -> None:
 
 
 def test_the_benchmark_shows_why_seeds_are_no_cases() -> None:
-    path = Path(__file__).parents[2] / "reproduce" / "benchmarks" / "error_rates.py"
-    spec = importlib.util.spec_from_file_location("error_rates", path)
-    assert spec is not None
-    assert spec.loader is not None
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+    benchmark = load_script("benchmarks/error_rates.py")
     for sample in benchmark.DISTRIBUTIONS.values():
         d = sample(np.random.default_rng(0), (100_000,))
         assert (d.mean(), d.std()) == pytest.approx((0, 1), abs=0.02)
