@@ -131,6 +131,24 @@ def reanalyze(
 
 
 @app.command()
+def combine(
+    parts: Annotated[list[Path], typer.Argument(help="Folders of figures, each with the scores of some trainings.")],
+    profile: Annotated[str, typer.Option(help="The profile whose trainings are wanted: a name or a file.")],
+    output: Annotated[Path, typer.Option(help="Folder for scores, tables, verdicts and figures; may be one of these.")],
+) -> None:
+    """Put the evaluations of trainings that ran on several machines, or at several times, together into one."""
+    from shapeloss._resources import resource
+    from shapeloss.replication.combine import combine as combined
+    from shapeloss.replication.paper import read_paper
+    from shapeloss.replication.profile import load_experiment
+    from shapeloss.replication.reanalyze import remake
+
+    combined(load_experiment(profile), parts, output)
+    remake(output, read_paper(resource("paper.yaml")), output)
+    print(f"Written: {output}")
+
+
+@app.command()
 def verify(
     results: Annotated[Path, typer.Argument(help="A results folder: results/<profile>.")],
     figures: Annotated[Path | None, typer.Option(help="Its figures: their scores are computed again.")] = None,

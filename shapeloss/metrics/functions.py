@@ -53,7 +53,7 @@ def hausdorff(geometry: MaskGeometry, percentile: float = 100, surface: Surface 
     def directed(distances: Floats, weights: Floats) -> float:
         if surface == "voxel":
             return float(np.percentile(distances, percentile))
-        order = np.argsort(distances)
+        order = np.argsort(distances, kind="stable")
         covered = np.cumsum(weights[order])
         enough = covered[-1] * percentile / 100 / _ROUNDING  # half of the area is half, though not in binary
         return float(distances[order][np.searchsorted(covered, enough)])

@@ -77,7 +77,7 @@ def directed_error(error: ArrayLike, area: ArrayLike) -> DirectedError:
     e, w = np.asarray(error, dtype=float), np.asarray(area, dtype=float)
     size = np.abs(e)
     mean = float(np.average(e, weights=w))
-    order = np.argsort(size)
+    order = np.argsort(size, kind="stable")
     covered = np.cumsum(w[order])
     p95 = size[order][np.searchsorted(covered, 0.95 * covered[-1])]
     return DirectedError(

@@ -27,7 +27,7 @@ def figure_training(history: pd.DataFrame) -> Figure:
     figure = canvas(None, 12, 4.6)
     left, right = figure.subplots(1, 2)
     ends: dict[str, float] = {}
-    for loss, rows in history.sort_values("step").groupby("loss", sort=False):
+    for loss, rows in history.sort_values("step", kind="stable").groupby("loss", sort=False):
         runs = rows.groupby("seed")["train_loss"]
         lowest = runs.transform("min")
         fall = (runs.transform("first") - lowest).replace(0, 1)

@@ -8,13 +8,15 @@ reanalyze`).
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from pydantic import TypeAdapter
 
+from shapeloss._files import write_json
 from shapeloss._resources import find_profile
 from shapeloss.plotting.charts import figure_scores
 from shapeloss.plotting.curves import figure_training
@@ -24,7 +26,7 @@ from shapeloss.replication.convergence import budget_note, read_longer
 from shapeloss.replication.figures import figure_claims
 from shapeloss.replication.paper import Paper
 from shapeloss.replication.profile import Experiment
-from shapeloss.replication.scores import READER
+from shapeloss.replication.scores import READER, Provenance
 from shapeloss.stats.tables import summary_table, write_table
 
 SCORES, EXACT, LANDMARKS, HISTORIES = "per_case.csv", "per_case_exact.csv", "landmark_errors.csv", "histories.csv"
@@ -43,8 +45,7 @@ class Evaluation:
     landmarks: pd.DataFrame | None
     """Surface errors near the landmarks that the paper's claims name."""
     histories: pd.DataFrame
-    source: str
-    """Where the numbers come from, for captions."""
+    provenance: Provenance
     papers_own_data: bool
     """Whether the data are of the kind that the paper used."""
     profile: Path | None = None
@@ -56,12 +57,29 @@ class Evaluation:
         return self.scores[self.scores["structure"] == "mean"]
 
     @property
+    def source(self) -> str:
+        """Where the numbers come from, for captions."""
+        return self.provenance.line(self.experiment)
+
+    @property
     def caption(self) -> str:
         """Where the numbers come from, and how far from convergence they are."""
         longer = None
         if self.experiment.longer:
             longer = read_longer(self.profile or find_profile(self.experiment.name))
         return f"{self.source} {budget_note(self.experiment, self.scores, longer)}"
+
+
+def write_record(
+    folder: str | Path, experiment: Experiment, provenance: Provenance, papers_own_data: bool = False
+) -> None:
+    """Write what the scores of a folder are of: :class:`Evaluation` without its tables."""
+    record = {
+        "experiment": experiment.model_dump(mode="json"),
+        "provenance": asdict(provenance),
+        "papers_own_data": papers_own_data,
+    }
+    write_json(Path(folder) / RECORD, record)
 
 
 def read_evaluation(folder: str | Path, profile: str | Path | None = None) -> Evaluation:
@@ -88,7 +106,7 @@ def read_evaluation(folder: str | Path, profile: str | Path | None = None) -> Ev
         read(EXACT),
         read(LANDMARKS),
         pd.read_csv(folder / HISTORIES),
-        record["source"],
+        TypeAdapter(Provenance).validate_python(record["provenance"]),
         record["papers_own_data"],
         None if profile is None else Path(profile),
     )

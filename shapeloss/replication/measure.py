@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shapeloss._files import write_json
 from shapeloss.data.manifest import Manifest
-from shapeloss.replication.analysis import EXACT, HISTORIES, LANDMARKS, RECORD, SCORES
+from shapeloss.replication.analysis import EXACT, HISTORIES, LANDMARKS, SCORES, write_record
 from shapeloss.replication.paper import Paper
 from shapeloss.replication.profile import Experiment
 from shapeloss.replication.scores import (
-    provenance_line,
+    Provenance,
     read_histories,
     score_against_exact,
     score_runs,
@@ -29,9 +28,5 @@ def measure(experiment: Experiment, manifest: Manifest, results: str | Path, pap
     if errors is not None:
         write_scores(errors, folder / LANDMARKS)
     write_scores(read_histories(experiment, results), folder / HISTORIES)
-    record = {
-        "experiment": experiment.model_dump(mode="json"),
-        "source": provenance_line(experiment, manifest, results),
-        "papers_own_data": bool(experiment.data.oai) and set(manifest.classes.values()) == PAPER_BONES,
-    }
-    write_json(folder / RECORD, record)
+    papers = bool(experiment.data.oai) and set(manifest.classes.values()) == PAPER_BONES
+    write_record(folder, experiment, Provenance.of(experiment, manifest, results), papers)

@@ -12,11 +12,10 @@ from PIL import Image
 
 from shapeloss.replication.analysis import RECORD, analyse, read_evaluation
 from shapeloss.replication.paper import Paper
-from shapeloss.replication.study import read_study
+from shapeloss.replication.study import TRAININGS, read_study
 from shapeloss.replication.study_figures import write_study
 
 TEXTS, PICTURES = (".csv", ".md", ".tex"), (".png",)
-STUDY = "study.md"
 SAME_PICTURE = 2.0
 """Root mean square difference of grey values (0 to 255) up to which two pictures are the same: another version of a
 library draws text a little otherwise."""
@@ -29,6 +28,13 @@ class Comparison:
     name: str
     problem: str
     """Empty where it is the committed one."""
+
+
+def remake(folder: str | Path, paper: Paper, output: str | Path) -> None:
+    """Make everything that follows from the scores of a folder, and write it to another."""
+    analyse(folder, paper, output)
+    if (Path(folder) / TRAININGS).is_file():
+        write_study(read_study(folder), paper, read_evaluation(folder).source, output)
 
 
 def reanalyze(folder: str | Path, paper: Paper, output: str | Path | None = None) -> list[Comparison]:
@@ -48,10 +54,7 @@ def reanalyze(folder: str | Path, paper: Paper, output: str | Path | None = None
     folder = Path(folder)
     with TemporaryDirectory() as temporary:
         made = Path(output or temporary)
-        analyse(folder, paper, made)
-        if (folder / STUDY).is_file():
-            evaluation = read_evaluation(folder)
-            write_study(read_study(folder), paper, evaluation.source, made)
+        remake(folder, paper, made)
         names = sorted(path.name for path in made.iterdir() if path.suffix in (*TEXTS, *PICTURES))
         return [Comparison(name, _difference(folder / name, made / name)) for name in names]
 

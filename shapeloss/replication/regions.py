@@ -182,7 +182,7 @@ def structure_errors(predicted: pv.PolyData, truth: pv.PolyData, division: Divis
 
 def weighted_percentile(values: NDArray, weights: NDArray, percent: float) -> float:
     """The smallest value such that values up to it have so many percent of the weight."""
-    order = np.argsort(values)
+    order = np.argsort(values, kind="stable")
     share = np.cumsum(weights[order])
     return float(values[order][np.searchsorted(share, percent / 100 * share[-1] * (1 - 1e-12))])
 

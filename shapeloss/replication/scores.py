@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -178,29 +179,53 @@ def first_predictions(
     }
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """Where numbers come from."""
+
+    data_hash: str
+    slices: str
+    """Which planes the boundary Dice is computed in, and why these."""
+    precisions: tuple[str, ...]
+    commit: str
+    """Of the code that scored the predictions."""
+    trained: tuple[str, ...]
+    """The commits of the trainings."""
+    custom_losses: dict[str, str] = field(default_factory=dict)
+    """Row of the table → file and the start of its SHA-256."""
+
+    @classmethod
+    def of(cls, experiment: Experiment, manifest: Manifest, results: str | Path) -> Provenance:
+        """That of the trainings of an experiment, scored by the present code."""
+        runs = read_runs(experiment, results)
+        own = {run["loss"]: run["custom_loss"] for run in runs if "custom_loss" in run}
+        return cls(
+            manifest.hash,
+            manifest.slice_rule,
+            tuple(sorted({run["precision"] for run in runs})),
+            commit(),
+            tuple(sorted({run["commit"] for run in runs})),
+            {row: f"{loss['file']}, SHA-256 {loss['code'][:16]}" for row, loss in own.items()},
+        )
+
+    @property
+    def commits(self) -> str:
+        """The commits of the trainings and of the code that scored them, as a sentence."""
+        if self.trained == (self.commit,):
+            return f"Commit: {self.commit}."
+        return f"Commit: {self.commit}; trained at {', '.join(self.trained)}."
+
+    def line(self, experiment: Experiment) -> str:
+        """Which data, profile, seeds, commit and custom losses numbers come from, for a caption."""
+        own = "; ".join(f"{row}: {file}" for row, file in self.custom_losses.items())
+        return (
+            f"Data: {experiment.description} (hash {self.data_hash}). Profile: {experiment.name}. "
+            f"Seeds: {', '.join(map(str, experiment.seeds))}. Slices: {self.slices}. "
+            f"Steps: {experiment.training.steps}. Precision: {', '.join(self.precisions)}. {self.commits}"
+            + (f" Custom loss {own}." if own else "")
+        )
+
+
 def provenance_line(experiment: Experiment, manifest: Manifest, results: str | Path) -> str:
-    """Which data, profile, seeds, commit and custom losses numbers come from, in a line for a caption.
-
-    Where the code of the evaluation is at another commit than that of the trainings, both are named.
-    """
-    runs = read_runs(experiment, results)
-    precision = ", ".join(sorted({run["precision"] for run in runs}))
-    seeds = ", ".join(map(str, experiment.seeds))
-    return (
-        f"Data: {experiment.description} (hash {manifest.hash}). Profile: {experiment.name}. Seeds: {seeds}. "
-        f"Slices: {manifest.slice_rule}. "
-        f"Steps: {experiment.training.steps}. Precision: {precision}. {commits(runs)}{custom_losses(runs)}"
-    )
-
-
-def commits(runs: list[dict[str, Any]]) -> str:
-    """The commits of the trainings and of the present code, as a sentence."""
-    now, trained = commit(), sorted({run["commit"] for run in runs})
-    return f"Commit: {now}." if trained == [now] else f"Commit: {now}; trained at {', '.join(trained)}."
-
-
-def custom_losses(runs: list[dict[str, Any]]) -> str:
-    """The file of each custom loss with the start of its SHA-256, as a sentence; empty where there is none."""
-    own = {run["loss"]: run["custom_loss"] for run in runs if "custom_loss" in run}
-    parts = [f"{row}: {loss['file']}, SHA-256 {loss['code'][:16]}" for row, loss in own.items()]
-    return f" Custom loss {'; '.join(parts)}." if parts else ""
+    """:meth:`Provenance.line` of the trainings of an experiment."""
+    return Provenance.of(experiment, manifest, results).line(experiment)

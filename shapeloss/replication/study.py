@@ -30,6 +30,7 @@ from shapeloss.stats.tables import format_p
 PLAIN = "ce"
 """The loss that the others are compared with."""
 BOUNDARY, DICE = PAPER_METRICS
+VARIATIONS, TRAININGS, WEIGHTS = "per_case_variations.csv", "trainings.csv", "weights.csv"
 TABLE = ""
 """The variation of the trainings that the table is made of."""
 
@@ -82,13 +83,13 @@ def read_study(folder: str | Path) -> Study:
     """What :func:`write_measurements` and the evaluation wrote into a folder."""
     folder = Path(folder)
     parts = [pd.read_csv(folder / "per_case.csv", dtype={"case": str}).assign(variation=TABLE)]
-    varied = folder / "per_case_variations.csv"
+    varied = folder / VARIATIONS
     if varied.is_file():
         parts.append(pd.read_csv(varied, dtype={"case": str}))
     scores = pd.concat(parts, ignore_index=True)
     keep = ["variation", "loss", "seed", "case", *PAPER_METRICS]
-    trainings = pd.read_csv(folder / "trainings.csv", keep_default_na=False)
-    return Study(scores.loc[scores["structure"] == "mean", keep], trainings, pd.read_csv(folder / "weights.csv"))
+    trainings = pd.read_csv(folder / TRAININGS, keep_default_na=False)
+    return Study(scores.loc[scores["structure"] == "mean", keep], trainings, pd.read_csv(folder / WEIGHTS))
 
 
 def write_measurements(experiment: Experiment, manifest: Manifest, results: str | Path, folder: str | Path) -> None:
@@ -112,7 +113,7 @@ def write_measurements(experiment: Experiment, manifest: Manifest, results: str 
                     "commit": run["commit"],
                 }
             )
-    write_scores(pd.DataFrame(rows), Path(folder) / "trainings.csv")
+    write_scores(pd.DataFrame(rows), Path(folder) / TRAININGS)
     cases = [manifest.original(name) for name in manifest.names("train")]
     weights = []
     for loss in experiment.losses:
@@ -124,7 +125,7 @@ def write_measurements(experiment: Experiment, manifest: Manifest, results: str 
         ]
         near, mean = np.mean(found, axis=0)
         weights.append({"loss": loss, "near": near, "mean": mean})
-    write_scores(pd.DataFrame(weights, columns=["loss", "near", "mean"]), Path(folder) / "weights.csv")
+    write_scores(pd.DataFrame(weights, columns=["loss", "near", "mean"]), Path(folder) / WEIGHTS)
 
 
 def difference_table(study: Study, metric: str, reference: str = PLAIN) -> pd.DataFrame:

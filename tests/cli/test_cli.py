@@ -56,6 +56,7 @@ def test_version_and_help(monkeypatch, capsys):
         "audit",
         "audit paper",
         "reanalyze",
+        "combine",
         "verify",
         "import",
         "import oai",

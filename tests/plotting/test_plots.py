@@ -535,6 +535,18 @@ def test_learning_curves():
     assert len(curves.figure_training(history(seeds=(0,))).axes[0].lines) == 2
 
 
+def test_losses_are_drawn_in_the_order_of_the_table_on_every_processor():
+    """A sort that is not stable orders equal steps as the processor's instructions will."""
+    names = ("dice", "focal", "ce", "dpce", "pcol", "gdice", "topk", "tversky")
+    rows = [
+        {"loss": loss, "seed": 0, "step": step, "train_loss": 1 / step, "val_dice": 1 - 1 / step}
+        for loss in names
+        for step in range(50, 1250, 50)
+    ]
+    drawn = curves.figure_training(pd.DataFrame(rows)).axes[0].lines
+    assert [line.get_color() for line in drawn] == [style.loss_color(loss) for loss in names]
+
+
 def test_a_constant_training_loss_can_be_drawn():
     figure = curves.figure_training(history().assign(train_loss=1.0))
     assert all(np.isfinite(line.get_ydata()).all() for line in figure.axes[0].lines)

@@ -9,11 +9,11 @@ from helpers.commands import call
 from helpers.project import ROOT
 from PIL import Image
 
-from shapeloss._files import write_json
-from shapeloss.replication.analysis import RECORD, analyse
+from shapeloss.replication.analysis import RECORD, analyse, write_record
 from shapeloss.replication.paper import read_paper
 from shapeloss.replication.profile import load_experiment
 from shapeloss.replication.reanalyze import reanalyze, report, result_folders
+from shapeloss.replication.scores import Provenance
 
 PAPER = read_paper(ROOT / "reproduce" / "paper.yaml")
 SCORES = ("dice", "boundary_dice_in_plane", "boundary_dice_3d")
@@ -39,8 +39,8 @@ def made(tmp_path_factory):
         for step in (10, 20)
     ]
     pd.DataFrame(curves).to_csv(folder / "histories.csv", index=False)
-    experiment = load_experiment("smoke").model_dump(mode="json")
-    write_json(folder / RECORD, {"experiment": experiment, "source": "Commit: 0.", "papers_own_data": False})
+    provenance = Provenance("0", "sagittal", ("32-true",), "0", ("0",))
+    write_record(folder, load_experiment("smoke"), provenance)
     analyse(folder, PAPER, folder)
     return folder
 

@@ -293,10 +293,12 @@ def test_the_users_matplotlibrc_changes_no_figure(tmp_path):
         assert drawn("odd") == plain
 
 
-def test_the_note_names_the_commits_of_training_and_evaluation(monkeypatch):
-    monkeypatch.setattr("shapeloss.replication.scores.commit", lambda: "b")
-    assert evaluation.commits([{"commit": "b"}, {"commit": "b"}]) == "Commit: b."
-    assert evaluation.commits([{"commit": "b"}, {"commit": "a"}]) == "Commit: b; trained at a, b."
+def test_the_note_names_the_commits_of_training_and_evaluation():
+    def commits(*trained):
+        return evaluation.Provenance("hash", "sagittal", ("32-true",), "b", trained).commits
+
+    assert commits("b") == "Commit: b."
+    assert commits("a", "b") == "Commit: b; trained at a, b."
 
 
 def test_a_notebook_before_its_results_says_what_to_run(tmp_path, tiny_experiment):

@@ -32,7 +32,7 @@ def figure_relation(relation: pd.DataFrame, paper: Paper, boundary: str = "bound
     for shade, (correlation, rows) in zip(("0.85", "0.7", "0.55", "0.3"), mean.groupby("correlation_mm"), strict=False):
         length = float(str(correlation))
         name = names.get(length, f"errors alike over {length:g} mm")
-        line = rows.sort_values("dice")
+        line = rows.sort_values("dice", kind="stable")
         axes.plot(line["dice"], line["boundary_dice"], "o", color=shade, markersize=6, label=f"phantom, {name}")
     for marker, source in zip("sD^v", paper.sources, strict=False):
         reported = paper.reported(source)
