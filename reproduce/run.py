@@ -222,6 +222,11 @@ def run(
     """
     if gpus is None:
         gpus = count_gpus(device)
+    if 0 < gpus < (needed := experiment.training.devices):
+        raise ValueError(
+            f"{profile}: training.devices is {needed}, but there are {gpus} GPUs for all trainings; lower it, or use "
+            "DEVICE=cpu"
+        )
     results.mkdir(parents=True, exist_ok=True)
     figures.mkdir(parents=True, exist_ok=True)
     log = results / "log" / "snakemake.txt"
@@ -321,6 +326,8 @@ def main() -> None:
         sys.exit(128 + interrupt.args[0])
     except OSError as error:
         sys.exit(f"error: {os_error_message(error, results)}")
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     if status:
         sys.exit(status)
     print(summary(figures, results, time.monotonic() - started))

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,15 +45,22 @@ class TrainingOptions:
     """bfloat16 autocast where it is faster (auto), always (bf16-mixed), or never (32-true)."""
     accumulate: int = 1
     """Volumes a step: their gradients are averaged before the optimiser's step."""
+    devices: int = 1
+    """Processes, each on a device of its own, that share the volumes of a step; `accumulate` is a multiple of it."""
     activation_checkpointing: bool = False
     """Recompute each stage's activations in the backward pass: less memory, about a third more time."""
     compile: bool = False
     """Compile the network by `torch.compile`, on a GPU with CUDA graphs; it needs a C++ compiler, and minutes."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "validate_every", "checkpoint_every", "accumulate"):
+        for name in ("steps", "validate_every", "checkpoint_every", "accumulate", "devices"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if self.accumulate % self.devices:
+            raise ValueError(
+                f"accumulate must be a multiple of devices, which share its volumes; got {self.accumulate} and "
+                f"{self.devices}"
+            )
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
         if not 0 <= self.rotation_degrees <= 180:
@@ -116,6 +124,9 @@ def fit(
 ) -> State:
     """Train a network with a loss, `options.accumulate` volumes a step, each by itself.
 
+    In a process group of `torch.distributed` each process calls this with the same arguments: it computes its share of
+    the volumes of a step, and all make the same optimiser's step with the mean of the gradients.
+
     Args:
         network: (B, 1, X, Y, Z) → logits (B, K, X, Y, Z), on the device to train on; trained in place. After the last
             step it has the weights of the best validation, if there is a `validate`.
@@ -134,7 +145,7 @@ def fit(
         The state after the last step.
 
     Raises:
-        ValueError: there is no volume.
+        ValueError: there is no volume; or several processes, and a network with batch normalisation.
         FloatingPointError: the loss is not finite any more.
 
     >>> from shapeloss.losses import DistancePenalizedCELoss
@@ -157,6 +168,9 @@ def fit(
         forward = torch.compile(network, mode="reduce-overhead" if device.type == "cuda" else "default")
     loss.to(device)
     state = state or State.start(network, options, loss)
+    rank, processes = (dist.get_rank(), dist.get_world_size()) if in_group() else (0, 1)
+    if processes > 1 and any(True for _ in network.buffers()):
+        raise ValueError("batch normalisation would have other running means on each device; use instance or group")
     unread: list[Tensor] = []  # losses on the device: reading one waits for the GPU
     for step in range(state.step, options.steps):
         rate = learning_rate(step, options)
@@ -165,15 +179,17 @@ def fit(
         if hasattr(loss, "progress"):
             setattr(loss, "progress", step / options.steps)  # noqa: B010 (a loss with a schedule)
 
-        generator = np.random.default_rng([seed, step])
-        torch.manual_seed(int(generator.integers(2**62)))
-        for part in range(options.accumulate):
+        for part in range(rank, options.accumulate, processes):
+            generator = np.random.default_rng([seed, step, part] if part else [seed, step])
+            torch.manual_seed(int(generator.integers(2**62)))
             volume = volumes[volume_of_step(step * options.accumulate + part, len(volumes), seed)]
             image, labels, phi = augment(volume, slice_axis, options, generator, device)
             image = image.contiguous(memory_format=torch.channels_last_3d)
             value = loss(compute_logits(forward, image, options.precision), labels, phi) / options.accumulate
             value.backward()
             unread.append(value.detach())
+        if processes > 1:
+            _add_up([p.grad for group in state.optimiser.param_groups for p in group["params"] if p.grad is not None])
         state.optimiser.step()
         state.optimiser.zero_grad()
 
@@ -200,11 +216,30 @@ def _device(network: nn.Module) -> torch.device:
     return next(network.parameters(), torch.empty(0)).device
 
 
+def in_group() -> bool:
+    """Whether this process is one of several that train together."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def _add_up(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by its sum over all processes, in one message."""
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    for tensor, values in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(values.view_as(tensor))
+
+
 def _read_losses(
     unread: list[Tensor], state: State, volumes: Sequence[TrainingVolume], seed: int, accumulate: int
 ) -> None:
     """Move losses from the device into the state; FloatingPointError that names the first that is not finite."""
-    values = torch.stack(unread).tolist() if unread else []
+    own = torch.stack(unread) if unread else torch.empty(0)
+    if in_group() and unread:  # each process has every n-th
+        every = own.new_zeros(len(own), dist.get_world_size())
+        every[:, dist.get_rank()] = own
+        dist.all_reduce(every)
+        own = every.flatten()
+    values = own.tolist()
     first = state.step * accumulate - len(values)
     for place, value in enumerate(values, start=first):
         if not math.isfinite(value):

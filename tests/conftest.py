@@ -11,10 +11,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
+from shapeloss._resources import resource
 from shapeloss.data.manifest import prepare
 from shapeloss.phantom.contrast import PhantomOptions
 from shapeloss.phantom.dataset import write_dataset
+from shapeloss.replication.measure import measure
+from shapeloss.replication.paper import read_paper
 from shapeloss.replication.profile import Experiment
+from shapeloss.runs.run import train
 
 torch.set_num_threads(1)
 settings.register_profile("steady", derandomize=True)
@@ -42,6 +46,19 @@ def tiny_manifest(tiny_experiment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("knees")
     write_dataset(folder / "data", 4, PhantomOptions(**{k: tuple(v) for k, v in TINY.items()}))
     return prepare(tiny_experiment.data, folder / "data", folder / "cases.json")
+
+
+@pytest.fixture(scope="session")
+def tiny_results(tiny_experiment, tmp_path_factory):
+    """The folder of a replication with its data, two trainings and, in `figures`, their scores: to be copied only."""
+    results = tmp_path_factory.mktemp("results")
+    phantom = tiny_experiment.data.phantom
+    write_dataset(results / "data", phantom.subjects, phantom.options, phantom.seed)
+    manifest = prepare(tiny_experiment.data, results / "data", results / "cases.json", "tiny")
+    for loss in tiny_experiment.losses:
+        train(tiny_experiment, manifest, loss, 0, results / "runs" / loss / "seed0", results / "maps")
+    measure(tiny_experiment, manifest, results, read_paper(resource("paper.yaml")), results / "figures")
+    return results
 
 
 KINDS = {"workflow": "workflow", "journeys": "journey"}

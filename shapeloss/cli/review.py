@@ -152,14 +152,62 @@ def combine(
 def verify(
     results: Annotated[Path, typer.Argument(help="A results folder: results/<profile>.")],
     figures: Annotated[Path | None, typer.Option(help="Its figures: their scores are computed again.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Where the data lie now; default where they were.")] = None,
 ) -> None:
     """Hash a results folder again, and name what does not belong together."""
     from shapeloss.replication.verify import verify as verified
 
-    found = verified(results, figures)
+    found = verified(results, figures, data)
     print(found.to_text())
     if found.problems:
         raise ValueError(f"{len(found.problems)} problem(s), each named above")
+
+
+archive = typer.Typer(help="A results folder as an RO-Crate, for a journal or a reviewer.", no_args_is_help=True)
+app.add_typer(archive, name="archive")
+
+
+@archive.command("make")
+def archive_make(
+    profile: Annotated[str, typer.Argument(help="The profile: a name or a file.")],
+    output: Annotated[Path, typer.Argument(help="The folder to make.")],
+    results: Annotated[Path | None, typer.Option(help="The working folder; default results/<profile>.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Scores and table; default where make puts them.")] = None,
+    licence: Annotated[
+        str, typer.Option(help="URL of the licence of the archive.")
+    ] = "https://spdx.org/licenses/Apache-2.0",
+) -> None:
+    """Copy trainings, predictions, scores, table and figures into one folder with their metadata and a rubric."""
+    from shapeloss.replication.archive import write_archive
+    from shapeloss.replication.profile import load_experiment
+
+    name = load_experiment(profile).name
+    made = Path("figures") if name == "phantom" else Path("figures") / name
+    left_out = write_archive(profile, results or Path("results") / name, figures or made, output, licence)
+    print(f"Written: {output}")
+    for text in left_out:
+        print(f"not in it: {text}")
+
+
+@archive.command("check")
+def archive_check(
+    folder: Annotated[Path, typer.Argument(help="The folder of an archive.")],
+    data: Annotated[Path | None, typer.Option(help="The data, where the archive does not hold them.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the rubric with its ticks as JSON.")] = None,
+) -> None:
+    """Tick the rubric: do files, trainings, predictions, scores, tables and notebooks agree?"""
+    from dataclasses import asdict
+
+    from shapeloss._files import write_json
+    from shapeloss.replication.archive import check_archive
+
+    ticks = check_archive(folder, data)
+    for tick in ticks:
+        print(f"{tick.state:>14}  {tick.name}: {tick.detail}")
+    if output:
+        write_json(output, [asdict(tick) for tick in ticks])
+    if wrong := [tick.name for tick in ticks if tick.state == "differs"]:
+        raise ValueError(f"{folder}: {', '.join(wrong)} differ, as said above")
 
 
 class _AuditCommands(TyperGroup):

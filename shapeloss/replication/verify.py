@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from shapeloss.metrics import score_case
 from shapeloss.replication.analysis import SCORES
 
 _ROUNDING = 1e-9
-TOGETHER = ("commit", "precision", "processor", "versions", "python")
+TOGETHER = ("commit", "precision", "node", "processor", "versions", "python")
 """What the trainings of one table are expected to share; where they do not, it is said."""
 
 
@@ -42,18 +42,25 @@ class Verification:
         return "\n".join([*lines, *[f"- {p}" for p in self.problems], *[f"note: {n}" for n in self.notes]])
 
 
-def verify(results: str | Path, figures: str | Path | None = None) -> Verification:
+def verify(results: str | Path, figures: str | Path | None = None, data: str | Path | None = None) -> Verification:
     """Hash a results folder again.
 
     Data against `cases.json`; histories, weights and predictions against each training's `run.json`; every training
     against the data and against the others; cached arrays against their own checksums; and, with a folder of figures,
     its Dice scores against the predictions.
 
+    Args:
+        results: the working folder of a replication.
+        figures: its scores.
+        data: where the data lie now; default where they were.
+
     Raises:
         FileNotFoundError, ValueError: there is no `cases.json` that can be read.
     """
     results, found = Path(results), Verification()
     manifest = read_manifest(results / "cases.json")
+    if data is not None:
+        manifest = replace(manifest, folder=Path(data))
     _data(manifest, found)
     for name in ("runs", "variations"):
         folders = [p.parent for p in sorted((results / name).rglob("run.json"))]

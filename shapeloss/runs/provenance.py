@@ -58,7 +58,7 @@ def custom_loss_source(loss: object) -> dict[str, str]:
 
 
 def provenance(precision: str = "", loss: object = None, device: torch.device | None = None) -> dict[str, Any]:
-    """Where numbers come from: commit, versions, device, precision, and class, file and SHA-256 of a custom loss."""
+    """Where numbers come from: commit, versions, machine, device, precision; the file of a custom loss, its SHA-256."""
     # takes seconds, for which whoever asks for the commit alone does not wait
     from shapeloss.runs.device import device_record, find_device
 
@@ -67,6 +67,8 @@ def provenance(precision: str = "", loss: object = None, device: torch.device | 
     return {
         "commit": commit(*[source] if source else []),
         "python": platform.python_version(),
+        "node": platform.node(),
+        "system": platform.platform(),
         "versions": {name: version(name) for name in ("torch", "monai", "edt", "numpy", "scipy")},
         "precision": precision,
         **device_record(device or find_device()),

@@ -26,6 +26,7 @@ from shapeloss.runs.device import be_deterministic, explained, known_faults, sha
 from shapeloss.runs.map_cache import mapped, training_volume, truth_map
 from shapeloss.runs.options import RunOptions
 from shapeloss.runs.provenance import custom_loss_source, provenance
+from shapeloss.runs.several import leads, run_together
 from shapeloss.train import State, fit, validation_dice
 from shapeloss.vnet import VNet
 
@@ -55,11 +56,38 @@ def train(
 
     Raises:
         ValueError: there is no such device; a loss that cannot be used with these cases.
+        RuntimeError: one of several processes (`training.devices`) ended.
         FloatingPointError: the loss is not finite any more.
         MemoryError: the device is too small; the message names the keys of the profile that help.
     """
+    folder, maps, options = Path(folder), Path(maps), experiment.training
+    arguments = (experiment, manifest, loss_name, seed, folder, maps, device, threads)
+    if options.devices == 1:
+        return _train_in_this_process(*arguments, progress)
+    begun = folder / "progress"
+    begun.unlink(missing_ok=True)
+
+    def show() -> None:
+        step = begun.read_text().partition("/")[0] if begun.is_file() else ""
+        if step:
+            progress(int(step), options.steps)
+
+    try:
+        run_together(_train_in_this_process, arguments, options.devices, show)
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"{loss_name}, seed {seed}: {error}; what was reached lies in {folder / 'checkpoint.safetensors'}: run the "
+            "same command again, which goes on from there"
+        ) from error
+    return pd.read_csv(folder / "history.csv")
+
+
+def _train_in_this_process(
+    experiment: RunOptions, manifest: Manifest, loss_name: str, seed: int, folder: Path, maps: Path, device: str,
+    threads: int, progress: Callable[[int, int], None] = lambda step, steps: None,
+) -> pd.DataFrame:  # fmt: skip
     with shared_device(device) as place, explained(place):
-        return _train_on(place, experiment, manifest, loss_name, seed, Path(folder), Path(maps), progress, threads)
+        return _train_on(place, experiment, manifest, loss_name, seed, folder, maps, progress, threads)
 
 
 def _train_on(
@@ -102,6 +130,8 @@ def _train_on(
     started = time.monotonic()
 
     def after_step(state: State) -> None:
+        if not leads():
+            return
         if state.step % options.checkpoint_every == 0 or state.step == options.steps:
             save(checkpoint, fingerprint, network, loss, state)
         (folder / "progress").write_text(f"{state.step}/{options.steps}")  # for whoever watches; not worth a lock
@@ -122,13 +152,15 @@ def _train_on(
     except FloatingPointError as error:
         raise FloatingPointError(f"{loss_name}, seed {seed}: {error}") from error
 
+    history = pd.DataFrame(state.history)
+    if not leads():
+        return history
     for name in manifest.names("test"):
         image = mapped(manifest.load(name, maps).image)[None, None].to(device)
         predicted = predict_labels(network, image, options.patch_size, options.precision)
         predicted = postprocess(predicted, experiment.postprocessing)
         manifest.write_labels(folder / "predictions" / f"{name}.nii.gz", predicted, name)
     save_tensors(folder / "weights.safetensors", state.best_weights, {})
-    history = pd.DataFrame(state.history)
     with atomic(folder / "history.csv") as temporary:
         history.to_csv(temporary, index=False)
     written = ["history.csv", "weights.safetensors"]

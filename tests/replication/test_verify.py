@@ -8,31 +8,14 @@ import pytest
 from helpers.commands import call
 
 from shapeloss.data.checksums import read_checked_json, write_checked_json
-from shapeloss.data.manifest import prepare
-from shapeloss.phantom.dataset import write_dataset
-from shapeloss.replication.scores import score_runs
 from shapeloss.replication.verify import verify
-from shapeloss.runs.run import train
-
-
-@pytest.fixture(scope="module")
-def sound(tiny_experiment, tmp_path_factory):
-    """Results and figures of two trainings."""
-    results = tmp_path_factory.mktemp("results")
-    phantom = tiny_experiment.data.phantom
-    write_dataset(results / "data", phantom.subjects, phantom.options, phantom.seed)
-    manifest = prepare(tiny_experiment.data, results / "data", results / "cases.json", "tiny")
-    for loss in tiny_experiment.losses:
-        train(tiny_experiment, manifest, loss, 0, results / "runs" / loss / "seed0", results / "maps")
-    score_runs(tiny_experiment, manifest, results, results / "figures" / "per_case.csv")
-    return results
 
 
 @pytest.fixture
-def folder(sound, tmp_path):
+def folder(tiny_results, tmp_path):
     """A copy to spoil; `cases.json` names the folder of its data."""
     copy = tmp_path / "results"
-    shutil.copytree(sound, copy)
+    shutil.copytree(tiny_results, copy)
     write_checked_json(copy / "cases.json", read_checked_json(copy / "cases.json") | {"folder": str(copy / "data")})
     return copy
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -95,3 +96,12 @@ def test_the_time_left_knows_that_variations_take_longer():
     # one of 20 steps, two of 40, two of 20, against 20
     assert run.variation_weight(experiment) == pytest.approx((1 + 2 * 2 + 2 * 1) / 5)
     assert run.variation_weight(load_experiment("smoke")) == 1
+
+
+def test_more_devices_a_training_than_there_are_is_refused(tmp_path):
+    experiment = load_experiment("smoke")
+    several = replace(experiment.training, accumulate=2, devices=2)
+    places = [tmp_path / name for name in ("profile.yaml", "data", "results", "figures")]
+    with pytest.raises(ValueError, match=r"profile.yaml: training.devices is 2, but there are 1 GPUs"):
+        run.run(experiment.model_copy(update={"training": several}), places[0], "", *places[2:], cores=1, gpus=1)
+    assert not places[2].exists()

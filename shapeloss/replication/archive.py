@@ -1,0 +1,355 @@
+"""A results folder as an RO-Crate, with a rubric: what must agree in it, for a reviewer or a program to tick.
+
+Format: RO-Crate 1.1 (https://w3id.org/ro/crate/1.1), its actions after Process Run Crate 0.5
+(https://w3id.org/ro/wfrun/process/0.5). `ro-crate-metadata.json` describes the files beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import quote, unquote
+
+import nbformat
+import numpy as np
+
+from shapeloss import __version__
+from shapeloss._files import file_hash, write_json, write_text
+from shapeloss._resources import find_profile, resource
+from shapeloss.data.checksums import DamagedError, read_checked_json, write_checked_json
+from shapeloss.data.manifest import Manifest, read_manifest
+from shapeloss.predict import postprocess, predict_labels
+from shapeloss.replication.analysis import RECORD, SCORES
+from shapeloss.replication.paper import read_paper
+from shapeloss.replication.profile import Experiment, load_experiment
+from shapeloss.replication.reanalyze import reanalyze
+from shapeloss.replication.scores import run_folders
+from shapeloss.replication.verify import verify
+from shapeloss.runs.map_cache import mapped
+from shapeloss.runs.predict_folder import load_run
+
+METADATA = "ro-crate-metadata.json"
+PROFILE, RESULTS, FIGURES, ENVIRONMENT, RUBRIC = "profile.yaml", "results", "figures", "environment", "RUBRIC.md"
+SAME_VOXELS = 0.001
+"""Share of the voxels in which a prediction made again may differ: another processor rounds otherwise."""
+KEPT = ("run.json", "history.csv", "weights.safetensors", "predictions/*.nii.gz")
+"""What is archived of a training; a checkpoint, from which it would go on, is not."""
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_archive(
+    profile: str | Path, results: str | Path, figures: str | Path, output: str | Path, licence: str
+) -> list[str]:
+    """Copy what a replication left behind into a new folder, with a description of all of it and the rubric.
+
+    Args:
+        profile: name or file of the profile.
+        results: its working folder, with the trainings.
+        figures: its table, scores, verdicts and pictures.
+        output: a folder that does not exist yet.
+        licence: URL of the licence of the archive as a whole.
+
+    Returns:
+        What was left out, in words.
+
+    Raises:
+        FileExistsError: there is something at `output`.
+        FileNotFoundError: a training of the profile has not ended, or nothing was scored; says what to run.
+    """
+    output, results, figures = Path(output), Path(results), Path(figures)
+    if output.exists():
+        raise FileExistsError(f"{output} is there already; give the name of a new folder")
+    experiment = load_experiment(profile)
+    manifest = read_manifest(results / "cases.json")
+    folders = list(_trainings(experiment, results))
+    for needed in (*[folder / "run.json" for folder in folders], figures / SCORES, figures / RECORD):
+        if not needed.is_file():
+            raise FileNotFoundError(f"{needed} does not exist: run make reproduce with this profile first, to its end")
+    work = output.with_name(f"{output.name}.partial")
+    shutil.rmtree(work, ignore_errors=True)
+    left_out = ["checkpoints of the trainings and cached maps, which are made again"]
+    _copy(find_profile(profile), work / PROFILE)
+    record = read_checked_json(results / "cases.json") | {"folder": "data"}  # no path of this machine
+    (work / RESULTS).mkdir()
+    write_checked_json(work / RESULTS / "cases.json", record)
+    for folder in folders:
+        for pattern in KEPT:
+            for path in sorted(folder.glob(pattern)):
+                _copy(path, work / RESULTS / path.relative_to(results))
+    for path in sorted((results / "notebooks").rglob("*.ipynb")):
+        _copy(path, work / RESULTS / path.relative_to(results))
+    if experiment.data.phantom:
+        shutil.copytree(manifest.folder, work / RESULTS / "data", copy_function=shutil.copyfile)
+    else:
+        left_out.append(
+            f"the data of {experiment.description}, whose licence may forbid it: cases.json has their hashes"
+        )
+    shutil.copytree(figures, work / FIGURES, copy_function=shutil.copyfile, ignore=_other_results)
+    _write_environment(folders, work / ENVIRONMENT)
+    write_text(work / RUBRIC, rubric_text(experiment))
+    write_json(work / METADATA, describe(experiment, work, licence))
+    work.rename(output)
+    return left_out
+
+
+def _trainings(experiment: Experiment, results: Path) -> Iterator[Path]:
+    for name in ("", *experiment.variations):
+        yield from (folder for _, _, folder in run_folders(experiment.variation(name), results))
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _other_results(folder: str, names: list[str]) -> list[str]:
+    """Folders with the results of other profiles, which lie below those of the default."""
+    return [name for name in names if (Path(folder) / name / SCORES).is_file()]
+
+
+def _write_environment(folders: list[Path], output: Path) -> None:
+    """The pinned dependencies, where this checkout has them, and what each training says of where it ran."""
+    output.mkdir(parents=True)
+    pinned = Path(__file__).resolve().parents[2] / "constraints.txt"
+    if pinned.is_file():
+        shutil.copyfile(pinned, output / pinned.name)
+    machines: dict[str, list[str]] = {}
+    for folder in folders:
+        machine = {key: value for key, value in read_checked_json(folder / "run.json").items() if key in ENVIRONMENTAL}
+        machines.setdefault(json.dumps(machine, sort_keys=True), []).append("/".join(folder.parts[-3:]))
+    write_json(output / "machines.json", [json.loads(key) | {"trainings": runs} for key, runs in machines.items()])
+
+
+ENVIRONMENTAL = ("commit", "python", "versions", "precision", "node", "system", "processor", "threads", "cuda", "cudnn")
+"""What a training says of where it ran."""
+
+
+def describe(experiment: Experiment, folder: Path, licence: str) -> dict[str, Any]:
+    """The metadata of an RO-Crate for a folder: every file with its size and SHA-256, and what was made by what."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != METADATA]
+    names = {path: quote(path.relative_to(folder).as_posix()) for path in files}
+    parts = [
+        {
+            "@id": name, "@type": "File", "name": path.name, "contentSize": str(path.stat().st_size),
+            "sha256": file_hash(path), "encodingFormat": TYPES.get(path.suffix, "application/octet-stream"),
+        }
+        for path, name in names.items()
+    ]  # fmt: skip
+    given = [{"@id": PROFILE}, {"@id": f"{RESULTS}/cases.json"}]
+    actions: list[dict[str, Any]] = []
+    for run in sorted((folder / RESULTS).rglob("run.json")):
+        values = read_checked_json(run)
+        where = run.parent.relative_to(folder / RESULTS).as_posix()
+        made = [{"@id": name} for path, name in names.items() if path.is_relative_to(run.parent)]
+        place = f"node {values.get('node', 'unknown')}, processor {values['processor']}, commit {values['commit']}"
+        actions.append(
+            {
+                "@id": f"#{quote(where)}", "@type": "CreateAction", "name": f"Training {where}", "description": place,
+                "instrument": {"@id": SOFTWARE}, "object": given, "result": made,
+            }
+        )  # fmt: skip
+    predicted = [part for action in actions for part in action["result"] if part["@id"].endswith(".nii.gz")]
+    scored = [{"@id": name} for name in names.values() if name.startswith(f"{FIGURES}/")]
+    record = json.loads((folder / FIGURES / RECORD).read_text(encoding="utf-8"))["provenance"]
+    actions.append(
+        {
+            "@id": "#evaluation", "@type": "CreateAction", "name": "Evaluation of all predictions",
+            "description": f"commit {record['commit']}", "instrument": {"@id": SOFTWARE},
+            "object": [*given, *predicted], "result": scored,
+        }
+    )  # fmt: skip
+    now = datetime.now(UTC).date().isoformat()
+    root = {
+        "@id": "./", "@type": "Dataset", "name": f"Replication with the profile {experiment.name}",
+        "description": f"Trainings, predictions, scores, table and figures of {experiment.description}.",
+        "datePublished": now, "license": {"@id": licence}, "conformsTo": {"@id": PROCESS_RUN},
+        "hasPart": [{"@id": part["@id"]} for part in parts], "mentions": [{"@id": a["@id"]} for a in actions],
+    }  # fmt: skip
+    head = [
+        {
+            "@id": METADATA, "@type": "CreativeWork", "about": {"@id": "./"},
+            "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
+        },
+        root,
+        {"@id": PROCESS_RUN, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"},
+        {"@id": licence, "@type": "CreativeWork", "name": licence.rsplit("/", 1)[-1]},
+        {
+            "@id": SOFTWARE, "@type": "SoftwareApplication", "name": "shapeloss", "softwareVersion": __version__,
+            "description": "Distance-penalised losses for 3D medical image segmentation",
+        },
+    ]  # fmt: skip
+    context = ["https://w3id.org/ro/crate/1.1/context", {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}]
+    return {"@context": context, "@graph": [*head, *parts, *actions]}
+
+
+SOFTWARE, PROCESS_RUN = "#shapeloss", "https://w3id.org/ro/wfrun/process/0.5"
+TYPES = {
+    ".json": "application/json", ".csv": "text/csv", ".md": "text/markdown", ".png": "image/png", ".txt": "text/plain",
+    ".pdf": "application/pdf", ".html": "text/html", ".yaml": "application/yaml", ".gz": "application/gzip",
+    ".ipynb": "application/x-ipynb+json", ".tex": "application/x-tex",
+}  # fmt: skip
+
+
+# --- the rubric ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One line of the rubric, as found."""
+
+    name: str
+    state: str
+    """`agrees`, `differs`, or `not looked at`."""
+    detail: str
+    """What was counted; each thing that differs; or why it was not looked at."""
+
+
+@dataclass(frozen=True)
+class _Opened:
+    folder: Path
+    experiment: Experiment
+    manifest: Manifest
+    """With the folder where the data are now."""
+
+    @property
+    def has_data(self) -> bool:
+        return self.manifest.folder.is_dir()
+
+
+Finding = tuple[list[str], str]
+"""What differs, and what was counted or, with nothing to compare, why not (then it starts with NOT)."""
+NOT = "not looked at: "
+
+
+def _files(crate: _Opened) -> Finding:
+    graph = json.loads((crate.folder / METADATA).read_text(encoding="utf-8"))["@graph"]
+    described = {unquote(e["@id"]): e["sha256"] for e in graph if e["@type"] == "File"}
+    there = {path.relative_to(crate.folder).as_posix() for path in crate.folder.rglob("*") if path.is_file()}
+    wrong = [f"{name}: is not there" for name in sorted(described.keys() - there)]
+    wrong += [f"{name}: is not described" for name in sorted(there - described.keys() - {METADATA})]
+    same = sorted(described.keys() & there)
+    wrong += [f"{n}: its SHA-256 differs" for n in same if file_hash(crate.folder / n) != described[n]]
+    return wrong, f"{len(described)} files"
+
+
+def _complete(crate: _Opened) -> Finding:
+    folders = list(_trainings(crate.experiment, crate.folder / RESULTS))
+    missing = [f"{'/'.join(f.parts[-3:])}: no such training" for f in folders if not (f / "run.json").is_file()]
+    return missing, f"{len(folders)} trainings"
+
+
+def _together(crate: _Opened) -> Finding:
+    found = verify(crate.folder / RESULTS, crate.folder / FIGURES if crate.has_data else None, crate.manifest.folder)
+    return found.problems, found.to_text().splitlines()[0]
+
+
+def _follows(crate: _Opened) -> Finding:
+    made = reanalyze(crate.folder / FIGURES, read_paper(resource("paper.yaml")))
+    return [f"{c.name}: {c.problem}" for c in made if c.problem], f"{len(made)} files made again"
+
+
+def _predicts(crate: _Opened) -> Finding:
+    if not crate.has_data:
+        return [], f"{NOT}the data are not in the archive; name their folder (--data)"
+    wrong, name = [], crate.manifest.names("test")[0]
+    folders = list(_trainings(crate.experiment, crate.folder / RESULTS))
+    image = mapped(crate.manifest.load(name).image)[None, None]
+    for folder in folders:
+        run, precision = load_run(folder), read_checked_json(folder / "run.json")["precision"]
+        labels = postprocess(predict_labels(run.network, image, run.training.patch_size, precision), run.postprocessing)
+        with TemporaryDirectory() as temporary:  # written and read, so that it lies on the image's own grid
+            crate.manifest.write_labels(path := Path(temporary) / f"{name}.nii.gz", labels, name)
+            made = crate.manifest.read_labels(path)
+        kept = crate.manifest.read_labels(folder / "predictions" / path.name)
+        share = float(np.mean(made != kept)) if made.shape == kept.shape else 1.0
+        if share > SAME_VOXELS:
+            wrong.append(f"{'/'.join(folder.parts[-3:])}: {share:.2%} of the voxels of {name} differ")
+    return wrong, f"one case of {len(folders)} trainings, up to {SAME_VOXELS:.1%} of the voxels may differ"
+
+
+def _executed(crate: _Opened) -> Finding:
+    wrong, paths = [], sorted((crate.folder / RESULTS / "notebooks").rglob("*.ipynb"))
+    for path in paths:
+        cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+        if any(out.output_type == "error" for cell in cells for out in cell.outputs):
+            wrong.append(f"{path.name}: a cell failed")
+        elif not any(cell.execution_count for cell in cells):
+            wrong.append(f"{path.name}: was not executed")
+    return wrong, f"{len(paths)} notebooks"
+
+
+def _known(crate: _Opened) -> Finding:
+    machines = json.loads((crate.folder / ENVIRONMENT / "machines.json").read_text(encoding="utf-8"))
+    commits = sorted({str(machine["commit"]) for machine in machines})
+    wrong = [f"commit {c}: names no state of the code" for c in commits if c == "unknown" or c.endswith("+changes")]
+    return wrong, f"commits {', '.join(commits)}, {len(machines)} kinds of machine or version"
+
+
+CHECKS: tuple[tuple[str, str, Callable[[_Opened], Finding]], ...] = (
+    ("files", "Every file has the SHA-256 that the metadata state, and none is without.", _files),
+    ("complete", "Each loss, seed and variation of the profile has its training.", _complete),
+    ("together", "Data, trainings and predictions belong together, and the Dice scores are those of the predictions.",
+     _together),
+    ("predicts", "The weights predict what is kept as their prediction.", _predicts),
+    ("follows", "Table, verdicts and pictures follow from the scores.", _follows),
+    ("executed", "Every notebook was executed, and no cell failed.", _executed),
+    ("known", "Every training names the commit of its code, without changes.", _known),
+)  # fmt: skip
+
+
+def rubric_text(experiment: Experiment) -> str:
+    """The rubric as Markdown, to be ticked by hand."""
+    lines = [f"# What must agree in this archive of the profile `{experiment.name}`", "", COMMAND, ""]
+    lines += [f"- [ ] **{name}**: {statement}" for name, statement, _ in CHECKS]
+    lines += [
+        f"- [ ] **again**: `make reproduce PROFILE={experiment.name}` at the commit in `{ENVIRONMENT}/machines.json`, "
+        f"then `make compare PROFILE={experiment.name}`: on the same kind of processor the table is the same to the "
+        "last digit; on another, trainings round otherwise, and differ as other seeds do.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+COMMAND = (
+    "`shapeloss archive check FOLDER` ticks all but the last, with `--data` where the data are not in the archive. "
+    "The last needs the time of the trainings."
+)
+
+
+def check_archive(folder: str | Path, data: str | Path | None = None) -> list[Tick]:
+    """Tick the rubric of an archive.
+
+    Args:
+        folder: that :func:`write_archive` wrote.
+        data: the data set, where the archive does not hold it.
+
+    Raises:
+        FileNotFoundError: the folder is no such archive.
+    """
+    folder = Path(folder)
+    for name in (METADATA, PROFILE, f"{RESULTS}/cases.json", f"{FIGURES}/{RECORD}"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} holds no {name}; expected a folder that shapeloss archive make wrote")
+    manifest = read_manifest(folder / RESULTS / "cases.json")
+    place = Path(data) if data is not None else folder / RESULTS / "data"
+    crate = _Opened(folder, load_experiment(folder / PROFILE), replace(manifest, folder=place))
+    return [_tick(name, check, crate) for name, _, check in CHECKS]
+
+
+def _tick(name: str, check: Callable[[_Opened], Finding], crate: _Opened) -> Tick:
+    try:
+        wrong, counted = check(crate)
+    except (DamagedError, OSError, ValueError, KeyError) as error:
+        return Tick(name, "differs", f"could not be read: {error}")
+    if wrong:
+        return Tick(name, "differs", "; ".join(wrong))
+    if counted.startswith(NOT):
+        return Tick(name, "not looked at", counted.removeprefix(NOT))
+    return Tick(name, "agrees", counted)
