@@ -54,7 +54,7 @@ def measure(knees: int) -> pd.DataFrame:
 
 def main() -> None:
     """The command line."""
-    knees = int(sys.argv[1]) if len(sys.argv) > 1 else 8
+    knees = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     table = measure(knees).groupby(["what", "method"], sort=False)["mm"].agg(["mean", lambda v: v.quantile(0.95)])
     lines = [
         "# How exact correspondence is",

@@ -57,7 +57,7 @@ def figure_population(
     right, up = view_plane(direction)
     across = max(float(np.ptp(mesh.points @ right)) for mesh in meshes.values()) + 6
     heights = [float(np.ptp(mesh.points @ up)) + 6 for mesh in meshes.values()]
-    inches = (WIDTH - 2.0) / max(len(losses), 3) / across  # per mm
+    inches = (WIDTH - 2.0) / max(len(losses), 5) / across  # per mm
     block = sum(heights) * inches + 0.75
     figure = canvas(None, WIDTH, (2 if others else 1) * block + 0.5)
     parts = figure.subfigures(2 if others else 1, 1, squeeze=False).ravel()
