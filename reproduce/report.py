@@ -34,6 +34,8 @@ FIGURES = {
     "figure1": "The paper's figure 1. Top: a training mask, the distance map of each compartment, and φ. Bottom: the "
     "absolute distance of each loss's predicted surface from the truth, for the test volume whose boundary Dice is the "
     "median.",
+    "population": "The errors of all test volumes on one common surface. Top: the mean of each loss. Bottom: the "
+    "difference from cross-entropy, outlined where it can be told from zero.",
     "scores": "Every test volume under every loss. Losses are compared within volumes, so the lines matter, not the "
     "spread of the dots.",
     "claims": "The paper's claims, one panel each: the effect of each comparison with the interval that inverts its "
@@ -189,6 +191,7 @@ def build(experiment: Experiment, manifest: Manifest, results: Path, figures: Pa
         audited=markdown("## Each result" + audited),
         deviations=markdown(without_title((ROOT / "docs" / "deviations.md").read_text(encoding="utf-8"))),
         surfaces=surfaces(figures),
+        population=markdown(without_title(read("population.md"))) if (figures / "population.md").is_file() else "",
         study=markdown((study / "study.md").read_text(encoding="utf-8")) if study else "",
         pictures=pictures(figures, FIGURES) | pictures(study, STUDY_FIGURES),
         columns=columns,

@@ -10,7 +10,6 @@ drew the truth, and of the segmentation. On other data only the last is known.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,11 @@ from shapeloss.metrics.knee import all_biomarkers, side_of
 from shapeloss.metrics.mesh import label_surface, surface_error
 from shapeloss.metrics.shape import Curvature, surface_curvature
 from shapeloss.phantom.biomarkers import exact_biomarkers
-from shapeloss.phantom.dataset import EXACT, NAME
-from shapeloss.phantom.knee import make_anatomy
+from shapeloss.phantom.dataset import EXACT
 from shapeloss.replication.agreement import agreement_matrix, agreement_table
 from shapeloss.replication.profile import Experiment
 from shapeloss.replication.scores import first_predictions, run_folders, write_scores
-from shapeloss.replication.surface_errors import read_landmarks
+from shapeloss.replication.surface_errors import read_anatomy, read_landmarks
 
 FIGURE_BIOMARKERS = (
     "notch_width_mm",
@@ -122,12 +120,10 @@ def _measured(case: Case, labels: np.ndarray, manifest: Manifest, side: Side | N
 
 def _exact(manifest: Manifest, case: Case, side: Side | None) -> tuple[Values, Values]:
     """The biomarkers of a phantom's exact surfaces, and of their voxels; empty where they are not known."""
-    description = manifest.folder / "dataset.json"
-    phantom = json.loads(description.read_text(encoding="utf-8")) if description.is_file() else {}
-    if phantom.get("name") != NAME:
+    anatomy = read_anatomy(manifest, case.name)
+    if anatomy is None:
         return {}, {}
-    subject = int(case.name.rpartition("_")[2]) - 1
-    exact = exact_biomarkers(make_anatomy(subject, phantom["phantom"]["seed"]))
+    exact = exact_biomarkers(anatomy)
     path = manifest.folder / EXACT / f"{case.name}.nii.gz"
     labels = manifest.read_labels(path) if path.is_file() else case.labels
     return {(KNEE, name): value for name, value in exact.items()}, _measured(case, labels, manifest, side)

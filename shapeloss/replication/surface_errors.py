@@ -15,6 +15,9 @@ from tqdm import tqdm
 
 from shapeloss.data.manifest import Case, Manifest
 from shapeloss.metrics.mesh import label_surface, region_error, surface_error
+from shapeloss.phantom.anatomy import Anatomy
+from shapeloss.phantom.dataset import NAME
+from shapeloss.phantom.knee import make_anatomy
 from shapeloss.plotting.render import POSTERIOR, widest_view
 from shapeloss.replication.profile import Experiment
 from shapeloss.replication.scores import first_predictions, run_folders
@@ -59,6 +62,15 @@ def read_landmarks(manifest: Manifest, name: str) -> dict[str, list[float]]:
     """Landmark → world mm (x, y, z) of a case: `landmarks/<case>.json` of the data set; empty where there is none."""
     path = manifest.folder / "landmarks" / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def read_anatomy(manifest: Manifest, name: str) -> Anatomy | None:
+    """The bones that a case of the phantom was made from; None for any other data."""
+    description = manifest.folder / "dataset.json"
+    phantom = json.loads(description.read_text(encoding="utf-8")) if description.is_file() else {}
+    if phantom.get("name") != NAME:
+        return None
+    return make_anatomy(int(name.rpartition("_")[2]) - 1, phantom["phantom"]["seed"])
 
 
 def landmark_errors(

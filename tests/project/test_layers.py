@@ -19,7 +19,7 @@ LAYERS = (
     ("train",),
     ("phantom.anatomy", "phantom.contrast", "phantom.knee", "phantom.reader"),
     ("data",),
-    ("phantom.biomarkers", "phantom.dataset", "phantom.population", "stats"),
+    ("phantom.biomarkers", "phantom.correspondence", "phantom.dataset", "phantom.population", "stats"),
     ("plotting",),
     ("runs",),
     ("replication",),
