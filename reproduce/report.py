@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from PIL import Image
@@ -24,7 +23,7 @@ from shapeloss._files import write_text
 from shapeloss.data.manifest import Manifest, read_manifest
 from shapeloss.metrics import METRICS
 from shapeloss.replication.profile import Experiment, load_experiment
-from shapeloss.replication.scores import provenance_line, read_runs
+from shapeloss.replication.scores import provenance_line, read_runs, read_scores
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDEST = 1800  # pixels of an embedded figure
@@ -170,7 +169,7 @@ def build(experiment: Experiment, manifest: Manifest, results: Path, figures: Pa
 
     runs = read_runs(experiment, results)
     made = parts(runs, manifest, results, figures)
-    scores = pd.read_csv(figures / "per_case.csv", dtype={"case": str})
+    scores = read_scores(figures)
     columns = {name: heading for name, heading in SCORES.items() if name in scores.columns}
     study = study_folder(experiment, figures)
     claims = without_title(read("claims.md"))

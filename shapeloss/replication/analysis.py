@@ -7,16 +7,13 @@ reanalyze`).
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import TypeAdapter
 
-from shapeloss._files import write_json
 from shapeloss._resources import find_profile
 from shapeloss.plotting.charts import figure_scores
 from shapeloss.plotting.curves import figure_training
@@ -26,11 +23,10 @@ from shapeloss.replication.convergence import budget_note, read_longer
 from shapeloss.replication.figures import figure_claims
 from shapeloss.replication.paper import Paper
 from shapeloss.replication.profile import Experiment
-from shapeloss.replication.scores import READER, Provenance
+from shapeloss.replication.scores import READER, RECORD, SCORES, Provenance, read_measured, read_record, write_record
 from shapeloss.stats.tables import summary_table, write_table
 
-SCORES, EXACT, LANDMARKS, HISTORIES = "per_case.csv", "per_case_exact.csv", "landmark_errors.csv", "histories.csv"
-RECORD = "evaluation.json"
+EXACT, LANDMARKS, HISTORIES = "per_case_exact.csv", "landmark_errors.csv", "histories.csv"
 
 
 @dataclass(frozen=True)
@@ -70,16 +66,16 @@ class Evaluation:
         return f"{self.source} {budget_note(self.experiment, self.scores, longer)}"
 
 
-def write_record(
+def record_measured(
     folder: str | Path, experiment: Experiment, provenance: Provenance, papers_own_data: bool = False
 ) -> None:
-    """Write what the scores of a folder are of: :class:`Evaluation` without its tables."""
+    """Write what the tables of a folder are of, and their checksums: :class:`Evaluation` without the tables."""
     record = {
         "experiment": experiment.model_dump(mode="json"),
         "provenance": asdict(provenance),
         "papers_own_data": papers_own_data,
     }
-    write_json(Path(folder) / RECORD, record)
+    write_record(folder, record, [SCORES, EXACT, LANDMARKS, HISTORIES])
 
 
 def read_evaluation(folder: str | Path, profile: str | Path | None = None) -> Evaluation:
@@ -91,21 +87,22 @@ def read_evaluation(folder: str | Path, profile: str | Path | None = None) -> Ev
 
     Raises:
         FileNotFoundError: nothing was measured yet; says what to run.
+        ValueError: a file is not what was measured; says what to do.
     """
     folder = Path(folder)
     if not (folder / RECORD).is_file():
         raise FileNotFoundError(f"{folder} holds no {RECORD}: run notebook 03 first, which scores the predictions")
 
     def read(name: str) -> pd.DataFrame | None:
-        return pd.read_csv(folder / name, dtype={"case": str}) if (folder / name).is_file() else None
+        return read_measured(folder / name) if (folder / name).is_file() else None
 
-    record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    record = read_record(folder)
     return Evaluation(
         Experiment.model_validate(record["experiment"]),
-        pd.read_csv(folder / SCORES, dtype={"case": str}),
+        read_measured(folder / SCORES),
         read(EXACT),
         read(LANDMARKS),
-        pd.read_csv(folder / HISTORIES),
+        read_measured(folder / HISTORIES),
         TypeAdapter(Provenance).validate_python(record["provenance"]),
         record["papers_own_data"],
         None if profile is None else Path(profile),

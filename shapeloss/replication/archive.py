@@ -25,11 +25,10 @@ from shapeloss._resources import find_profile, resource
 from shapeloss.data.checksums import DamagedError, read_checked_json, write_checked_json
 from shapeloss.data.manifest import Manifest, read_manifest
 from shapeloss.predict import postprocess, predict_labels
-from shapeloss.replication.analysis import RECORD, SCORES
 from shapeloss.replication.paper import read_paper
 from shapeloss.replication.profile import Experiment, load_experiment
 from shapeloss.replication.reanalyze import reanalyze
-from shapeloss.replication.scores import run_folders
+from shapeloss.replication.scores import RECORD, SCORES, read_record, run_folders
 from shapeloss.replication.verify import verify
 from shapeloss.runs.map_cache import mapped
 from shapeloss.runs.predict_folder import load_run
@@ -158,7 +157,7 @@ def describe(experiment: Experiment, folder: Path, licence: str) -> dict[str, An
         )  # fmt: skip
     predicted = [part for action in actions for part in action["result"] if part["@id"].endswith(".nii.gz")]
     scored = [{"@id": name} for name in names.values() if name.startswith(f"{FIGURES}/")]
-    record = json.loads((folder / FIGURES / RECORD).read_text(encoding="utf-8"))["provenance"]
+    record = read_record(folder / FIGURES)["provenance"]
     actions.append(
         {
             "@id": "#evaluation", "@type": "CreateAction", "name": "Evaluation of all predictions",

@@ -12,13 +12,12 @@ from shapeloss.replication.analysis import (
     EXACT,
     HISTORIES,
     LANDMARKS,
-    SCORES,
     Evaluation,
     read_evaluation,
-    write_record,
+    record_measured,
 )
 from shapeloss.replication.profile import Experiment
-from shapeloss.replication.scores import READER, Provenance, write_scores
+from shapeloss.replication.scores import READER, RECORD, SCORES, Provenance, write_scores
 from shapeloss.replication.study import TABLE, TRAININGS, VARIATIONS, WEIGHTS
 from shapeloss.runs.provenance import commit
 
@@ -70,6 +69,7 @@ def combine(experiment: Experiment, parts: Sequence[str | Path], output: str | P
         paths = [Path(part) / table.name for part in parts]
         if there := [path for path in paths if path.is_file()]:
             made[table.name] = _put_together(table, experiment, there)
+    (Path(output) / RECORD).unlink(missing_ok=True)  # the new one comes last
     for name, rows in made.items():
         write_scores(rows, Path(output) / name)
     every = [evaluation.provenance for evaluation in evaluations.values()]
@@ -81,7 +81,7 @@ def combine(experiment: Experiment, parts: Sequence[str | Path], output: str | P
         _union(p.trained for p in every),
         {row: file for p in every for row, file in p.custom_losses.items() if row in experiment.losses},
     )
-    write_record(output, experiment, provenance, all(e.papers_own_data for e in evaluations.values()))
+    record_measured(output, experiment, provenance, all(e.papers_own_data for e in evaluations.values()))
 
 
 def _union(values: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import pandas as pd
 from shapeloss.data.manifest import Manifest
 from shapeloss.progress import progress_bar
 from shapeloss.replication.profile import Experiment
-from shapeloss.replication.scores import read_scores, run_folders, score_runs
+from shapeloss.replication.scores import SCORES, read_scores, run_folders, score_runs
 from shapeloss.runs.run import train
 
 
@@ -32,7 +32,7 @@ def ensure_variations(experiment: Experiment, manifest: Manifest, results: str |
 
 def ensure_scores(experiment: Experiment, manifest: Manifest, results: str | Path, figures: str | Path) -> pd.DataFrame:
     """The scores of all test predictions; made, with the trainings that they need, if they are not there."""
-    path = Path(figures) / "per_case.csv"
+    path = Path(figures) / SCORES
     if not path.is_file():
         ensure_runs(experiment, manifest, results)
         print(f"{path} is not there yet; scoring the predictions")

@@ -10,8 +10,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from shapeloss.replication.analysis import RECORD, analyse, read_evaluation
+from shapeloss.replication.analysis import analyse, read_evaluation
 from shapeloss.replication.paper import Paper
+from shapeloss.replication.scores import RECORD
 from shapeloss.replication.study import TRAININGS, read_study
 from shapeloss.replication.study_figures import write_study
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,18 @@ import pandas as pd
 from tqdm import tqdm
 
 from shapeloss._files import atomic, file_hash
-from shapeloss.data.checksums import DamagedError, read_checked_json
+from shapeloss.data.checksums import DamagedError, read_checked_json, write_checked_json
 from shapeloss.data.manifest import Case, Manifest
 from shapeloss.metrics import score_case
 from shapeloss.phantom.dataset import EXACT
 from shapeloss.replication.profile import Experiment
 from shapeloss.runs.provenance import commit
+
+SCORES, RECORD = "per_case.csv", "evaluation.json"
+_AGAIN = (
+    "remove {} and the results' notebooks/03_evaluate.ipynb, and run make reproduce again, which measures the "
+    "predictions"
+)
 
 
 def run_folders(experiment: Experiment, results: str | Path) -> list[tuple[str, int, Path]]:
@@ -144,10 +151,44 @@ def read_scores(figures: str | Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: nothing was scored yet; says what to run.
+        ValueError: they are not what notebook 03 recorded.
     """
-    path = Path(figures) / "per_case.csv"
+    path = Path(figures) / SCORES
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: run notebook 03 first, which scores the predictions")
+    return read_measured(path)
+
+
+def write_record(folder: str | Path, values: dict[str, Any], measured: Iterable[str]) -> None:
+    """Write `evaluation.json`, with a checksum of itself and the SHA-256 of each measured table that is there."""
+    folder = Path(folder)
+    digests = {name: file_hash(folder / name) for name in measured if (folder / name).is_file()}
+    write_checked_json(folder / RECORD, {**values, "sha256": digests})
+
+
+def read_record(folder: str | Path) -> dict[str, Any]:
+    """What `evaluation.json` says; a record of an earlier version has no checksums.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged.
+    """
+    path = Path(folder) / RECORD
+    try:
+        return read_checked_json(path)
+    except DamagedError as error:
+        raise ValueError(f"{error}; {_AGAIN.format(path)}") from error
+
+
+def read_measured(path: Path) -> pd.DataFrame:
+    """A measured table (CSV), once it is found to be what the `evaluation.json` beside it recorded, if there is one.
+
+    Raises:
+        ValueError: it is another; says what to do.
+    """
+    digests = read_record(path.parent).get("sha256", {}) if (path.parent / RECORD).is_file() else {}
+    if path.name in digests and file_hash(path) != digests[path.name]:
+        raise ValueError(f"{path}: is not what {RECORD} recorded: its SHA-256 differs; {_AGAIN.format(path)}")
     return pd.read_csv(path, dtype={"case": str})
 
 

@@ -20,7 +20,7 @@ from shapeloss.data.manifest import Manifest
 from shapeloss.distance import weight_near_boundary
 from shapeloss.losses import DistancePenalizedCELoss
 from shapeloss.replication.profile import Experiment
-from shapeloss.replication.scores import read_runs, write_scores
+from shapeloss.replication.scores import read_runs, read_scores, write_scores
 from shapeloss.stats.compare_losses import compare_losses
 from shapeloss.stats.crossed import NoiseFloor, compare_crossed, noise_floor, score_grid
 from shapeloss.stats.headings import PAPER_METRICS
@@ -82,7 +82,7 @@ class Study:
 def read_study(folder: str | Path) -> Study:
     """What :func:`write_measurements` and the evaluation wrote into a folder."""
     folder = Path(folder)
-    parts = [pd.read_csv(folder / "per_case.csv", dtype={"case": str}).assign(variation=TABLE)]
+    parts = [read_scores(folder).assign(variation=TABLE)]
     varied = folder / VARIATIONS
     if varied.is_file():
         parts.append(pd.read_csv(varied, dtype={"case": str}))

@@ -15,7 +15,7 @@ from shapeloss._files import file_hash
 from shapeloss.data.checksums import DamagedError, load_array, load_tensors, read_checked_json
 from shapeloss.data.manifest import Manifest, read_manifest
 from shapeloss.metrics import score_case
-from shapeloss.replication.analysis import SCORES
+from shapeloss.replication.scores import SCORES
 
 _ROUNDING = 1e-9
 TOGETHER = ("commit", "precision", "node", "processor", "versions", "python")

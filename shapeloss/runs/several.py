@@ -21,7 +21,10 @@ PATIENCE = timedelta(minutes=30)
 
 
 def run_together(
-    function: Callable[..., None], arguments: tuple[Any, ...], count: int, meanwhile: Callable[[], None] = lambda: None
+    function: Callable[..., object],
+    arguments: tuple[Any, ...],
+    count: int,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> None:
     """Call a function with the same arguments in several processes that form a group, and wait for all of them.
 
@@ -46,7 +49,7 @@ def run_together(
     meanwhile()
 
 
-def _member(rank: int, function: Callable[..., None], arguments: tuple[Any, ...], count: int, store: str) -> None:
+def _member(rank: int, function: Callable[..., object], arguments: tuple[Any, ...], count: int, store: str) -> None:
     """What each process does."""
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all are on this machine, whatever its name resolves to

@@ -1,15 +1,15 @@
 """Evaluations of parts of a study, put together: what a run of the whole would have written, byte for byte."""
 
-import json
-
 import pandas as pd
 import pytest
 from helpers.commands import call
 from helpers.project import ROOT
 
-from shapeloss.replication.analysis import RECORD, read_evaluation
+from shapeloss.data.checksums import read_checked_json, write_checked_json
+from shapeloss.replication.analysis import read_evaluation, record_measured
 from shapeloss.replication.combine import TABLES, combine
 from shapeloss.replication.profile import Variation
+from shapeloss.replication.scores import RECORD
 from shapeloss.replication.study import TRAININGS, VARIATIONS, WEIGHTS
 
 WHOLE = ROOT / "figures" / "study"
@@ -33,9 +33,7 @@ def part(folder, seeds, losses=(), variations=True):
         kept = values[(of_table & ~varied) | (varied & variations)]
         if len(kept):
             kept.to_csv(folder / table.name, index=False)
-    record = json.loads((WHOLE / RECORD).read_text(encoding="utf-8"))
-    record["experiment"] = experiment.model_dump(mode="json")
-    (folder / RECORD).write_text(json.dumps(record), encoding="utf-8")
+    record_measured(folder, experiment, evaluation.provenance)
     return folder
 
 
@@ -101,9 +99,9 @@ def test_a_training_that_differs_between_parts_is_named(tmp_path, whole):
 )
 def test_a_part_of_another_kind_is_refused(tmp_path, whole, change, problem):
     one, two = part(tmp_path / "one", seeds=(0, 1, 2)), part(tmp_path / "two", seeds=(0,))
-    record = json.loads((two / RECORD).read_text(encoding="utf-8"))
+    record = read_checked_json(two / RECORD)
     change(record)
-    (two / RECORD).write_text(json.dumps(record), encoding="utf-8")
+    write_checked_json(two / RECORD, record)
     with pytest.raises(ValueError, match=problem):
         combine(whole, [one, two], tmp_path / "made")
 
