@@ -35,6 +35,22 @@ def cluster(tmp_path_factory):
         yield slurm
 
 
+@pytest.fixture
+def start():
+    """Starts a run; however the test ends, the run ends too."""
+    processes = []
+
+    def begin(run):
+        processes.append(run.start())
+        return processes[-1]
+
+    yield begin
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait(120)
+
+
 class Run:
     """A replication of the smoke profile in a folder of its own."""
 
@@ -114,9 +130,9 @@ def waiting(slurm):
     return [job for job in slurm.jobs() if job["state"] in ("RUNNING", "PENDING", "COMPLETING")]
 
 
-def test_a_run_that_ends_early_cancels_its_jobs_and_a_dead_node_changes_no_number(cluster, tmp_path):
+def test_a_run_that_ends_early_cancels_its_jobs_and_a_dead_node_changes_no_number(cluster, start, tmp_path):
     here = Run(tmp_path / "one machine", "--cores", "2")
-    alone = here.start()  # meanwhile
+    alone = start(here)  # meanwhile
     settings = yaml.safe_load((ROOT / "reproduce" / "slurm" / "config.yaml").read_text(encoding="utf-8"))
     folder = tmp_path / "executor"
     folder.mkdir()
@@ -125,7 +141,7 @@ def test_a_run_that_ends_early_cancels_its_jobs_and_a_dead_node_changes_no_numbe
     run = Run(tmp_path / "two {nodes}", "--executor", str(folder))
 
     for number in (signal.SIGTERM, signal.SIGKILL):
-        process = run.start()
+        process = start(run)
         wait(lambda: running(cluster), 180, "no job began", process)
         process.send_signal(number)
         wait(lambda: not waiting(cluster), 90, f"jobs go on after {number.name}")
@@ -133,7 +149,7 @@ def test_a_run_that_ends_early_cancels_its_jobs_and_a_dead_node_changes_no_numbe
 
     began = time.monotonic()
     with history(cluster, run) as (jobs, steps):
-        process = run.start()
+        process = start(run)
         loss, step = wait(
             lambda: next(((name, run.step(name)) for name in ("dpce", "ce", "dice")
                           if CHECKPOINT_EVERY < run.step(name) < 15), None),

@@ -143,7 +143,7 @@ class Slurm:
         return [dict(zip(names, (cell.strip() for cell in line.split("|")), strict=True)) for line in lines]
 
     def daemon(self, name: str) -> psutil.Process | None:
-        """A daemon by the file with its number."""
+        """A daemon by the file with its number, which it removes when it ends."""
         try:
             return psutil.Process(int((self.folder / f"{name}.pid").read_text()))
         except (OSError, ValueError, psutil.NoSuchProcess):
@@ -167,8 +167,6 @@ class Slurm:
         for name in (*(f"slurmd.{node}" for node in NODES), "slurmctld"):
             if (daemon := self.daemon(name)) is not None:
                 daemon.terminate()
-                with suppress(psutil.TimeoutExpired):
-                    daemon.wait(20)
         if self.munged is not None:
             with suppress(psutil.Error):
                 for each in psutil.Process(self.munged.pid).children(recursive=True):
