@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def find_executor(text: str) -> Executor | None:
     """What EXECUTOR says: None for `local`, else a folder below reproduce/ by name, or any folder by its path.
 
     Raises:
-        ValueError: no such folder, or its config.yaml names no executor; a plugin or a command is not installed.
+        ValueError: no such folder, or its config.yaml names no executor; a plugin or a command is not installed, or the
+            plugin does without a shared folder.
     """
     if text in ("", "local"):
         return None
@@ -49,7 +51,8 @@ def find_executor(text: str) -> Executor | None:
     name = values.get("executor") if isinstance(values, dict) else None
     if not isinstance(name, str):
         raise ValueError(f"{file}: names no executor; expected a line such as executor: slurm")
-    if find_spec(f"snakemake_executor_plugin_{name.replace('-', '_')}") is None:
+    module = f"snakemake_executor_plugin_{name.replace('-', '_')}"
+    if find_spec(module) is None:
         extra = "'.[cluster]'" if name == "slurm" else f"snakemake-executor-plugin-{name}"
         raise ValueError(
             f"EXECUTOR={text} needs Snakemake's plugin for {name}, which this environment lacks; install it: "
@@ -58,4 +61,9 @@ def find_executor(text: str) -> Executor | None:
     command, place = COMMANDS.get(name, ("", ""))
     if command and shutil.which(command) is None:
         raise ValueError(f"EXECUTOR={text}: there is no command {command} here; run make on {place}")
+    if import_module(module).common_settings.implies_no_shared_fs:
+        raise ValueError(
+            f"EXECUTOR={text}: Snakemake's plugin for {name} shares no folder between machines, and the steps need "
+            "one, for checkpoints, maps and predictions; docs/cluster.md says what to do instead"
+        )
     return Executor(name, folder)

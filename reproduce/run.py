@@ -33,6 +33,8 @@ WEIGHTS = {
 """How long a step takes, as a share of one training; only the estimate of the time left depends on it."""
 LINKS = ".links"
 """Folder below the results with the links by which Snakemake reaches the other folders."""
+WORKFLOW = [str(ROOT / "reproduce" / "workflow.py")]
+"""What runs Snakemake."""
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals on which a run ends its steps and itself."""
 
@@ -249,7 +251,7 @@ def run(
         environment = child.environment(ROOT, results / ".home")
         log.parent.mkdir(exist_ok=True)
         arguments = snakemake_arguments(results, cores, gpus, elsewhere)
-        command = [sys.executable, str(ROOT / "reproduce" / "workflow.py"), *arguments]
+        command = [sys.executable, *WORKFLOW, *arguments]
         with open(log, "w", encoding="utf-8") as copy:
             process = child.start(command, stdout=subprocess.DEVNULL, env=environment, cwd=results, pass_fds=[lock])
             try:
