@@ -23,6 +23,7 @@ from shapeloss.runs.provenance import commit
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 LOG = Path(__file__).with_name("log.json")
 FILES = ("table1.csv", "table1.md", "per_case.csv")
+LOSSES = ("dpce", "ce", "dice")
 CHECKPOINT_EVERY = 5  # of profile smoke
 
 
@@ -103,7 +104,7 @@ def history(slurm, run):
 
     def count():
         while not over.wait(0.01):
-            for loss in ("dpce", "ce", "dice"):
+            for loss in LOSSES:
                 seen = steps.setdefault(loss, [])
                 if (step := run.step(loss)) and (not seen or seen[-1] != step):
                     seen.append(step)
@@ -151,7 +152,7 @@ def test_a_run_that_ends_early_cancels_its_jobs_and_a_dead_node_changes_no_numbe
     with history(cluster, run) as (jobs, steps):
         process = start(run)
         loss, step = wait(
-            lambda: next(((name, run.step(name)) for name in ("dpce", "ce", "dice")
+            lambda: next(((name, run.step(name)) for name in LOSSES
                           if CHECKPOINT_EVERY < run.step(name) < 15), None),
             600, "no training was seen in its middle", process,
         )  # fmt: skip
@@ -173,18 +174,21 @@ def test_a_run_that_ends_early_cancels_its_jobs_and_a_dead_node_changes_no_numbe
     kept = step // CHECKPOINT_EVERY * CHECKPOINT_EVERY
     resumed = steps[loss][before:]
     assert min(resumed) > kept >= CHECKPOINT_EVERY, "it did not start from its checkpoint"
-    changes = {comment: rows for (_, comment), rows in jobs.items() if comment.startswith("rule_train")}
-    assert {training(name) for name in ("dpce", "ce", "dice")} == set(changes)
-    assert len({row[2] for rows in changes.values() for row in rows if row[1] == "RUNNING"}) == 2  # both nodes
-    last = changes[training(loss)][-1]
-    assert last[1:] == ("COMPLETED", last[2], 1)
-    assert last[2] != node
+    changes: dict[str, list] = {}
+    for key in sorted(jobs, key=lambda key: int(key[0])):
+        changes.setdefault(key[1], []).extend(jobs[key])
+    trained = {training(name): changes[training(name)] for name in LOSSES}
+    assert len({row[2] for rows in trained.values() for row in rows if row[1] == "RUNNING"}) == 2  # both nodes
+    _, state, other, restarts = trained[training(loss)][-1]
+    assert state == "COMPLETED"
+    assert other != node
     equal = {name: (run.figures / name).read_bytes() == (here.figures / name).read_bytes() for name in FILES}
-    for name in ("dpce", "ce", "dice"):
+    for name in LOSSES:
         path = Path("runs") / name / "seed0" / "weights.safetensors"
         equal[f"weights of {name}"] = (run.results / path).read_bytes() == (here.results / path).read_bytes()
     assert all(equal.values()), equal
 
+    by = "Slurm's requeue" if restarts else "Snakemake's retries"
     versions = {name: version(name) for name in ("snakemake", "snakemake-executor-plugin-slurm")}
     write_json(
         LOG,
@@ -192,12 +196,12 @@ def test_a_run_that_ends_early_cancels_its_jobs_and_a_dead_node_changes_no_numbe
             "commit": commit(),
             "versions": {"slurm": output("sinfo", "--version").split()[-1], "python": platform.python_version()}
             | versions,
-            "jobs": {
+            "nodes": {
                 comment.removeprefix("rule_"): list(dict.fromkeys(row[2] for row in rows if row[1] == "RUNNING"))
-                for (_, comment), rows in jobs.items()
-                if any(row[1] == "COMPLETED" for row in rows)
+                for comment, rows in changes.items()
+                if rows[-1][1] == "COMPLETED"
             },
-            "killed": {"node": node, "training": loss, "at_step": step, "from_step": kept},
+            "killed": {"node": node, "training": loss, "at_step": step, "from_step": kept, "by": by},
             "seconds": {"noticed": round(noticed), "again": round(again), "all": round(took)},
             "timeout": TIMEOUT,
             "equal": list(equal),

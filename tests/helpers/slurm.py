@@ -62,14 +62,6 @@ def output(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, encoding="utf-8", timeout=60).stdout.strip()
 
 
-def kill(process: psutil.Process) -> None:
-    """Kill a process and all that it has started, at once."""
-    with suppress(psutil.Error):
-        for each in [*process.children(recursive=True), process]:
-            with suppress(psutil.Error):
-                each.kill()
-
-
 class Slurm:
     """The cluster; use as a context manager."""
 
@@ -154,10 +146,15 @@ class Slurm:
         jobs = [job["job"] for job in self.jobs() if job["node"] == node and job["state"] == "RUNNING"]
         if (daemon := self.daemon(f"slurmd.{node}")) is not None:
             daemon.kill()
-        for process in psutil.process_iter(["cmdline"]):
-            title = " ".join(process.info["cmdline"] or ())
-            if any(title.startswith(f"slurmstepd: [{job}.") for job in jobs):
-                kill(process)
+        keepers = [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if any(" ".join(process.info["cmdline"] or ()).startswith(f"slurmstepd: [{job}.") for job in jobs)
+        ]
+        # first those that would tell the controller that something ended
+        for process in keepers + [child for keeper in keepers for child in keeper.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         return jobs
 
     def __exit__(self, *error: object) -> None:
