@@ -58,7 +58,7 @@ def cluster() -> str:
         lines.append(f"|{step.replace('_wildcards_', ' ').replace('_', ' ')}|{', '.join(nodes)}|")
     happened = (
         f"Node {killed['node']} was killed when the training with {killed['training']} had done step "
-        f"{killed['at_step']}. Slurm took it for dead after {seconds['noticed']} s (SlurmdTimeout: {log['timeout']} s). "
+        f"{killed['at_step']}. Slurm gave it up after {seconds['noticed']} s (SlurmdTimeout: {log['timeout']} s). "
         f"After {seconds['again']} s the training ran again on the other node, by {killed['by']}, from its checkpoint "
         f"at step {killed['from_step']}. The whole run took {seconds['all']} s. Equal byte for byte to the run on one "
         f"machine: {', '.join(log['equal'])}. Runs ended by SIGTERM and by SIGKILL left no job behind."

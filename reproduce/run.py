@@ -72,7 +72,7 @@ class Progress:
         elif match := re.match(r"    (jobid|wildcards|log): (.*)", line):
             self.block[match[1]] = match[2]
             if match[1] == "log" and self.block.get("failed"):
-                self.failed_logs.append(match[2].removesuffix(" (check log file(s) for error details)"))
+                self.failed_logs += match[2].removesuffix(" (check log file(s) for error details)").split(", ")
             if match[1] in ("jobid", "wildcards") and "jobid" in self.block and not self.block.get("failed"):
                 self.running[self.block["jobid"]] = (self.block["rule"], self.block.get("wildcards", ""))
         elif match := re.match(r"Finished jobid: (\d+)", line):

@@ -138,6 +138,13 @@ except KeyboardInterrupt:
     assert (tmp_path / "cancelled").exists()
 
 
+def test_the_logs_of_a_step_that_failed_on_a_cluster_are_those_of_step_and_job(tmp_path):
+    progress = run.Progress(tmp_path)
+    progress.line("Error in rule train:")
+    progress.line("    log: log/train.txt, /results/slurm_logs/7.log (check log file(s) for error details)")
+    assert progress.failed_logs == ["log/train.txt", "/results/slurm_logs/7.log"]
+
+
 def test_a_step_does_not_see_that_slurm_runs_it():
     prefix = re.search(r"shell\.prefix\('(.*)'\)", SNAKEFILE)[1].replace("{{", "{").replace("}}", "}")
     hidden = {"SLURM_NTASKS": "4", "SLURM_PROCID": "1", "PMI_RANK": "1", "PMIX_RANK": "1"}
