@@ -5,6 +5,7 @@ PROFILE = phantom
 DATA    =
 DEVICE  = auto
 GPUS    =
+EXECUTOR = local
 CORES   := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 # For example PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" where there is no GPU.
 PIP_ARGS ?=
@@ -26,19 +27,23 @@ export RUN_DATA := $(value DATA)
 export RUN_CORES := $(CORES)
 export RUN_DEVICE := $(value DEVICE)
 export RUN_GPUS := $(value GPUS)
+export RUN_EXECUTOR := $(value EXECUTOR)
 
 VENV := .venv
 PY   := $(VENV)/bin/python
 RUN  := $(PY) reproduce/run.py --profile="$$RUN_PROFILE" --cores="$$RUN_CORES" --data="$$RUN_DATA" \
-	--device="$$RUN_DEVICE" --gpus="$$RUN_GPUS"
+	--device="$$RUN_DEVICE" --gpus="$$RUN_GPUS" --executor="$$RUN_EXECUTOR"
+# what else the steps need where a cluster runs them
+CLUSTER := $(if $(filter-out local,$(value EXECUTOR)),$(VENV)/.cluster)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce compare readme quick test test-all mutations mutants wheel lab workshop-html explorer test-browser docs bench bench-check bench-memory clean
+.PHONY: help setup reproduce compare readme quick test test-all mutations mutants wheel lab workshop-html explorer test-browser test-cluster docs bench bench-check bench-memory clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  PROFILE=name (now $$RUN_PROFILE; see reproduce/profiles), DATA=folder, CORES=n (now $$RUN_CORES),"
-	@echo "  DEVICE=auto, cpu, cuda, cuda:1 or mps (now $$RUN_DEVICE), GPUS=trainings on GPUs at a time (one on each)"
+	@echo "  DEVICE=auto, cpu, cuda, cuda:1 or mps (now $$RUN_DEVICE), GPUS=trainings on GPUs at a time (one on each),"
+	@echo "  EXECUTOR=local, slurm, or a folder with a Snakemake profile (now $$RUN_EXECUTOR; see docs/cluster.md)"
 
 setup: $(VENV)/.reproduce ## make .venv with the pinned dependencies
 
@@ -55,7 +60,7 @@ $(VENV)/.%: $(VENV)/.made pyproject.toml constraints.txt
 	@$(PY) -m pip install --disable-pip-version-check --progress-bar on -q --no-user $(PIP_ARGS) -c constraints.txt -e '.[$*]'
 	@touch $@
 
-reproduce: $(VENV)/.reproduce ## regenerate the figure and the table of PROFILE
+reproduce: $(VENV)/.reproduce $(CLUSTER) ## regenerate the figure and the table of PROFILE
 	@$(RUN)
 
 compare: $(VENV)/.reproduce ## is a fresh run's table the committed one?
@@ -103,6 +108,9 @@ explorer: $(VENV)/.reproduce ## figures/explorer.html: what a loss asks of a vox
 
 test-browser: $(VENV)/.test ## the tests in a headless Chromium, which must be there
 	@NEED_BROWSER=1 $(PY) -m pytest tests/browser
+
+test-cluster: $(VENV)/.test $(VENV)/.cluster ## smoke on a Slurm of two nodes made here, one killed: needs root and Slurm
+	@NEED_CLUSTER=1 $(PY) -m pytest tests/cluster -m slow -rs
 
 docs: $(VENV)/.docs ## the documentation, with executed notebooks, in docs/_build/html
 	@$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html

@@ -31,8 +31,12 @@ DROPPED = (
     *("SLURM_*", "LSB_*", "OMPI_*", "PMI_*", "LT_*", "PL_*", "TORCHELASTIC_*", "MASTER_*", "WORLD_SIZE", "*RANK"),
 )
 """Variables that would lead a step to other code, settings, kernels or processes. Paths, GPUs, proxies stay."""
+KEPT = ("SLURM_CONF",)
+"""What stays all the same: where sbatch finds its cluster."""
 GRACE = 10.0
 """Seconds between the request to end and the kill."""
+GRACE_ELSEWHERE = 60.0
+"""The same where the steps run on a cluster, which has to be asked to cancel them."""
 
 
 def environment(project: Path, folder: Path) -> dict[str, str]:
@@ -42,7 +46,10 @@ def environment(project: Path, folder: Path) -> dict[str, str]:
         project: whose code the steps import.
         folder: where libraries keep settings and caches, in place of the user's home, which may be read-only.
     """
-    kept = {key: value for key, value in os.environ.items() if not any(fnmatchcase(key, name) for name in DROPPED)}
+    kept = {
+        key: value for key, value in os.environ.items()
+        if key in KEPT or not any(fnmatchcase(key, name) for name in DROPPED)
+    }  # fmt: skip
     # one thread: steps share the machine, and numbers do not depend on how many cores it has
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     folders = ("MPLCONFIGDIR", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
@@ -58,6 +65,13 @@ def start(command: list[str], **options: Any) -> subprocess.Popen[str]:
         command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
         start_new_session=True, **options,
     )  # fmt: skip
+
+
+def interrupt(process: subprocess.Popen[str], grace: float = GRACE_ELSEWHERE) -> None:
+    """Ask a command alone to stop what it has started on other machines, and wait until it ends."""
+    with suppress(subprocess.TimeoutExpired):
+        process.send_signal(signal.SIGINT)
+        process.wait(grace)
 
 
 def end(process: subprocess.Popen[str], grace: float = GRACE) -> None:

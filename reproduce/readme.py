@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pandas as pd
+import slurm_resources
 
 from shapeloss._files import write_text
 from shapeloss.metrics import definition_table
@@ -22,7 +23,7 @@ PAGES = (
     ROOT / "README.md",
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in ("deviations", "results", "metrics", "biomarkers", "known-bugs", "study")
+        for name in ("deviations", "results", "metrics", "biomarkers", "known-bugs", "study", "cluster")
     ),
 )
 
@@ -41,8 +42,31 @@ def blocks() -> dict[str, str]:
         "biomarkers": biomarker_table(),
         "budget": budget,
         "short": short_table(budget),
+        "resources": slurm_resources.page(pd.read_csv(ROOT / "reproduce" / "slurm" / "measured.csv")),
+        "cluster": cluster(),
     }
     return texts | {f"bugs_{part}": known_bugs(*folders) for part, folders in BUGS.items()} | {"mutants": mutants()}
+
+
+def cluster() -> str:
+    """What the last `make test-cluster` saw."""
+    path = ROOT / "tests" / "cluster" / "log.json"
+    if not path.is_file():
+        return "No whole run has been recorded yet."
+    log = json.loads(path.read_text(encoding="utf-8"))
+    killed, seconds = log["killed"], log["seconds"]
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(log["versions"].items()))
+    lines = ["|Step|Nodes, in order|", "|---|---|"]
+    for step, nodes in log["nodes"].items():
+        lines.append(f"|{step.replace('_wildcards_', ' ').replace('_', ' ')}|{', '.join(nodes)}|")
+    happened = (
+        f"Node {killed['node']} was killed when the training with {killed['training']} had done step "
+        f"{killed['at_step']}. Slurm gave it up after {seconds['noticed']} s (SlurmdTimeout: {log['timeout']} s). "
+        f"After {seconds['again']} s the training ran again on the other node, by {killed['by']}, from its checkpoint "
+        f"at step {killed['from_step']}. The whole run took {seconds['all']} s. Equal byte for byte to the run on one "
+        f"machine: {', '.join(log['equal'])}. Runs ended by SIGTERM and by SIGKILL left no job behind."
+    )
+    return "\n".join([*lines, "", happened, "", f"Commit {log['commit'][:12]}; {versions}."])
 
 
 def flavours() -> str:

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import TextIO
 
 import child
+from executor import Executor, find_executor
 from tqdm import tqdm
 
 from shapeloss._files import locked, os_error_message, remove_partial_files, write_json
@@ -32,6 +33,8 @@ WEIGHTS = {
 """How long a step takes, as a share of one training; only the estimate of the time left depends on it."""
 LINKS = ".links"
 """Folder below the results with the links by which Snakemake reaches the other folders."""
+WORKFLOW = [str(ROOT / "reproduce" / "workflow.py")]
+"""What runs Snakemake."""
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals on which a run ends its steps and itself."""
 
@@ -69,7 +72,7 @@ class Progress:
         elif match := re.match(r"    (jobid|wildcards|log): (.*)", line):
             self.block[match[1]] = match[2]
             if match[1] == "log" and self.block.get("failed"):
-                self.failed_logs.append(match[2].removesuffix(" (check log file(s) for error details)"))
+                self.failed_logs += match[2].removesuffix(" (check log file(s) for error details)").split(", ")
             if match[1] in ("jobid", "wildcards") and "jobid" in self.block and not self.block.get("failed"):
                 self.running[self.block["jobid"]] = (self.block["rule"], self.block.get("wildcards", ""))
         elif match := re.match(r"Finished jobid: (\d+)", line):
@@ -187,18 +190,22 @@ def count_gpus(device: str) -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def snakemake_arguments(results: Path, cores: int, gpus: int = 0) -> list[str]:
-    """How Snakemake is called: everything it keeps lies below `results`, and no profile of the user counts."""
+def snakemake_arguments(results: Path, cores: int, gpus: int = 0, elsewhere: Executor | None = None) -> list[str]:
+    """How Snakemake is called: everything it keeps lies below `results`, and no profile of the user counts.
+
+    `elsewhere`: what runs the steps in place of this machine's cores.
+    """
     arguments = [
         "--snakefile",
         str(results / LINKS / "project" / "reproduce" / "Snakefile"),
         "--directory",
         str(results),
     ]
-    arguments += ["--configfile", str(results / "workflow.json"), "--cores", str(cores), "--nocolor"]
+    arguments += ["--configfile", str(results / "workflow.json"), "--nocolor"]
     if gpus:
         arguments += ["--resources", f"gpu={gpus}"]
-    arguments += ["--profile", "none", "--workflow-profile", "none"]
+    here = ["--cores", str(cores), "--profile", "none", "--workflow-profile", "none"]
+    arguments += elsewhere.arguments() if elsewhere else here
     # our own lock stands in for Snakemake's, which a killed run would leave behind
     return arguments + ["--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "input", "code"]
 
@@ -214,13 +221,16 @@ def link(results: Path, **targets: Path) -> None:
 
 def run(
     experiment: Experiment, profile: Path, data: str, results: Path, figures: Path, cores: int,
-    device: str = "auto", gpus: int | None = None,
+    device: str = "auto", gpus: int | None = None, elsewhere: Executor | None = None,
 ) -> int:  # fmt: skip
     """Let Snakemake bring the results up to date; returns its exit status.
 
-    `gpus`: how many trainings may run on GPUs at a time; default one on each.
+    `gpus`: how many trainings may run on GPUs at a time; default one on each, and none `elsewhere`: what this machine
+    has says nothing of a cluster's nodes.
     """
-    if gpus is None:
+    if elsewhere and not gpus:
+        device, gpus = "cpu", 0
+    elif gpus is None:
         gpus = count_gpus(device)
     if 0 < gpus < (needed := experiment.training.devices):
         raise ValueError(
@@ -237,18 +247,23 @@ def run(
         config: dict[str, object] = {"project": ROOT, "profile": profile, "data": source}
         config |= {"results": results, "figures": figures}
         config |= {"python": sys.executable, "device": device, "gpus": gpus}
+        trainings = len(experiment.losses) * len(experiment.seeds) * experiment.training.devices
+        config["threads"] = 1 if elsewhere else max(1, cores // trainings)
         write_json(results / "workflow.json", {key: str(value) for key, value in config.items()})
         link(results, project=ROOT, data=source, figures=figures)
         remove_partial_files(results, depth=4)
         remove_partial_files(figures, depth=0)  # below it, another profile may be writing
         environment = child.environment(ROOT, results / ".home")
         log.parent.mkdir(exist_ok=True)
-        command = [sys.executable, str(ROOT / "reproduce" / "workflow.py"), *snakemake_arguments(results, cores, gpus)]
+        arguments = snakemake_arguments(results, cores, gpus, elsewhere)
+        command = [sys.executable, *WORKFLOW, *arguments]
         with open(log, "w", encoding="utf-8") as copy:
             process = child.start(command, stdout=subprocess.DEVNULL, env=environment, cwd=results, pass_fds=[lock])
             try:
                 follow(process, copy, progress)
             finally:
+                if elsewhere:
+                    child.interrupt(process)
                 child.end(process)
     if process.returncode:
         logs = [path for name in dict.fromkeys(progress.failed_logs) if (path := results / name).is_file()]
@@ -300,6 +315,7 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--device", default="auto", help="of the trainings: auto, cpu, cuda, cuda:1 or mps")
     parser.add_argument("--gpus", type=number_of_gpus, help="trainings on GPUs at a time; default one on each")
+    parser.add_argument("--executor", default="local", help="local, slurm, or a folder with a Snakemake profile")
     parser.add_argument("--results", type=Path, help="default: results/<profile>")
     parser.add_argument("--figures", type=Path, help="default: figures for the phantom, figures/<profile> for others")
     arguments = parser.parse_args()
@@ -311,6 +327,12 @@ def main() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
             signal.signal(number, stop)
     try:
+        elsewhere = find_executor(arguments.executor)
+        if elsewhere and not arguments.gpus and arguments.device not in ("auto", "cpu"):
+            raise ValueError(
+                f"DEVICE={arguments.device} by EXECUTOR={arguments.executor} needs GPUS=n, how many trainings may hold "
+                "a GPU of the cluster at a time"
+            )
         experiment = check(profile, arguments.data)
     except (DatasetError, ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
@@ -320,7 +342,7 @@ def main() -> None:
     print(f"Profile {experiment.name}: {experiment.description}", flush=True)
     try:
         places = (profile, arguments.data, results, figures)
-        status = run(experiment, *places, arguments.cores, arguments.device, arguments.gpus)
+        status = run(experiment, *places, arguments.cores, arguments.device, arguments.gpus, elsewhere)
     except KeyboardInterrupt as interrupt:
         print("\nInterrupted. The same command goes on from the last checkpoint.", file=sys.stderr)
         sys.exit(128 + interrupt.args[0])

@@ -115,3 +115,42 @@ def test_continuous_integration_calls_targets_of_the_makefile():
             name, _, value = option.partition("=")
             assert name == "PROFILE"
             assert (ROOT / "reproduce" / "profiles" / f"{value}.yaml").is_file()
+
+
+def test_the_images_are_made_of_what_the_project_has():
+    """No image is built in the tests: what the Dockerfile and its page name must be there."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    stages = dict(re.findall(r"^FROM \S+ AS (\w+)\n(.*?)(?=^FROM |\Z)", text, re.M | re.S))
+    assert list(stages) == ["base", "batch", "lab"]  # the last is what is built without --target
+    for name, commands in stages.items():
+        lines = commands.splitlines()
+        for line in lines:
+            if "$TORCH_INDEX" in line:
+                assert "ARG TORCH_INDEX" in lines[: lines.index(line)], name  # a stage has no arguments of others
+        made = re.findall(r"\.venv/\.(\w+)", commands)
+        assert set(made) <= set(PROJECT["optional-dependencies"])
+        (called,) = re.findall(r'CMD \["make", "([a-z-]+)"', commands) or [None]
+        if called is not None:
+            assert called in targets
+            needed = re.search(
+                rf"^{called}: \$\(VENV\)/\.(\w+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M
+            )[1]
+            assert needed in made, "make would install something when the container starts"
+    page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"--target (\w+)", page + text)) == {"batch"}
+    assert set(re.findall(r"--build-arg (\w+)", page + text)) == {"TORCH_INDEX"}
+
+
+def test_the_examples_of_the_page_on_clusters_are_whole():
+    page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    generic, pod = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.S))
+    assert {"executor", "jobs", "default-resources"} <= set(generic)
+    (container,) = pod["spec"]["template"]["spec"]["containers"]
+    _, script, *options = container["command"]
+    code = (ROOT / script).read_text(encoding="utf-8")
+    assert all(f'"{option}"' in code for option in options if option.startswith("--"))
+    mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+    assert [value for value in options if value.startswith("/")] == [f"{mounts[0]}/results", f"{mounts[0]}/figures"]
+    for option, value in re.findall(r"make reproduce.*?(PROFILE)=([\w-]+)", page):
+        assert (ROOT / "reproduce" / "profiles" / f"{value}.yaml").is_file(), option

@@ -41,6 +41,7 @@ def test_steps_get_no_settings_of_the_user(monkeypatch, tmp_path):
     dropped = ("PYTHONHOME", "PYTHONWARNINGS", "PIP_USER", "JUPYTER_PATH", "SNAKEMAKE_PROFILE", "MPLBACKEND", "CDPATH")
     dropped += ("BASH_ENV", "PYVISTA_OFF_SCREEN", "DISPLAY", "MAKEFLAGS", "SLURM_NTASKS", "RANK", "LOCAL_RANK")
     kept = ("PATH", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "HTTPS_PROXY", "TMPDIR", "MY_PYTHON")
+    kept += ("SLURM_CONF", "SBATCH_ACCOUNT")  # which cluster, and as whom
     for name in (*dropped, *kept, "PYTHONPATH", "IPYTHONDIR", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "mine")
     steps = child.environment(tmp_path / "project", tmp_path / "own")

@@ -23,7 +23,13 @@ def test_the_graph_of_a_study(tmp_path):
     for place in places.values():
         place.mkdir()
     run.link(places["results"], project=ROOT, data=places["results"] / "data", figures=places["figures"])
-    config = {"project": ROOT, "profile": ROOT / "reproduce/profiles/smoke-study.yaml", **places, "gpus": 0}
+    config = {
+        "project": ROOT,
+        "profile": ROOT / "reproduce/profiles/smoke-study.yaml",
+        **places,
+        "gpus": 0,
+        "threads": 1,
+    }
     config |= {"data": places["results"] / "data", "python": sys.executable, "device": "cpu"}
     write_json(places["results"] / "workflow.json", {key: str(value) for key, value in config.items()})
     command = [sys.executable, "-m", "snakemake", *run.snakemake_arguments(places["results"], 2), "--dry-run", "-p"]
