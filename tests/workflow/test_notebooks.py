@@ -34,7 +34,7 @@ SAID = {
 }
 PICTURES = {
     "00_start_here": 3,
-    "04_error_maps": 3,
+    "04_error_maps": 4,
     "01_distance_maps": 2,
     "02_train": 2,
     "03_evaluate": 3,
