@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from shapeloss.replication.profile import figures_folder
+
 ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = {"boundary_dice_in_plane": 0.05, "dice": 0.02}
 """Largest difference of a loss's mean that another machine explains."""
@@ -72,8 +74,7 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, help="the fresh figures; default: those of the profile")
     parser.add_argument("--against", type=Path, help="a folder with per_case.csv, instead of the last commit")
     arguments = parser.parse_args()
-    default = ROOT / "figures" if arguments.profile == "phantom" else ROOT / "figures" / arguments.profile
-    path = (arguments.figures or default).resolve() / "per_case.csv"
+    path = (arguments.figures or ROOT / figures_folder(arguments.profile)).resolve() / "per_case.csv"
     if not path.is_file():
         sys.exit(f"error: {path} does not exist; run make reproduce PROFILE={arguments.profile} first")
     try:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from shapeloss._files import locked, os_error_message, remove_partial_files, write_json
 from shapeloss.data.layout import DatasetError, find_cases
-from shapeloss.replication.profile import Experiment, load_experiment
+from shapeloss.replication.profile import Experiment, figures_folder, load_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = {
@@ -336,9 +336,8 @@ def main() -> None:
         experiment = check(profile, arguments.data)
     except (DatasetError, ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
-    default_figures = ROOT / "figures" if experiment.name == "phantom" else ROOT / "figures" / experiment.name
     results = (arguments.results or ROOT / "results" / experiment.name).resolve()
-    figures = (arguments.figures or default_figures).resolve()
+    figures = (arguments.figures or ROOT / figures_folder(experiment.name)).resolve()
     print(f"Profile {experiment.name}: {experiment.description}", flush=True)
     try:
         places = (profile, arguments.data, results, figures)

@@ -1,9 +1,9 @@
 """What each rule needs, for reproduce/slurm: `slurm_resources.py RESULTS …` takes it from the records of runs.
 
-Snakemake writes for each step how long it took and how much memory it held (benchmarks/ below the results). The runs
-behind the committed files are `--profile smoke --cores 1` and `--profile reproduce/slurm/short.yaml --cores 1`; the
-latter stands for the default, whose trainings have so many times more steps. Without a folder, config.yaml is made anew
-from what was measured before. For data of your own, run once with little of it, and give `--output FOLDER`.
+Snakemake writes for each step how long it took and how much memory it held (benchmarks/ below the results). The run
+behind the committed files is `--profile smoke --cores 1`. One of `--profile reproduce/slurm/short.yaml --cores 1` would
+stand for the default, whose trainings have so many times more steps. Without a folder, config.yaml is made anew from
+what was measured before. For data of your own, run once with little of it, and give `--output FOLDER`.
 """
 
 from __future__ import annotations

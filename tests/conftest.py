@@ -15,10 +15,11 @@ from shapeloss._resources import resource
 from shapeloss.data.manifest import prepare
 from shapeloss.phantom.contrast import PhantomOptions
 from shapeloss.phantom.dataset import write_dataset
+from shapeloss.replication.ensure_data import ensure_data
+from shapeloss.replication.ensure_runs import ensure_runs
 from shapeloss.replication.measure import measure
 from shapeloss.replication.paper import read_paper
 from shapeloss.replication.profile import Experiment
-from shapeloss.runs.run import train
 
 torch.set_num_threads(1)
 settings.register_profile("steady", derandomize=True)
@@ -52,11 +53,8 @@ def tiny_manifest(tiny_experiment, tmp_path_factory):
 def tiny_results(tiny_experiment, tmp_path_factory):
     """The folder of a replication with its data, two trainings and, in `figures`, their scores: to be copied only."""
     results = tmp_path_factory.mktemp("results")
-    phantom = tiny_experiment.data.phantom
-    write_dataset(results / "data", phantom.subjects, phantom.options, phantom.seed)
-    manifest = prepare(tiny_experiment.data, results / "data", results / "cases.json", "tiny")
-    for loss in tiny_experiment.losses:
-        train(tiny_experiment, manifest, loss, 0, results / "runs" / loss / "seed0", results / "maps")
+    manifest = ensure_data(tiny_experiment, results)
+    ensure_runs(tiny_experiment, manifest, results)
     measure(tiny_experiment, manifest, results, read_paper(resource("paper.yaml")), results / "figures")
     return results
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from shapeloss import __version__
-from shapeloss.cli import review  # noqa: F401 (its commands)
+from shapeloss.cli import results, review  # noqa: F401 (their commands)
 from shapeloss.cli.app import Profile, app
 from shapeloss.cli.imports import app as import_app
 

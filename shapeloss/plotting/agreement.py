@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from shapeloss.metrics.agreement import bland_altman
 from shapeloss.metrics.biomarkers import KNEE, biomarker_unit
 from shapeloss.plotting.render import render_surfaces
-from shapeloss.plotting.style import GREY, INK, canvas, loss_color, loss_name, require_columns, styled
+from shapeloss.plotting.style import GREY, INK, canvas, color_bar, loss_color, loss_name, require_columns, styled
 
 
 @styled
@@ -121,7 +121,5 @@ def figure_surface_values(
         axes.imshow(picture, extent=extent, interpolation="bilinear")
         axes.set_title(loss_name(title), loc="center", fontsize=11)
         axes.set_axis_off()
-    bar = figure.colorbar(scale, ax=list(grid), fraction=0.03, pad=0.02, shrink=0.75, extend="both")
-    bar.set_label(label)
-    bar.outline.set_visible(False)
+    color_bar(figure, scale, list(grid), label, shrink=0.75, extend="both")
     return figure

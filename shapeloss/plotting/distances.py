@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from shapeloss.plotting.slices import _Slice
-from shapeloss.plotting.style import GREY, INK, PALE, canvas, loss_color, loss_name, require_columns, styled
+from shapeloss.plotting.style import GREY, INK, PALE, canvas, color_bar, loss_color, loss_name, require_columns, styled
 
 
 @styled
@@ -48,9 +48,7 @@ def figure_regressed_distances(
         axes.contour(x, y, plane, levels=[-reach_mm / 2, 0, reach_mm / 2], colors=INK, linewidths=[0.5, 1.5, 0.5])
         title = "true distance" if name == "truth" else f"regressed: {loss_name(name)}"
         axes.set_title(title, fontsize=11, color=INK if name == "truth" else loss_color(name))
-    bar = figure.colorbar(shown, ax=others, fraction=0.03, pad=0.02, shrink=0.8)
-    bar.set_label("mm to the boundary, negative inside")
-    bar.outline.set_visible(False)
+    color_bar(figure, shown, others, "mm to the boundary, negative inside", shrink=0.8)
     figure.supxlabel(f"Lines: 0 and ± {reach_mm / 2:g} mm. {cut.name.capitalize()}.", fontsize=10, color=GREY)
     return figure
 

@@ -16,8 +16,18 @@ from numpy.typing import NDArray
 
 from shapeloss.plotting.render import render_surfaces, view_plane
 from shapeloss.plotting.slices import WIDTH
-from shapeloss.plotting.style import ERROR_MAP, GREY, INK, SIGNED_ERROR_MAP, canvas, loss_color, loss_name, styled
-from shapeloss.plotting.surface_maps import _view_name
+from shapeloss.plotting.style import (
+    ERROR_MAP,
+    GREY,
+    INK,
+    SIGNED_ERROR_MAP,
+    canvas,
+    color_bar,
+    loss_color,
+    loss_name,
+    styled,
+)
+from shapeloss.plotting.surface_maps import _view_name, error_limit
 
 _MARK = ListedColormap(["#0000FF", "#FF0000"])  # of a mask, told apart by hue whatever the light
 
@@ -62,7 +72,7 @@ def figure_population(
     figure = canvas(None, WIDTH, (2 if others else 1) * block + 0.5)
     parts = figure.subfigures(2 if others else 1, 1, squeeze=False).ravel()
     every = [values for row in means.values() for values in row.values()]
-    limit = _limit(every, 98, 0.1)
+    limit = error_limit(every, step=0.1)
     view = f"{_view_name(direction)} view"
     grid = _block(parts[0], f"Mean absolute surface error over {cases} test cases, {view}", meshes, heights, losses)
     for (name, loss), axes in grid.items():
@@ -70,25 +80,21 @@ def figure_population(
         if missed[name, loss]:
             text = "missed" if missed[name, loss] == cases else f"missed in {missed[name, loss]} of {cases}"
             axes.text(0.5, 0.02, text, transform=axes.transAxes, ha="center", va="bottom", fontsize=9)
-    _bar(parts[0], grid, Normalize(0, limit), ERROR_MAP, "max", "mean absolute error, mm")
+    scale = ScalarMappable(Normalize(0, limit), ERROR_MAP)
+    color_bar(parts[0], scale, list(grid.values()), "mean absolute error, mm", shrink=0.7, extend="max")
     if others:
-        size = _limit([values for row in differences.values() for values, _ in row.values()], 99, 0.05)
+        size = error_limit([values for row in differences.values() for values, _ in row.values()], 99, 0.05)
         title = f"The same, less that of {loss_name(reference)}: blue is a smaller error, red a larger one"
         grid = _block(parts[1], title, meshes, heights, [*others, *[""] * (len(losses) - len(others))])
         for (name, loss), axes in grid.items():
             if loss:
                 values, told = differences[name][loss]
                 _draw(axes, meshes[name], values, (-size, size), SIGNED_ERROR_MAP, direction, across, told)
-        _bar(parts[1], grid, Normalize(-size, size), SIGNED_ERROR_MAP, "both", "difference of mean error, mm")
+        scale = ScalarMappable(Normalize(-size, size), SIGNED_ERROR_MAP)
+        color_bar(parts[1], scale, list(grid.values()), "difference of mean error, mm", shrink=0.7, extend="both")
     if note:
         figure.supxlabel(fill(note, 150), fontsize=10, color=GREY)
     return figure
-
-
-def _limit(values: Sequence[Values], percent: float, step: float) -> float:
-    """The end of a colour scale: a percentile of all sizes, rounded up to a step."""
-    sizes = np.abs(np.concatenate([np.zeros(1), *values]))
-    return max(float(np.ceil(np.percentile(sizes[np.isfinite(sizes)], percent) / step) * step), step)
 
 
 def _block(
@@ -138,13 +144,3 @@ def _draw(
         )
     middle = (extent[0] + extent[1]) / 2
     axes.set(xlim=(middle - across / 2, middle + across / 2), ylim=extent[2:], aspect="equal")
-
-
-def _bar(
-    part: Any, grid: Mapping[Any, Axes], scale: Normalize, colormap: ListedColormap, extend: str, label: str
-) -> None:
-    bar = part.colorbar(
-        ScalarMappable(scale, colormap), ax=list(grid.values()), fraction=0.03, pad=0.02, shrink=0.7, extend=extend
-    )
-    bar.set_label(label)
-    bar.outline.set_visible(False)

@@ -21,7 +21,17 @@ from numpy.typing import NDArray
 
 from shapeloss.data.axes import acquisition_axis, plane_name
 from shapeloss.distance import distance_penalty, weight_near_boundary
-from shapeloss.plotting.style import GREY, PALE, PHI_MAP, canvas, loss_color, loss_name, structure_color, styled
+from shapeloss.plotting.style import (
+    GREY,
+    PALE,
+    PHI_MAP,
+    canvas,
+    color_bar,
+    loss_color,
+    loss_name,
+    structure_color,
+    styled,
+)
 
 
 def distance_map_panels(
@@ -252,11 +262,7 @@ def figure_variants(
         cut.outlines(axes, cut.labels, "white", 0.9)
         axes.set_title(name, fontsize=11)
     for unit, scale in reversed(scales.items()):  # each further bar lies inside the one before
-        bar = left.colorbar(
-            ScalarMappable(scale, PHI_MAP), ax=[a for a, _ in panels], fraction=0.03, pad=0.02, aspect=35
-        )
-        bar.set_label(f"φ, {unit}")
-        bar.outline.set_visible(False)
+        color_bar(left, ScalarMappable(scale, PHI_MAP), [a for a, _ in panels], f"φ, {unit}", aspect=35)
     if any_left_out:
         left.supxlabel("Grey: left out, φ = 0.", fontsize=10, color=GREY)
     cells = [["variant", "largest φ", "mean\n1 + φ", "share within\n2 mm"]]

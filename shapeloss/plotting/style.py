@@ -13,7 +13,9 @@ from zlib import crc32
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -154,6 +156,15 @@ def canvas(into: SubFigure | None, width: float, height: float) -> Any:
     figure = StyledFigure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def color_bar(
+    figure: Figure | SubFigure, shown: ScalarMappable, axes: Sequence[Axes], label: str, **options: Any
+) -> None:
+    """The bar of a scale that panels share, to their right."""
+    bar = figure.colorbar(shown, ax=list(axes), fraction=0.03, pad=0.02, **options)
+    bar.set_label(label)
+    cast(Any, bar.outline).set_visible(False)
 
 
 def save_figure(figure: Figure, path_stem: str | Path) -> tuple[Path, Path]:

@@ -24,7 +24,7 @@ from shapeloss.plotting.slices import (
     _Slice,
     figure_distance_maps,
 )
-from shapeloss.plotting.style import ERROR_MAP, GREY, INK, canvas, loss_color, loss_name, styled
+from shapeloss.plotting.style import ERROR_MAP, GREY, INK, canvas, color_bar, loss_color, loss_name, styled
 
 
 @styled
@@ -89,9 +89,7 @@ def figure_surface_errors(
     if lines := [fill(text, max(28 * columns, 56)) for text in ("    ".join(key), note) if text]:
         figure.supxlabel("\n".join(lines), fontsize=10, color=GREY)
     scale = ScalarMappable(Normalize(0, maximum_mm), ERROR_MAP)
-    bar = figure.colorbar(scale, ax=figure.axes, fraction=0.03, pad=0.02, shrink=0.7, extend="max")
-    bar.set_label("absolute distance, mm")
-    bar.outline.set_visible(False)
+    color_bar(figure, scale, figure.axes, "absolute distance, mm", shrink=0.7, extend="max")
     return figure.get_figure(root=True)
 
 
@@ -119,10 +117,14 @@ def figure1(top: Mapping[str, Any], bottom: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def error_limit(errors: Sequence[NDArray[np.floating]]) -> float:
-    """The upper end of a colour scale in mm: the 98th percentile of all absolute errors, rounded up to 0.5 mm."""
-    together = np.abs(np.concatenate(list(errors) or [np.zeros(1)]))
-    return max(float(np.ceil(2 * np.percentile(together, 98)) / 2), 0.5)
+def error_limit(errors: Sequence[NDArray[np.floating]], percent: float = 98, step: float = 0.5) -> float:
+    """The upper end of a colour scale in mm: a percentile of all absolute errors that are finite, rounded up to a step.
+
+    At least one step.
+    """
+    sizes = np.abs(np.concatenate([np.zeros(0), *errors]))
+    sizes = sizes[np.isfinite(sizes)]
+    return max(float(np.ceil(np.percentile(sizes, percent) / step) * step), step) if len(sizes) else step
 
 
 def _errors_height(meshes: Mapping[str, Sequence[pv.PolyData]], direction: Sequence[float], width: float) -> float:

@@ -32,6 +32,7 @@ from shapeloss.replication.scores import RECORD, SCORES, read_record, run_folder
 from shapeloss.replication.verify import verify
 from shapeloss.runs.map_cache import mapped
 from shapeloss.runs.predict_folder import load_run
+from shapeloss.runs.provenance import ROOT
 
 METADATA = "ro-crate-metadata.json"
 PROFILE, RESULTS, FIGURES, ENVIRONMENT, RUBRIC = "profile.yaml", "results", "figures", "environment", "RUBRIC.md"
@@ -104,6 +105,11 @@ def _trainings(experiment: Experiment, results: Path) -> Iterator[Path]:
         yield from (folder for _, _, folder in run_folders(experiment.variation(name), results))
 
 
+def _run_name(folder: Path) -> str:
+    """A training in words: runs/<loss>/seed<n>."""
+    return "/".join(folder.parts[-3:])
+
+
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
@@ -117,13 +123,13 @@ def _other_results(folder: str, names: list[str]) -> list[str]:
 def _write_environment(folders: list[Path], output: Path) -> None:
     """The pinned dependencies, where this checkout has them, and what each training says of where it ran."""
     output.mkdir(parents=True)
-    pinned = Path(__file__).resolve().parents[2] / "constraints.txt"
+    pinned = ROOT / "constraints.txt"
     if pinned.is_file():
         shutil.copyfile(pinned, output / pinned.name)
     machines: dict[str, list[str]] = {}
     for folder in folders:
         machine = {key: value for key, value in read_checked_json(folder / "run.json").items() if key in ENVIRONMENTAL}
-        machines.setdefault(json.dumps(machine, sort_keys=True), []).append("/".join(folder.parts[-3:]))
+        machines.setdefault(json.dumps(machine, sort_keys=True), []).append(_run_name(folder))
     write_json(output / "machines.json", [json.loads(key) | {"trainings": runs} for key, runs in machines.items()])
 
 
@@ -224,8 +230,11 @@ class _Opened:
 
 
 Finding = tuple[list[str], str]
-"""What differs, and what was counted or, with nothing to compare, why not (then it starts with NOT)."""
-NOT = "not looked at: "
+"""What differs, and what was counted."""
+
+
+class _NotLookedAt(Exception):
+    """There is nothing to compare; says why."""
 
 
 def _files(crate: _Opened) -> Finding:
@@ -241,13 +250,14 @@ def _files(crate: _Opened) -> Finding:
 
 def _complete(crate: _Opened) -> Finding:
     folders = list(_trainings(crate.experiment, crate.folder / RESULTS))
-    missing = [f"{'/'.join(f.parts[-3:])}: no such training" for f in folders if not (f / "run.json").is_file()]
+    missing = [f"{_run_name(f)}: no such training" for f in folders if not (f / "run.json").is_file()]
     return missing, f"{len(folders)} trainings"
 
 
 def _together(crate: _Opened) -> Finding:
     found = verify(crate.folder / RESULTS, crate.folder / FIGURES if crate.has_data else None, crate.manifest.folder)
-    return found.problems, found.to_text().splitlines()[0]
+    counted = found.to_text().splitlines()[0]
+    return found.problems, "; ".join([counted, *found.notes])
 
 
 def _follows(crate: _Opened) -> Finding:
@@ -257,7 +267,7 @@ def _follows(crate: _Opened) -> Finding:
 
 def _predicts(crate: _Opened) -> Finding:
     if not crate.has_data:
-        return [], f"{NOT}the data are not in the archive; name their folder (--data)"
+        raise _NotLookedAt("the data are not in the archive; name their folder (--data)")
     wrong, name = [], crate.manifest.names("test")[0]
     folders = list(_trainings(crate.experiment, crate.folder / RESULTS))
     image = mapped(crate.manifest.load(name).image)[None, None]
@@ -270,7 +280,7 @@ def _predicts(crate: _Opened) -> Finding:
         kept = crate.manifest.read_labels(folder / "predictions" / path.name)
         share = float(np.mean(made != kept)) if made.shape == kept.shape else 1.0
         if share > SAME_VOXELS:
-            wrong.append(f"{'/'.join(folder.parts[-3:])}: {share:.2%} of the voxels of {name} differ")
+            wrong.append(f"{_run_name(folder)}: {share:.2%} of the voxels of {name} differ")
     return wrong, f"one case of {len(folders)} trainings, up to {SAME_VOXELS:.1%} of the voxels may differ"
 
 
@@ -345,10 +355,8 @@ def check_archive(folder: str | Path, data: str | Path | None = None) -> list[Ti
 def _tick(name: str, check: Callable[[_Opened], Finding], crate: _Opened) -> Tick:
     try:
         wrong, counted = check(crate)
+    except _NotLookedAt as reason:
+        return Tick(name, "not looked at", str(reason))
     except (DamagedError, OSError, ValueError, KeyError) as error:
         return Tick(name, "differs", f"could not be read: {error}")
-    if wrong:
-        return Tick(name, "differs", "; ".join(wrong))
-    if counted.startswith(NOT):
-        return Tick(name, "not looked at", counted.removeprefix(NOT))
-    return Tick(name, "agrees", counted)
+    return Tick(name, "differs", "; ".join(wrong)) if wrong else Tick(name, "agrees", counted)

@@ -32,8 +32,10 @@ class _Table:
     name: str
     order: tuple[str, ...]
     """Columns that the rows are ordered by; rows that agree in all of them keep their order."""
+    own: bool = True
+    """Whether it holds the trainings of the profile's own table."""
     varied: bool = False
-    """Whether it holds the trainings of the variations."""
+    """Whether it holds those of the variations."""
     rows: tuple[str, ...] = ()
     """Rows beside those of the profile."""
 
@@ -43,7 +45,7 @@ TABLES = (
     _Table(EXACT, ("loss", "case", "seed"), rows=(READER,)),
     _Table(LANDMARKS, ("case", "loss", "seed")),
     _Table(HISTORIES, ("loss", "seed")),
-    _Table(VARIATIONS, ("variation", "loss", "case", "seed"), varied=True),
+    _Table(VARIATIONS, ("variation", "loss", "case", "seed"), own=False, varied=True),
     _Table(TRAININGS, ("variation", "loss", "seed"), varied=True),
     _Table(WEIGHTS, ("loss",)),
 )
@@ -112,8 +114,7 @@ def _same_kind(experiment: Experiment, parts: dict[str, Evaluation]) -> None:
 
 def _wanted(table: _Table, experiment: Experiment) -> list[tuple[str, str, str]]:
     """(variation, loss, seed) of every training that a table holds, in its order."""
-    names = [TABLE, *experiment.variations] if table.varied else [TABLE]
-    names = names[1:] if table.name == VARIATIONS else names
+    names = [TABLE] * table.own + [*experiment.variations] * table.varied
     varied = {name: experiment.variation(name) for name in names}
     return [
         (name, row, str(seed)) for name, of in varied.items() for row in (*table.rows, *of.losses) for seed in of.seeds

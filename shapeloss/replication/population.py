@@ -103,6 +103,8 @@ def population_errors(experiment: Experiment, manifest: Manifest, results: str |
     axes = longest_axes(manifest)
     own = divide(case_surfaces(common, common.labels, manifest.classes), read_landmarks(manifest, template), axes)
     meshes = {name: _common_mesh(common, labels[name]) for name in own}
+    areas = {name: vertex_areas(mesh) for name, mesh in meshes.items()}
+    regions = {name: _regions(own[name], mesh.points) for name, mesh in meshes.items()}
     gathered: dict[str, list[dict[str, Any]]] = {name: [] for name in own}
     landmarks = []
     for name in tqdm(names, desc="common surface", mininterval=5):
@@ -118,10 +120,9 @@ def population_errors(experiment: Experiment, manifest: Manifest, results: str |
             maps[structure] = point_map(manifest, common, case, labels[structure])
             predicted = {loss: surfaces[structure] for loss, surfaces in found.items()}
             parts = errors_at(meshes[structure], maps[structure], case, truths[structure], predicted)
-            which = np.array(divisions[structure].names)[divisions[structure].which(parts["places"])]
-            expected = np.array(own[structure].names)[own[structure].which(np.asarray(meshes[structure].points))]
-            weights = vertex_areas(meshes[structure]) * np.isfinite(parts["offset"])
-            gathered[structure].append(parts | {"same": float(np.average(which == expected, weights=weights))})
+            same = _regions(divisions[structure], parts["places"]) == regions[structure]
+            weights = areas[structure] * np.isfinite(parts["offset"])
+            gathered[structure].append(parts | {"same": float(np.average(same, weights=weights))})
         landmarks += _landmark_rows(manifest, common, case, meshes, maps)
     surfaces = {
         name: CommonSurface(
@@ -353,6 +354,11 @@ def _markdown(table: pd.DataFrame, heading: Sequence[str]) -> list[str]:
     columns = list(table.columns)
     rows = [[cell(column, value) for column, value in zip(columns, row, strict=True)] for row in table.to_numpy()]
     return ["|".join(["", *row, ""]) for row in [heading, ["---"] * len(columns), *rows]]
+
+
+def _regions(division: Division, points: Any) -> NDArray[np.str_]:
+    """(n,): the name of the region that each point lies in."""
+    return np.array(division.names)[division.which(np.asarray(points))]
 
 
 def _common_mesh(case: Case, label: int) -> pv.PolyData:

@@ -93,6 +93,11 @@ class Experiment(RunOptions):
         return varied
 
 
+def figures_folder(name: str) -> Path:
+    """Where the figures of a profile go, below the project: those of the default lie above all others."""
+    return Path("figures") if name == "phantom" else Path("figures") / name
+
+
 def load_experiment(profile: str | Path) -> Experiment:
     """Read a profile. Its folder and the working folder are where custom losses are found, after installed packages.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,12 @@ def read_anatomy(manifest: Manifest, name: str) -> Anatomy | None:
     phantom = json.loads(description.read_text(encoding="utf-8")) if description.is_file() else {}
     if phantom.get("name") != NAME:
         return None
-    return make_anatomy(int(name.rpartition("_")[2]) - 1, phantom["phantom"]["seed"])
+    return _anatomy(int(name.rpartition("_")[2]) - 1, phantom["phantom"]["seed"])
+
+
+@lru_cache(maxsize=32)  # a correspondence asks for it bone by bone
+def _anatomy(subject: int, seed: int) -> Anatomy:
+    return make_anatomy(subject, seed)
 
 
 def landmark_errors(
