@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[np.floating[Any]]  # float32
+Array = NDArray[np.float64]
 Coordinates = tuple[Array, Array, Array]  # x, y, z in mm, one array each, of one shape
 
 BONES = ("femur", "tibia", "patella")  # label 1, 2, 3
@@ -41,11 +41,12 @@ class Waves:
     def __call__(self, p: Coordinates, voxel: Sequence[float] = (0.0, 0.0, 0.0)) -> Array:
         """Value at p, averaged over a voxel of the given size in mm (which damps each wave by its sinc)."""
         amplitudes = self.amplitudes * np.prod(np.sinc(self.vectors * np.asarray(voxel) / (2 * np.pi)), axis=1)
-        total = np.zeros(np.broadcast(*p).shape, np.float32)
+        total = np.zeros(np.broadcast(*p).shape)
         for vector, phase, amplitude in zip(self.vectors, self.phases, amplitudes, strict=True):
             if abs(amplitude) > 1e-3:
-                kx, ky, kz = vector.astype(np.float32)
-                total += np.float32(amplitude) * np.sin(kx * p[0] + ky * p[1] + kz * p[2] + np.float32(phase))
+                kx, ky, kz = vector
+                angle = torch.as_tensor(kx * p[0] + ky * p[1] + kz * p[2] + phase)
+                total += amplitude * torch.sin(angle).numpy()  # in double precision five times as fast as NumPy's
         return total
 
 
@@ -136,7 +137,7 @@ class Anatomy:
 def smooth_min(a: Array, b: Array, k: float) -> Array:
     """Union of two fields, rounded over a width of k mm (quadratic polynomial)."""
     h = np.maximum(k - np.abs(a - b), 0)
-    return np.minimum(a, b) - h * h * np.float32(0.25 / k)
+    return np.minimum(a, b) - h * h * (0.25 / k)
 
 
 def smooth_max(a: Array, b: Array, k: float) -> Array:
@@ -146,7 +147,7 @@ def smooth_max(a: Array, b: Array, k: float) -> Array:
 
 def coordinates(points: ArrayLike) -> Coordinates:
     """Points (…, 3) → x, y, z."""
-    x, y, z = np.moveaxis(np.asarray(points, np.float32), -1, 0)
+    x, y, z = np.moveaxis(np.asarray(points, float), -1, 0)
     return x, y, z
 
 
@@ -160,24 +161,22 @@ def capsule(
 ) -> Array:
     """Field of a capsule from a to b whose radius eases from one to the other; `squeeze` flattens it along x."""
     flat = np.array([squeeze, 1, 1])
-    s, v = (np.asarray(a) / flat).astype(np.float32), (np.subtract(b, a) / flat).astype(np.float32)
-    x, y, z = p[0] / np.float32(squeeze) - s[0], p[1] - s[1], p[2] - s[2]
+    s, v = np.asarray(a) / flat, np.subtract(b, a) / flat
+    x, y, z = p[0] / squeeze - s[0], p[1] - s[1], p[2] - s[2]
     t = np.clip((x * v[0] + y * v[1] + z * v[2]) / (v @ v), 0, 1)
     x, y, z = x - t * v[0], y - t * v[1], z - t * v[2]
-    return np.sqrt(x * x + y * y + z * z) - (
-        np.float32(radius_a) + np.float32(radius_b - radius_a) * t * t * (3 - 2 * t)
-    )
+    return np.sqrt(x * x + y * y + z * z) - (radius_a + (radius_b - radius_a) * t * t * (3 - 2 * t))
 
 
 def ellipse(u: Array, v: Array, a: Array | float, b: Array | float, power: float = 2.4) -> Array:
     """Field of a rounded rectangle (superellipse) of half axes a and b, in mm near its edge."""
-    r = (np.abs(u / a) ** np.float32(power) + np.abs(v / b) ** np.float32(power)) ** np.float32(1 / power)
-    return (r - 1) * np.minimum(a, b, dtype=np.float32)
+    r = (np.abs(u / a) ** power + np.abs(v / b) ** power) ** (1 / power)
+    return (r - 1) * np.minimum(a, b)
 
 
 def smooth_step(t: Array) -> Array:
     """A smooth step from 0 to 1 around 0."""
-    return np.float32(0.5) + np.float32(0.5) * np.tanh(t)
+    return 0.5 + 0.5 * np.tanh(t)
 
 
 def femur_field(p: Coordinates, s: Femur) -> Array:
@@ -200,7 +199,7 @@ def femur_field(p: Coordinates, s: Femur) -> Array:
         condyle = smooth_min(condyle, capsule(p, low, front, distal, s.trochlea_radius, 0.71), 4)
         result = smooth_min(result, condyle, 7)
     roof = s.notch_roof - s.notch_slope * y
-    above = np.maximum(z - roof + s.notch_halfwidth, 0) * np.float32(0.86)
+    above = np.maximum(z - roof + s.notch_halfwidth, 0) * 0.86
     notch = np.sqrt(x * x + above * above) - s.notch_halfwidth
     return smooth_max(result, -notch, 4)
 
@@ -220,7 +219,7 @@ def tibia_field(p: Coordinates, s: Tibia) -> Array:
 
     relief = -4.0 + s.slope * (y + 6) - s.medial_depth * bump(-20, -6, 14, 17) - s.lateral_depth * bump(20, -6, 13, 14)
     relief = relief + s.eminence * (bump(-s.spine_x, -3, 5.5, 10) + 0.85 * bump(s.spine_x, -7, 5.5, 9))
-    result = smooth_max(body, (z - relief) * np.float32(0.9), 8)
+    result = smooth_max(body, (z - relief) * 0.9, 8)
     front = ellipse(np.sqrt(((x - 2) / 1.1) ** 2 + (y - 13) ** 2), (z + 38) / 2, s.tuberosity, s.tuberosity, 2.0)
     return smooth_min(result, front, 8)
 
@@ -240,8 +239,8 @@ _FIELDS: dict[type, Callable] = {Femur: femur_field, Tibia: tibia_field, Patella
 
 def to_bone(points: Coordinates, bone: Bone) -> Coordinates:
     """World mm → the bone's frame in mm of its shape."""
-    matrix = (bone.rotation / bone.scale).T.astype(np.float32)
-    shifted = [c - np.float32(o) for c, o in zip(points, bone.origin, strict=True)]
+    matrix = (bone.rotation / bone.scale).T
+    shifted = [c - o for c, o in zip(points, bone.origin, strict=True)]
     x, y, z = (row[0] * shifted[0] + row[1] * shifted[1] + row[2] * shifted[2] for row in matrix)
     return x, y, z
 
@@ -254,7 +253,7 @@ def to_world(points: ArrayLike, bone: Bone) -> NDArray[np.float64]:
 def bone_field(points: Coordinates, bone: Bone) -> Array:
     """The implicit function of a bone: negative inside, in mm only after division by its gradient."""
     p = to_bone(points, bone)
-    return _FIELDS[type(bone.shape)](p, bone.shape) * np.float32(bone.scale.mean()) + bone.relief(p)
+    return _FIELDS[type(bone.shape)](p, bone.shape) * bone.scale.mean() + bone.relief(p)
 
 
 def distance_and_normal(points: Coordinates, bone: Bone) -> tuple[Array, Array]:
@@ -265,15 +264,15 @@ def distance_and_normal(points: Coordinates, bone: Bone) -> tuple[Array, Array]:
     has a meaning there.
     """
     distance = bone_field(points, bone)
-    normal = np.zeros((3, *distance.shape), np.float32)
+    normal = np.zeros((3, *distance.shape))
     near = np.abs(distance) < BAND
     x, y, z = select(points, near)
-    gradient = np.zeros((3, len(x)), np.float32)
+    gradient = np.zeros((3, len(x)))
     for direction in _TETRAHEDRON:
-        dx, dy, dz = np.float32(_STEP) * np.array(direction, np.float32)
-        gradient += np.array(direction, np.float32)[:, None] * bone_field((x + dx, y + dy, z + dz), bone)
-    gradient /= np.float32(4 * _STEP)
-    norm = np.maximum(np.sqrt((gradient**2).sum(0)), np.float32(0.1))
+        dx, dy, dz = _STEP * np.array(direction)
+        gradient += np.array(direction)[:, None] * bone_field((x + dx, y + dy, z + dz), bone)
+    gradient /= 4 * _STEP
+    norm = np.maximum(np.sqrt((gradient**2).sum(0)), 0.1)
     distance[near] /= norm
     normal[:, near] = gradient / norm
     return distance, normal
@@ -287,7 +286,7 @@ def signed_distances(points: NDArray, anatomy: Anatomy) -> Array:
         anatomy: the subject.
 
     Returns:
-        (3, …) float32, in the order of `BONES`: negative inside, and near the surface a distance.
+        (3, …), in the order of `BONES`: negative inside, and near the surface a distance.
     """
     if points.shape[-1:] != (3,):
         raise ValueError(f"points: expected shape (…, 3), world coordinates in mm, got {points.shape}")

@@ -141,7 +141,7 @@ def coverage(distance: Array, width: Array | float) -> Array:
         distance: signed distance of the voxel's centre in mm, negative inside.
         width: the voxel's width along the gradient in mm.
     """
-    return np.clip(np.float32(0.5) - distance / np.maximum(width, np.float32(1e-3)), 0, 1)
+    return np.clip(0.5 - distance / np.maximum(width, 1e-3), 0, 1)
 
 
 @plain_dataclass(frozen=True)
@@ -160,7 +160,7 @@ class _Canvas:
         if field.min() > 4.5 * self.voxel_mm:  # no voxel of the slab is touched
             return
         share = coverage(field, sum(np.abs(g) for g in np.gradient(field)))
-        self.image[...] += share * np.float32(min(1.0, thickness_mm / self.voxel_mm)) * (value - self.image)
+        self.image[...] += share * min(1.0, thickness_mm / self.voxel_mm) * (value - self.image)
 
     def tube(
         self, p: Coordinates, points: Sequence[ArrayLike], radius: float, value: float, squeeze: float = 1.0
@@ -183,25 +183,25 @@ def _soft_tissue(
     limb = ellipse(x, y - (front + back) / 2, 60.0, (front - back) / 2, 2.2)
     limb = np.minimum(limb, np.minimum.reduce(d) - 5)
     canvas.paint(limb, SKIN)
-    grain = np.float32(options.texture) * tissue.soft(p, options.spacing)
-    canvas.paint(limb + 1.8, np.float32(FAT) + np.float32(0.4) * grain)
-    wobble = np.float32(1.3) * tissue.lost(f)  # no belly is a plain capsule
+    grain = options.texture * tissue.soft(p, options.spacing)
+    canvas.paint(limb + 1.8, FAT + 0.4 * grain)
+    wobble = 1.3 * tissue.lost(f)  # no belly is a plain capsule
     for start, end, radius_a, radius_b, squeeze, signal in _MUSCLES:
         belly = smooth_max(capsule(f, start, end, radius_a, radius_b, squeeze) + wobble, limb + 6, 5)
-        canvas.paint(belly - np.float32(1.2), FAT)
-        canvas.paint(belly, np.float32(MUSCLE * signal) + grain)
+        canvas.paint(belly - 1.2, FAT)
+        canvas.paint(belly, MUSCLE * signal + grain)
     # The fibula, which is no label: a small bone that touches the tibia.
     fibula = smooth_min(
         capsule(t, (37, -15, -19), (36, -16, -30), 8, 6), capsule(t, (36, -16, -30), (34, -18, -90), 6, 6), 5
     )
     canvas.paint(fibula, CORTEX)
-    canvas.paint(fibula + np.float32(0.8), np.float32(MARROW) + grain)
+    canvas.paint(fibula + 0.8, MARROW + grain)
     # The joint's fluid lies between the cartilages and in the pouch above the patella.
-    reach = np.float32(1.3 * tissue.cartilage_mm + 0.7 * tissue.effusion_mm)
+    reach = 1.3 * tissue.cartilage_mm + 0.7 * tissue.effusion_mm
     canvas.paint(np.maximum(d[0], np.minimum(d[1], d[2])) - reach, FLUID)
     canvas.paint(capsule(f, (0, 33, 50), (0, 27, 78), 0.4 + tissue.effusion_mm, 0.3, 7), FLUID, 1 + tissue.effusion_mm)
     for sign in (-1, 1):  # menisci: rings between the condyles and the rims of the plateaus
-        ring = np.abs(np.hypot((t[0] - sign * 20) / 16, (t[1] + 5) / 20) - 1) * np.float32(17) - np.float32(6)
+        ring = np.abs(np.hypot((t[0] - sign * 20) / 16, (t[1] + 5) / 20) - 1) * 17 - 6
         canvas.paint(np.maximum(ring, np.maximum(d[0] - 7, d[1] - 6)), MENISCUS)
     _ligaments(canvas, p, f, t, anatomy)
     if options.vessels > 0:
@@ -240,7 +240,7 @@ def _vessels(canvas: _Canvas, f: Coordinates, t: Coordinates, d: Sequence[Array]
         swing = x / 11 + tissue.phase[phase]
         along = z - height - 6 * np.sin(swing)
         off = d[k] - 1.8 - np.sin(1.4 * swing)
-        canvas.paint(np.hypot(off, along).astype(np.float32) - np.float32(1.2 * width), VESSEL, 2 * width)
+        canvas.paint(np.hypot(off, along) - 1.2 * width, VESSEL, 2 * width)
 
 
 def _cartilage_mm(q: Coordinates, bone: Bone, tissue: Tissue) -> Array:
@@ -256,25 +256,26 @@ def _cartilage_mm(q: Coordinates, bone: Bone, tissue: Tissue) -> Array:
         share = 1.05
     else:  # the facets
         edge, share = np.minimum(np.minimum(-1 - y, z + 14), 20 - np.abs(x)), 1.4
-    local = np.clip(1 + np.float32(0.22) * tissue.cartilage(q), 0.3, 1.6)
-    return np.float32(share * tissue.cartilage_mm) * local * np.clip(edge / 5, 0, 1) ** np.float32(0.7)
+    local = np.clip(1 + 0.22 * tissue.cartilage(q), 0.3, 1.6)
+    return share * tissue.cartilage_mm * local * np.clip(edge / 5, 0, 1) ** 0.7
 
 
 def _marrow(p: Coordinates, q: Coordinates, bone: int, tissue: Tissue, options: PhantomOptions) -> Array:
     """Signal of the marrow at world points p, q in the bone's frame: texture, oedema, growth plate's scar, vessels."""
-    signal = np.float32(MARROW) + np.float32(options.texture) * tissue.marrow(p, options.spacing)
-    signal += np.float32(0.35) * np.clip(tissue.oedema(p) - np.float32(1.6), 0, 1)
+    signal = MARROW + options.texture * tissue.marrow(p, options.spacing)
+    signal += 0.35 * np.clip(tissue.oedema(p) - 1.6, 0, 1)
     if bone == 2:
         return signal
     voxel = float(np.mean(options.spacing))
-    plate = np.abs(
-        q[2] - (38, -17)[bone] - 2 * np.sin(q[0] / 9 + q[1] / 7) - 2 * np.sin(q[1] / 13) - 0.004 * q[0] ** 2
-    ) - np.float32(0.5)
-    signal += coverage(plate, voxel) * np.float32(min(1.0, 1.5 / voxel)) * (np.float32(SCAR) - signal)
+    plate = (
+        np.abs(q[2] - (38, -17)[bone] - 2 * np.sin(q[0] / 9 + q[1] / 7) - 2 * np.sin(q[1] / 13) - 0.004 * q[0] ** 2)
+        - 0.5
+    )
+    signal += coverage(plate, voxel) * min(1.0, 1.5 / voxel) * (SCAR - signal)
     half, centre = np.array([[30, 20, 22], [28, 18, 16]])[bone], np.array([[0, 2, 32], [0, -4, -22]])[bone]
     for ends in tissue.vessel[4 * bone : 4 * bone + round(min(2 * options.vessels, 4))]:
         tube = capsule(q, ends[:3] * half + centre, ends[3:] * half + centre, 0.9, 0.6)
-        signal += coverage(tube, voxel) * (np.float32(0.7) - signal)
+        signal += coverage(tube, voxel) * (0.7 - signal)
     return signal
 
 
@@ -291,40 +292,43 @@ def render(
         options: grid and contrast.
 
     Returns:
-        (X, Y, Z) float32.
+        (X, Y, Z).
     """
     image = _soft_tissue(p, [distance for distance, _ in bones], anatomy, tissue, options)
-    spacing = np.asarray(options.spacing, np.float32)
+    spacing = np.asarray(options.spacing)
     for k, (bone, (distance, normal)) in enumerate(zip(anatomy.bones, bones, strict=True)):
         near = distance < 6
         dist, width = distance[near], np.abs(normal[:, near]).T @ spacing
         at = select(p, near)
         q = to_bone(at, bone)
-        cortex = np.float32(options.cortex_mm) * np.clip(1 + np.float32(0.6) * tissue.cortex(q), 0.2, 2)
+        cortex = options.cortex_mm * np.clip(1 + 0.6 * tissue.cortex(q), 0.2, 2)
         # Nested layers: each boundary's coverage; the differences are the layers' shares of the voxel.
         outer, edge = coverage(dist - _cartilage_mm(q, bone, tissue), width), coverage(dist, width)
         inner = coverage(dist + cortex, width)
-        value = image[near] * (1 - outer) + np.float32(CARTILAGE) * (outer - edge) + np.float32(CORTEX) * (edge - inner)
+        value = image[near] * (1 - outer) + CARTILAGE * (outer - edge) + CORTEX * (edge - inner)
         value += inner * _marrow(at, q, k, tissue, options)
         # An edge fades into the marrow's grey in a band that does not quite follow it, or the band would give it away.
-        fade = np.float32(1 - options.edge_contrast) * np.clip(np.float32(0.7) + np.float32(0.5) * tissue.lost(q), 0, 1)
-        band = np.exp(-(((dist - np.float32(1.5) * tissue.shift(q)) / 3) ** 2))
-        image[near] = value + fade * band * (np.float32(MARROW) - value)
+        fade = (1 - options.edge_contrast) * np.clip(0.7 + 0.5 * tissue.lost(q), 0, 1)
+        band = np.exp(-(((dist - 1.5 * tissue.shift(q)) / 3) ** 2))
+        image[near] = value + fade * band * (MARROW - value)
     return image
 
 
-def acquire(signal: Array, tissue: Tissue, options: PhantomOptions, rng: np.random.Generator) -> Array:
-    """Point spread, bias field, Rician noise and gain: signal (X, Y, Z) → grey values (X, Y, Z) float32."""
+def acquire(signal: Array, tissue: Tissue, options: PhantomOptions, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Point spread, bias field, Rician noise and gain: signal (X, Y, Z) → whole grey values (X, Y, Z) float32.
+
+    A scanner stores whole numbers; here they also make the image the same on every processor, as the last bits of sines
+    and exponentials are not.
+    """
     if options.blur_mm > 0:
         sigma = options.blur_mm / (2 * np.sqrt(2 * np.log(2))) / np.asarray(options.spacing)
         signal = ndimage.gaussian_filter(signal, sigma)
     image = np.empty(options.shape, np.float32)
     x, y, z = (
-        (o + s * np.arange(n)).astype(np.float32)
-        for o, s, n in zip(options.affine[:3, 3], options.spacing, options.shape, strict=True)
+        (o + s * np.arange(n)) for o, s, n in zip(options.affine[:3, 3], options.spacing, options.shape, strict=True)
     )
     for i in range(options.shape[0]):
-        bias = np.exp(np.float32(options.bias / np.sqrt(2)) * tissue.bias((x[i : i + 1, None], y[:, None], z[None, :])))
-        noise = np.float32(options.noise) * rng.standard_normal((2, *options.shape[1:]), dtype=np.float32)
-        image[i] = np.float32(tissue.gain) * np.hypot(signal[i] * bias + noise[0], noise[1])
+        bias = np.exp(options.bias / np.sqrt(2) * tissue.bias((x[i : i + 1, None], y[:, None], z[None, :])))
+        noise = options.noise * rng.standard_normal((2, *options.shape[1:]))
+        image[i] = np.rint(tissue.gain * np.hypot(signal[i] * bias + noise[0], noise[1]))
     return image

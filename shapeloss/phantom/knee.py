@@ -26,7 +26,7 @@ from shapeloss.phantom.anatomy import (
 from shapeloss.phantom.contrast import PhantomOptions, acquire, draw_tissue, render
 from shapeloss.phantom.reader import draw_reader
 
-_SLAB_VOXELS = 1_500_000  # worked on at a time, which keeps the memory of a DESS knee near 1 GB
+_SLAB_VOXELS = 750_000  # worked on at a time, which keeps the memory of a DESS knee near 1 GB
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Knee:
     """One case.
 
     Attributes:
-        image: (X, Y, Z) float32.
+        image: (X, Y, Z) float32, whole numbers.
         labels: (X, Y, Z) uint8: 0 background, 1 femur, 2 tibia, 3 patella; where the voxel's centre lies, by the
             outlines of a reader, who is exact if `reader_mm` is 0.
         exact: the same by the true surfaces.
@@ -75,9 +75,7 @@ def make_anatomy(subject: int, seed: int = 0) -> Anatomy:
 def _slab_coordinates(options: PhantomOptions, start: int, stop: int) -> Coordinates:
     """World mm of the voxel centres of sagittal slices start … stop − 1 (which may lie outside the volume)."""
     counts = (np.arange(start, stop), np.arange(options.shape[1]), np.arange(options.shape[2]))
-    axes = [
-        (o + s * n).astype(np.float32) for o, s, n in zip(options.affine[:3, 3], options.spacing, counts, strict=True)
-    ]
+    axes = [o + s * n for o, s, n in zip(options.affine[:3, 3], options.spacing, counts, strict=True)]
     x, y, z = np.meshgrid(*axes, indexing="ij")
     return x, y, z
 
@@ -88,7 +86,7 @@ def make_knee(subject: int, options: PhantomOptions, seed: int = 0) -> Knee:
     anatomy = make_anatomy(subject, seed)
     tissue = draw_tissue(tissue_rng, anatomy)
     reader = None
-    signal, exact = np.empty(options.shape, np.float32), np.empty(options.shape, np.uint8)
+    signal, exact = np.empty(options.shape), np.empty(options.shape, np.uint8)
     labels = exact
     if options.reader_mm:
         reader = draw_reader(reader_rng, options.reader_mm, len(anatomy.bones), options.shape[0])
@@ -105,13 +103,13 @@ def make_knee(subject: int, options: PhantomOptions, seed: int = 0) -> Knee:
         exact[start:stop] = _nearest_bone(slab)
         if reader:
             inner = (points[0][1:-1], points[1][1:-1], points[2][1:-1])
-            drawn = [distance - reader.displacement(bone, inner, start) for bone, distance in enumerate(slab)]
+            drawn = [reader.drawn(bone, distance, inner, start) for bone, distance in enumerate(slab)]
             labels[start:stop] = _nearest_bone(np.stack(drawn))
     image = acquire(signal, tissue, options, noise_rng)
     return Knee(image, labels, exact, options.affine, landmarks(anatomy), distances, anatomy)
 
 
-def _nearest_bone(distances: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _nearest_bone(distances: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Signed distances (bones, X, Y, Z) → the bone in which a voxel lies, counted from 1, or 0."""
     return np.where(distances.min(0) < 0, distances.argmin(0) + 1, 0).astype(np.uint8)
 

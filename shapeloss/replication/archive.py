@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from urllib.parse import quote, unquote
 
 import nbformat
 import numpy as np
+import torch
 
 from shapeloss import __version__
 from shapeloss._files import file_hash, write_json, write_text
@@ -265,6 +267,17 @@ def _follows(crate: _Opened) -> Finding:
     return [f"{c.name}: {c.problem}" for c in made if c.problem], f"{len(made)} files made again"
 
 
+@contextmanager
+def _threads_of(record: dict[str, Any]) -> Iterator[None]:
+    """As many threads as a training on a CPU had: with others the last bits differ."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(record.get("threads", before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _predicts(crate: _Opened) -> Finding:
     if not crate.has_data:
         raise _NotLookedAt("the data are not in the archive; name their folder (--data)")
@@ -272,8 +285,10 @@ def _predicts(crate: _Opened) -> Finding:
     folders = list(_trainings(crate.experiment, crate.folder / RESULTS))
     image = mapped(crate.manifest.load(name).image)[None, None]
     for folder in folders:
-        run, precision = load_run(folder), read_checked_json(folder / "run.json")["precision"]
-        labels = postprocess(predict_labels(run.network, image, run.training.patch_size, precision), run.postprocessing)
+        run, record = load_run(folder), read_checked_json(folder / "run.json")
+        with _threads_of(record):
+            labels = predict_labels(run.network, image, run.training.patch_size, record["precision"])
+        labels = postprocess(labels, run.postprocessing)
         with TemporaryDirectory() as temporary:  # written and read, so that it lies on the image's own grid
             crate.manifest.write_labels(path := Path(temporary) / f"{name}.nii.gz", labels, name)
             made = crate.manifest.read_labels(path)
