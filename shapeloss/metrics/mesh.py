@@ -216,6 +216,12 @@ def _check_affine(affine: NDArray[Any] | None, spacing: tuple[float, ...]) -> ND
     return matrix
 
 
+def mesh_arrays(mesh: pv.PolyData) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Its points (N, 3) in mm and its triangles (M, 3) as numbers of points."""
+    triangles = mesh.regular_faces if mesh.n_points else np.zeros((0, 3))
+    return np.asarray(mesh.points, dtype=np.float64), np.asarray(triangles, dtype=np.intp)
+
+
 def vertex_areas(mesh: pv.PolyData) -> NDArray[np.float64]:
     """The area in mm² that each vertex stands for: a third of the triangles around it."""
     return corner_areas(mesh.points, mesh.regular_faces)

@@ -122,8 +122,11 @@ def structure_color(label: int, name: str) -> str:
 class StyledFigure(Figure):
     """A matplotlib figure that a notebook shows as :func:`save_figure` writes it."""
 
+    written: bytes | None = None
+    """The PNG that was written last."""
+
     def _repr_png_(self) -> bytes:
-        return _rendered(self, "png")
+        return self.written if self.written and not self.stale else _rendered(self, "png")
 
 
 F = TypeVar("F", bound=Callable[..., Figure])
@@ -175,8 +178,11 @@ def save_figure(figure: Figure, path_stem: str | Path) -> tuple[Path, Path]:
     """
     paths = Path(f"{path_stem}.png"), Path(f"{path_stem}.pdf")
     for path in paths:
+        content = _rendered(figure, path.suffix[1:])
+        if isinstance(figure, StyledFigure) and path.suffix == ".png":
+            figure.written = content
         with atomic(path) as temporary:
-            temporary.write_bytes(_rendered(figure, path.suffix[1:]))
+            temporary.write_bytes(content)
     return paths
 
 

@@ -15,7 +15,7 @@ import base64
 import io
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +50,15 @@ def reduce_surface(mesh: pv.PolyData, share: float) -> pv.PolyData:
     return mesh.decimate(1 - share, volume_preservation=True)
 
 
-def deviation(full: pv.PolyData, reduced: pv.PolyData, error: NDArray, reduced_error: NDArray) -> NDArray[np.float64]:
+def deviation(
+    full: pv.PolyData, reduced: pv.PolyData, error_of: Callable[[pv.PolyData], NDArray]
+) -> NDArray[np.float64]:
     """What the reduction of a mesh changes, at its vertices: at 2000 of them where there are more.
 
     Args:
         full: the mesh.
         reduced: what :func:`reduce_surface` made of it.
-        error: mm, a value for each vertex of the mesh.
-        reduced_error: mm, a value for each vertex of the reduced mesh.
+        error_of: from the points of a mesh to a value in mm for each of them.
 
     Returns:
         (at most 2000, 2): mm from the vertex to the reduced surface, and the absolute difference between the value
@@ -72,8 +73,9 @@ def deviation(full: pv.PolyData, reduced: pv.PolyData, error: NDArray, reduced_e
     opposite = [np.linalg.norm(np.cross(v - nearest, w - nearest), axis=1) for v, w in ((b, c), (c, a), (a, b))]
     weights = np.stack(opposite, axis=1)
     weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
-    values = (weights * reduced_error[corners]).sum(axis=1)
-    return np.stack([np.linalg.norm(nearest - places, axis=1), np.abs(values - error[some])], axis=1)
+    values = (weights * error_of(reduced)[corners]).sum(axis=1)
+    off = np.abs(values - error_of(pv.PolyData(places)))
+    return np.stack([np.linalg.norm(nearest - places, axis=1), off], axis=1)
 
 
 def pack(values: NDArray[np.integer[Any]]) -> str:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from shapeloss._files import write_text
 from shapeloss.data.manifest import Case, Manifest
-from shapeloss.metrics.mesh import label_surface, vertex_areas
+from shapeloss.metrics.mesh import label_surface, mesh_arrays, vertex_areas
 from shapeloss.metrics.triangles import triangle_distances
 from shapeloss.plotting.render import POSTERIOR, widest_view
 from shapeloss.plotting.style import loss_name
@@ -171,9 +171,7 @@ def errors_at(
     offset = np.where(unseen, np.nan, np.linalg.norm(places - mapped, axis=1))
     errors = {}
     for loss, mesh in predicted.items():
-        triangles = mesh.regular_faces if mesh.n_points else np.zeros((0, 3))
-        distance = triangle_distances(places, np.asarray(mesh.points, dtype=np.float64), triangles.astype(np.int64))
-        errors[loss] = np.where(unseen, np.nan, distance)
+        errors[loss] = np.where(unseen, np.nan, triangle_distances(places, *mesh_arrays(mesh)))
     return {"places": places, "offset": offset, "errors": errors}
 
 

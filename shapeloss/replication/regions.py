@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from shapeloss.data.manifest import Case, Manifest
-from shapeloss.metrics.mesh import label_surface, surface_error, vertex_areas
+from shapeloss.metrics.mesh import label_surface, mesh_arrays, vertex_areas
+from shapeloss.metrics.triangles import triangle_distances
 from shapeloss.replication.profile import Experiment
 from shapeloss.replication.scores import first_predictions
 from shapeloss.replication.surface_errors import read_landmarks
@@ -165,11 +166,10 @@ def structure_errors(predicted: pv.PolyData, truth: pv.PolyData, division: Divis
     """
     errors, areas, places = [], [], []
     for surface, other in ((truth, predicted), (predicted, truth)):
-        missed = other.n_points == 0
-        errors.append(np.full(surface.n_points, np.inf) if missed else np.abs(surface_error(surface, other)))
+        errors.append(triangle_distances(mesh_arrays(surface)[0], *mesh_arrays(other)))
         areas.append(vertex_areas(surface) if surface.n_points else np.zeros(0))
         places.append(division.which(np.asarray(surface.points, dtype=np.float64)))
-    error, area, place = map(np.concatenate, (errors, areas, places))
+    error, area, place = np.concatenate(errors), np.concatenate(areas), np.concatenate(places)
     rows = []
     for index, region in enumerate(division.names):
         here = place == index

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyvista as pv
+from numpy.typing import NDArray
 
 from shapeloss.data.manifest import Case, Manifest
 from shapeloss.metrics.mesh import surface_error
@@ -47,13 +49,10 @@ def surface_page_parts(
         for name, division in divisions.items():
             reduced = reduce_surface(part[name], share)
             if reduced.n_points:
-                errors = [
-                    np.zeros(mesh.n_points) if key == TRUTH else surface_error(mesh, truths[name])
-                    for mesh in (part[name], reduced)
-                ]
-                reduced["error_mm"] = errors[1]
+                error_of = _no_error if key == TRUTH else partial(surface_error, truth=truths[name])
+                moved.append(deviation(part[name], reduced, error_of))
+                reduced["error_mm"] = error_of(reduced)
                 reduced["region"] = division.which(np.asarray(reduced.points, dtype=np.float64))
-                moved.append(deviation(part[name], reduced, *errors))
             meshes[key][name] = reduced
     surface, value = np.concatenate(moved).T
     percent = f"{100 * share:.0f} %"
@@ -78,6 +77,10 @@ def surface_page_parts(
         "right_is": _right_is(landmarks),
         "notes": [f"Regions from: {borders}.", *absent, reduction, provenance_line(experiment, manifest, results)],
     }
+
+
+def _no_error(mesh: pv.PolyData) -> NDArray[np.float64]:
+    return np.zeros(mesh.n_points)
 
 
 def _right_is(landmarks: dict[str, list[float]]) -> str:
