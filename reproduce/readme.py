@@ -15,8 +15,9 @@ import slurm_resources
 from shapeloss._files import write_text
 from shapeloss.metrics import definition_table
 from shapeloss.metrics.biomarkers import biomarker_table
-from shapeloss.replication.convergence import budget_note, read_longer
+from shapeloss.replication.convergence import budget_note, read_cited_study
 from shapeloss.replication.profile import load_experiment
+from shapeloss.replication.scores import read_record
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (
@@ -30,12 +31,12 @@ PAGES = (
 
 def blocks() -> dict[str, str]:
     """Name of each generated part and its text."""
-    tables = {"table": "table1.md", "exact": "table_exact.md", "seeds": "phantom-seeds/table1.md"}
-    tables |= {"study": "study/study.md"}
+    tables = {"table": "table1.md", "exact": "table_exact.md", "study": "study/study.md"}
     texts = {name: (ROOT / "figures" / path).read_text(encoding="utf-8") for name, path in tables.items()}
     profile = ROOT / "reproduce" / "profiles" / "phantom.yaml"
     scores = pd.read_csv(ROOT / "figures" / "per_case.csv")
-    budget = budget_note(load_experiment(profile), scores, read_longer(profile))
+    data_hash = read_record(ROOT / "figures")["provenance"]["data_hash"]
+    budget = budget_note(load_experiment(profile), scores, read_cited_study(profile, data_hash))
     texts |= {
         "definitions": definition_table(),
         "flavours": flavours(),

@@ -19,7 +19,7 @@ from shapeloss.plotting.charts import figure_scores
 from shapeloss.plotting.curves import figure_training
 from shapeloss.plotting.style import save_figure
 from shapeloss.replication.claims import evaluate_claims, findings_table, write_claims
-from shapeloss.replication.convergence import budget_note, read_longer
+from shapeloss.replication.convergence import budget_note, read_cited_study
 from shapeloss.replication.figures import figure_claims
 from shapeloss.replication.paper import Paper
 from shapeloss.replication.profile import Experiment
@@ -45,7 +45,7 @@ class Evaluation:
     papers_own_data: bool
     """Whether the data are of the kind that the paper used."""
     profile: Path | None = None
-    """The file of the profile, beside which a longer one lies; None for the built-in one of its name."""
+    """The file of the profile, beside which its study lies; None for the built-in one of its name."""
 
     @property
     def means(self) -> pd.DataFrame:
@@ -59,11 +59,12 @@ class Evaluation:
 
     @property
     def caption(self) -> str:
-        """Where the numbers come from, and how far from convergence they are."""
-        longer = None
-        if self.experiment.longer:
-            longer = read_longer(self.profile or find_profile(self.experiment.name))
-        return f"{self.source} {budget_note(self.experiment, self.scores, longer)}"
+        """Where the numbers come from, and how much of them the seed and the number of steps explain."""
+        cited = None
+        if self.experiment.study:
+            profile = self.profile or find_profile(self.experiment.name)
+            cited = read_cited_study(profile, self.provenance.data_hash)
+        return f"{self.source} {budget_note(self.experiment, self.scores, cited)}"
 
 
 def record_measured(

@@ -23,7 +23,7 @@ from shapeloss.runs.provenance import commit
 
 TRAINED = ("variation", "loss", "seed")
 """What tells one training from another."""
-FREE = {"losses", "seeds", "variations", "longer"}
+FREE = {"losses", "seeds", "variations", "study"}
 """In what the profiles of the parts may differ."""
 
 

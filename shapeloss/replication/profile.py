@@ -39,9 +39,9 @@ class Experiment(RunOptions):
     """Name of the profile, and of its folder below `results/`."""
     description: str
     """One line for captions: which data, how many cases."""
-    longer: str = ""
-    """A profile beside this one with the same data and more steps: its committed scores show how far this is from
-    convergence."""
+    study: str = ""
+    """A profile beside this one with the same data and training, whose committed scores show how much the seed and more
+    steps change."""
     variations: dict[str, Variation] = Field(default={})
     """By name: what a study trains beside the table, such as other seeds, more steps, another learning rate."""
     _variation: str = PrivateAttr("")
@@ -86,7 +86,7 @@ class Experiment(RunOptions):
                 "seeds": chosen.seeds or self.seeds,
                 "training": changed,
                 "variations": {},
-                "longer": "",
+                "study": "",
             }
         )
         varied._variation = name

@@ -97,8 +97,8 @@ PROMISES: dict[str, list[list[str]]] = {
             "python",
             "-c",
             "from shapeloss._resources import find_profile\n"
-            "from shapeloss.replication.convergence import read_longer\n"
-            "assert read_longer(find_profile('phantom'))[0].name == 'phantom-long'",
+            "from shapeloss.replication.convergence import read_cited_study\n"
+            "assert read_cited_study(find_profile('phantom'), '').name == 'study'",
         ],
     ],
 }

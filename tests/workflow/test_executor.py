@@ -203,7 +203,7 @@ def test_the_measured_profile_is_the_default_but_for_its_steps():
     short = load_experiment(ROOT / "reproduce" / "slurm" / "short.yaml")
     default = load_experiment(PROFILES / "phantom.yaml")
     assert default.training.steps == 20 * short.training.steps
-    names = {"name", "description", "longer", "training"}
+    names = {"name", "description", "study", "training"}
     assert short.model_dump(exclude=names) == default.model_dump(exclude=names)
 
 
