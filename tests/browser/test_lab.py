@@ -79,7 +79,9 @@ def run_all(page):
     )
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name[0] in "13" else pytest.mark.slow) for name in NOTEBOOKS]
+)
 def test_a_notebook_runs_in_the_lab(lab, page_at, name):
     page = opened(page_at, lab(name))
     run_all(page)
