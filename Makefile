@@ -37,7 +37,7 @@ RUN  := $(PY) reproduce/run.py --profile="$$RUN_PROFILE" --cores="$$RUN_CORES" -
 CLUSTER := $(if $(filter-out local,$(value EXECUTOR)),$(VENV)/.cluster)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce compare readme quick test test-all mutations mutants wheel lab workshop-html explorer test-browser test-cluster docs bench bench-check bench-memory clean
+.PHONY: help setup reproduce compare readme quick test test-all mutations mutants chaos wheel lab workshop-html explorer test-browser test-cluster docs bench bench-check bench-memory clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ mutations: $(VENV)/.test ## break the code in each listed way and see a test go 
 
 mutants: $(VENV)/.mutants ## mutate the core by mutmut and count what its tests notice: about an hour
 	@$(PY) tests/jobs/mutants.py --jobs="$$RUN_CORES"
+
+chaos: $(VENV)/.test ## kill, starve and damage the smoke profile, and see it go on: about an hour, as root
+	@PYTHONPATH="$(CURDIR):$(CURDIR)/tests" $(PY) tests/jobs/chaos.py $(CHAOS)
 
 wheel: $(VENV)/.test ## install the wheel with each extra in a bare environment: about ten minutes
 	@$(PY) tests/jobs/wheel.py

@@ -24,7 +24,7 @@ PAGES = (
     ROOT / "README.md",
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in ("deviations", "results", "metrics", "biomarkers", "known-bugs", "study", "cluster")
+        for name in ("deviations", "results", "metrics", "biomarkers", "known-bugs", "study", "cluster", "faults")
     ),
 )
 
@@ -45,6 +45,7 @@ def blocks() -> dict[str, str]:
         "short": short_table(budget),
         "resources": slurm_resources.page(pd.read_csv(ROOT / "reproduce" / "slurm" / "measured.csv")),
         "cluster": cluster(),
+        "chaos": chaos(),
     }
     return texts | {f"bugs_{part}": known_bugs(*folders) for part, folders in BUGS.items()} | {"mutants": mutants()}
 
@@ -68,6 +69,28 @@ def cluster() -> str:
         f"machine: {', '.join(log['equal'])}. Runs ended by SIGTERM and by SIGKILL left no job behind."
     )
     return "\n".join([*lines, "", happened, "", f"Commit {log['commit'][:12]}; {versions}."])
+
+
+def chaos() -> str:
+    """What `make chaos` tried last, and what came of it."""
+    path = ROOT / "tests" / "jobs" / "chaos.json"
+    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    soak = record.pop("soak", None)
+    lines = ["|Fault|Times|The next run|What was said, or which processes died|", "|---|---|---|---|"]
+    outcomes = [outcome for trial in record.values() for outcome in trial["outcomes"]]
+    for outcome in outcomes:
+        cells = [outcome["tried"], outcome["times"], outcome["ended"], outcome["detail"].replace("|", r"\|")]
+        lines.append(f"|{'|'.join(map(str, cells))}|")
+    lost = sum(outcome["times"] for outcome in outcomes if outcome["ended"] == "lost")
+    commits = ", ".join(sorted({trial["commit"][:12] for trial in record.values()}))
+    tried = sum(outcome["times"] for outcome in outcomes)
+    lines += ["", f"Tried: {tried} faults; lost: {lost or 'nothing'}. Commit {commits}."]
+    if soak is None:
+        return "\n".join([*lines, "", "The soak has not been recorded yet."])
+    lines += ["", f"After {soak['runs']} runs in a row, from nothing each (commit {soak['commit'][:12]}):", ""]
+    lines += ["||After the first|After the last|", "|---|---|---|"]
+    lines += [f"|{name}|{value}|{soak['last'][name]}|" for name, value in soak["first"].items()]
+    return "\n".join(lines)
 
 
 def flavours() -> str:

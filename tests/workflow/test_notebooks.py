@@ -21,6 +21,7 @@ ORDER = (
     "07_multi_task",
     "08_shape",
 )
+LONG = ("04_error_maps", "08_shape")  # in the ordinary tests Papermill runs these
 SAID = {
     "00_start_here": ("two knees of (12, 40, 56) voxels", "of the weight lies within 3 mm of a boundary"),
     "04_error_maps": ("there is no data set of profile smoke yet; making 6 knees", "not trained yet: dpce", "shown: "),
@@ -68,7 +69,7 @@ def opened(checkout, name):
     return book, outputs, text
 
 
-@pytest.mark.parametrize("name", ORDER)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in ORDER])
 def test_a_notebook_runs_on_a_fresh_checkout(name, checkout):
     made = (checkout / "results").exists()
     _, outputs, text = opened(checkout, name)

@@ -1,0 +1,540 @@
+"""The campaign of faults: the smoke profile is killed, starved and damaged; the next run must go on, or say what to do.
+
+    make chaos                                  # all: about an hour on two idle cores
+    make chaos CHAOS="disk damage"              # the trials whose names begin with one of these words
+    make chaos CHAOS="--kills 5 kill"
+
+A fault is survived if the next run ends with the numbers of the run without a fault, byte for byte; or if it is refused
+by a message that names the file, and what the message says to do leads to these numbers. In between no file under its
+own name may be half of one, and no process may be left. A file that may be lost is made again; a number may not.
+What each trial showed last is kept in tests/jobs/chaos.json. Needs Linux, and root for the disks: without, these trials
+are named as not run.
+`make chaos CHAOS=soak` runs the profile 50 times in a row instead, and adds what has grown in the meantime.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import psutil
+from helpers.tree import Tree
+from PIL import Image
+from safetensors import safe_open
+
+from shapeloss._files import write_json
+from shapeloss.data.checksums import load_tensors, save_tensors
+from shapeloss.runs.provenance import commit
+
+REPORT = Path(__file__).with_name("chaos.json")
+QUIET = 20  # seconds until no process may be left
+PATIENCE = 900  # seconds for one run
+
+
+@dataclass
+class Outcome:
+    """What a trial showed."""
+
+    name: str
+    tried: str
+    """The fault, in words."""
+    times: int
+    ended: str
+    """How the next runs ended: went on, refused with a remedy, or lost."""
+    detail: str = ""
+    seconds: float = 0.0
+
+
+class Lost(AssertionError):
+    """The project did not survive a fault."""
+
+
+def need(truth: object, problem: str) -> None:
+    if not truth:
+        raise Lost(problem)
+
+
+class Campaign(Tree):
+    """The copy of the project in which everything happens, with states of its results to go back to."""
+
+    def __init__(self, folder: Path, kills: int, seed: int) -> None:
+        super().__init__(folder / "project")
+        self.kept = folder / "kept"
+        self.kills, self.random = kills, random.Random(seed)
+        self.log, self.temporary = folder / "log.txt", folder / "tmp"
+        self.temporary.mkdir()
+        self.environment |= {"TMPDIR": str(self.temporary), "HOME": str(folder / "home")}
+
+    def start(self, **options: object) -> subprocess.Popen[str]:
+        """As in the tests, but the output goes to a file: nobody may read it for a while."""
+        with self.log.open("w", encoding="utf-8") as output:
+            return subprocess.Popen(
+                self.command, env=self.environment, stdout=output, stderr=subprocess.STDOUT, encoding="utf-8",
+                start_new_session=True, cwd=self.folder, **options,
+            )  # fmt: skip
+
+    def output(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def run(self, **options: object) -> tuple[int, str]:
+        process = self.start(**options)
+        status = process.wait(timeout=PATIENCE)
+        return status, self.output()
+
+    def keep(self, name: str) -> None:
+        """Remember results and figures as they are."""
+        shutil.rmtree(self.kept / name, ignore_errors=True)
+        for part in ("results", "figures"):
+            if (self.folder / part).exists():
+                shutil.copytree(self.folder / part, self.kept / name / part, symlinks=True)
+
+    def restore(self, name: str = "") -> None:
+        """Go back to a state that was kept; by default to nothing."""
+        for part in ("results", "figures"):
+            shutil.rmtree(self.folder / part, ignore_errors=True)
+            if name:
+                shutil.copytree(self.kept / name / part, self.folder / part, symlinks=True)
+
+    def prepare(self) -> None:
+        """The numbers to end with, and the states from which trials start."""
+        process = self.start_and_train(12)
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=60)
+        self.keep("training")
+        started = time.monotonic()
+        status, output = self.run()
+        need(status == 0, output)
+        self.seconds = time.monotonic() - started
+        self.keep("finished")
+        self.expected = self.numbers()
+
+    def check_quiet(self) -> None:
+        left = self.wait_until_quiet(QUIET)
+        need(not left, f"still running {QUIET} s later: {left}")
+
+    def check_end(self) -> None:
+        """The next run ends with the numbers of the run without a fault."""
+        status, output = self.run()
+        need(status == 0, f"the next run ended with {status}: {output[-2000:]}")
+        self.check_same()
+
+    def check_same(self) -> None:
+        found = self.numbers()
+        differ = [name for name in self.expected if found.get(name) != self.expected[name]]
+        need(not differ and found.keys() == self.expected.keys(), f"other numbers in {differ or sorted(found)}")
+        self.check_whole()
+        self.check_quiet()
+
+    def check_whole(self) -> None:
+        """Every file under its own name can be read to its end."""
+        for path in [*self.results.rglob("*"), *self.figures.rglob("*")]:
+            hidden = any(part.startswith(".") for part in path.relative_to(self.folder).parts)
+            if path.is_file() and not path.is_symlink() and not hidden:
+                try:
+                    read_whole(path)
+                except Exception as error:
+                    raise Lost(f"{path.relative_to(self.folder)} is half a file: {error}") from error
+
+    def refused(self, status: int, output: str, *said: str) -> str:
+        """The line of a message that holds each of these texts."""
+        need(status != 0, f"ended with 0, although a message with {said} was expected")
+        lines = [line.strip() for line in output.splitlines() if all(text in line for text in said)]
+        need(lines, f"no line with {said} in: {output[-2000:]}")
+        return re.sub(r"\s+", " ", lines[0].replace(str(self.folder), "…"))[:300]
+
+
+def read_whole(path: Path) -> None:
+    """Read a file to its end by its kind; raises if it is not whole."""
+    suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".nii.gz") else path.suffix
+    if suffix == ".json":
+        json.loads(path.read_text(encoding="utf-8"))
+    elif suffix == ".csv":
+        need(path.read_text(encoding="utf-8").endswith("\n"), "no end of line")
+        pd.read_csv(path)
+    elif suffix == ".nii.gz":
+        gzip.decompress(path.read_bytes())
+    elif suffix == ".safetensors":
+        with safe_open(path, "np") as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                tensors.get_tensor(name)
+    elif suffix in (".npy", ".npz"):
+        np.load(path, allow_pickle=False)
+    elif suffix == ".png":
+        with Image.open(path) as image:
+            image.load()
+    elif suffix == ".ipynb":
+        nbformat.read(path, 4)
+    elif suffix == ".pdf":
+        need(path.read_bytes().rstrip().endswith(b"%%EOF"), "no end")
+    elif suffix == ".html":
+        need("</html>" in path.read_text(encoding="utf-8")[-200:].lower(), "no end")
+
+
+# --- kills
+
+
+def kind(process: psutil.Process) -> str:
+    """What a process of a run is."""
+    line = " ".join(process.cmdline())
+    for text, name in (
+        ("ipykernel", "kernel"), ("notebook.py", "notebook"), ("workflow.py", "graph"), ("report.py", "report"),
+        ("-m shapeloss", "command"), ("run.py", "run"),
+    ):  # fmt: skip
+        if text in line:
+            return name
+    return "other"
+
+
+def kill(campaign: Campaign) -> Iterator[Outcome]:
+    """SIGKILL at random moments to a random process of the run, until so many have died."""
+    died: Counter[str] = Counter()
+    campaign.restore()
+    while died.total() < campaign.kills:
+        process = campaign.start()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=campaign.random.uniform(1, 0.8 * campaign.seconds))
+        if process.poll() is not None:
+            need(process.returncode == 0, f"a run without a kill ended with {process.returncode}: {campaign.output()}")
+            campaign.check_same()
+            campaign.restore()
+            continue
+        found: dict[str, psutil.Process] = {}
+        with suppress(psutil.Error):
+            for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+                found.setdefault(kind(each), each)
+        if not found:
+            process.wait(timeout=PATIENCE)
+            continue
+        name = campaign.random.choice(sorted(found))
+        with suppress(psutil.NoSuchProcess):
+            found[name].kill()
+        died[name] += 1
+        process.wait(timeout=PATIENCE)
+        campaign.check_quiet()
+        campaign.check_whole()
+        print(f"  {died.total()} of {campaign.kills}: {name}", flush=True)
+    campaign.check_end()
+    detail = ", ".join(f"{name} {count}" for name, count in sorted(died.items()))
+    yield Outcome("kill", "SIGKILL to a random process at a random moment", died.total(), "went on", detail)
+
+
+def kernel(campaign: Campaign) -> Iterator[Outcome]:
+    """The kernel of a training dies."""
+    campaign.restore("training")
+    process = campaign.start()
+    deadline = time.monotonic() + PATIENCE
+    kernels: list[psutil.Process] = []
+    while not kernels and time.monotonic() < deadline:
+        time.sleep(0.2)
+        with suppress(psutil.Error):
+            kernels = [p for p in psutil.Process(process.pid).children(recursive=True) if kind(p) == "kernel"]
+    need(kernels, "no kernel was started")
+    kernels[0].kill()
+    status = process.wait(timeout=PATIENCE)
+    said = campaign.refused(status, campaign.output(), "ernel")
+    campaign.check_quiet()
+    campaign.check_end()
+    yield Outcome("kernel", "a Jupyter kernel is killed", 1, "refused, then went on", said)
+
+
+# --- resources
+
+
+@contextmanager
+def small_disk(campaign: Campaign, part: str, free: int) -> Iterator[Callable[[], None]]:
+    """A file system under one of the campaign's folders, with so many bytes left; the call that gives it room."""
+    folder = campaign.folder / part
+    aside = folder.with_name(f"{folder.name}.aside")
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.rename(aside)
+    folder.mkdir()
+    used = sum(-(-path.lstat().st_size // 4096) * 4096 for path in aside.rglob("*") if not path.is_dir())
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={used + free}", "tmpfs", str(folder)]
+    subprocess.run(mount, check=True)
+    try:
+        shutil.copytree(aside, folder, symlinks=True, dirs_exist_ok=True)
+        yield lambda: subprocess.run(["mount", "-o", "remount,size=1g", str(folder)], check=True) and None
+    finally:
+        campaign.wait_until_quiet(QUIET)
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+        folder.rmdir()
+        aside.rename(folder)
+
+
+def without(campaign: Campaign, *patterns: str) -> None:
+    """Remove files and folders of the results, so that the steps that make them run again."""
+    for pattern in patterns:
+        found = sorted(campaign.results.glob(pattern))
+        need(found, f"nothing matches {pattern}")
+        for path in found:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def disk(campaign: Campaign) -> Iterator[Outcome]:
+    """The disk is full at a step; then it has room again."""
+    places = {
+        "checkpoint": ("training", "results", ()),
+        "map cache": ("finished", "results", ("maps", "runs/dpce", "notebooks/02_train_dpce_seed0.ipynb")),
+        "notebook": ("finished", "results", ("notebooks/03_evaluate.ipynb",)),
+        "figures": ("finished", "figures", ("notebooks/04_error_maps.ipynb",)),
+    }
+    for name, (state, part, removed) in places.items():
+        campaign.restore(state)
+        without(campaign, *removed)
+        with small_disk(campaign, part, 16_384) as enlarge:
+            status, output = campaign.run()
+            said = campaign.refused(status, output, "No space left")
+            campaign.check_quiet()
+            campaign.check_whole()
+            enlarge()
+            campaign.check_end()
+        yield Outcome(f"disk: {name}", f"the disk is full when the {name} is written", 1, "refused, then went on", said)
+    for name, arguments in {
+        "predict": ("predict", "results/smoke/runs/ce/seed0", "results/smoke/data/imagesTr", "made/output"),
+        "import": ("import", "folder", "results/smoke/data", "made/output"),
+    }.items():
+        campaign.restore("finished")
+        with small_disk(campaign, "made", 24_576) as enlarge:
+            status, output = command(campaign, *arguments)
+            said = campaign.refused(status, output, "No space left")
+            enlarge()
+            status, output = command(campaign, *arguments)
+            need(status == 0, output)
+            names = {path.name for path in (campaign.folder / "made" / "output").rglob("*.nii.gz")}
+            need(len(names) >= 6, f"only {sorted(names)} were made")
+        yield Outcome(f"disk: {name}", f"the disk is full during shapeloss {name}", 1, "refused, then went on", said)
+
+
+def command(campaign: Campaign, *arguments: str) -> tuple[int, str]:
+    """Run a command of the package in the campaign's folder."""
+    line = [sys.executable, "-m", "shapeloss", *arguments]
+    environment = campaign.environment | {"COLUMNS": "400"}
+    done = subprocess.run(line, env=environment, capture_output=True, encoding="utf-8", cwd=campaign.folder)
+    return done.returncode, done.stdout + done.stderr
+
+
+def readonly(campaign: Campaign) -> Iterator[Outcome]:
+    """The results cannot be written."""
+    campaign.restore("training")
+    with small_disk(campaign, "results", 2**28):
+        folder = str(campaign.folder / "results")
+        subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+        status, output = campaign.run()
+        said = campaign.refused(status, output, "Read-only file system")
+        campaign.check_quiet()
+        subprocess.run(["mount", "-o", "remount,rw", folder], check=True)
+        campaign.check_end()
+    yield Outcome("readonly", "the folder of the results is read-only", 1, "refused, then went on", said)
+
+
+def memory(campaign: Campaign) -> Iterator[Outcome]:
+    """A training may have less memory than it needs."""
+    campaign.restore("training")
+    code = "import psutil, shapeloss.runs.run; print(psutil.Process().memory_info().vms)"
+    size = subprocess.check_output([sys.executable, "-c", code], env=campaign.environment, encoding="utf-8")
+    limit = int(size) + 2**25
+    status, output = campaign.run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
+    said = campaign.refused(status, output, "emory")
+    campaign.check_quiet()
+    campaign.check_end()
+    tried = "ulimit -v: 32 MiB beyond what the imports of a training take"
+    yield Outcome("memory", tried, 1, "refused, then went on", said)
+
+
+def clock(campaign: Campaign) -> Iterator[Outcome]:
+    """The clock is set back: everything that is there comes from tomorrow."""
+    for state in ("training", "finished"):
+        campaign.restore(state)
+        tomorrow = time.time() + 86_400
+        for path in [*campaign.results.rglob("*"), *campaign.figures.rglob("*")]:
+            os.utime(path, (tomorrow, tomorrow), follow_symlinks=False)
+        campaign.check_end()
+    yield Outcome("clock", "all files are a day younger than the clock: it was set back", 2, "went on")
+
+
+def twice(campaign: Campaign) -> Iterator[Outcome]:
+    """Two runs at once in one checkout."""
+    campaign.restore("training")
+    first = campaign.start()
+    time.sleep(2)
+    status, output = campaign.run()
+    need(first.wait(timeout=PATIENCE) == 0, "the first run failed")
+    need(status == 0 and "another run" in output, f"the second run ended with {status}: {output[-1000:]}")
+    campaign.check_same()
+    yield Outcome("twice", "two runs at once in one checkout", 1, "went on", "the second waited for the first")
+
+
+# --- damage
+
+
+def truncate(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle: of a text, one of a digit if there is one, so that it stays readable."""
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    if path.suffix in (".json", ".csv"):
+        middle = next((i for i in range(middle, len(content)) if chr(content[i]) in "02468"), middle)
+    content[middle] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def damage(campaign: Campaign) -> Iterator[Outcome]:
+    """A file is cut, or one of its bits is another."""
+    evaluate = ("notebooks/03_evaluate.ipynb",)
+    train = ("runs/dpce", "notebooks/02_train_dpce_seed0.ipynb", *evaluate)
+    files = {  # state, file, what is removed so that it is read, what is made again by hand after a refusal
+        "checkpoint": ("training", "runs/*/seed0/checkpoint.*", (), ()),
+        "cache entry": ("finished", "maps/**/*.np*", train, ()),
+        "run.json": ("finished", "runs/ce/seed0/run.json", evaluate, ("runs/ce",)),
+        "cases.json": ("finished", "cases.json", evaluate, ("cases.json",)),
+        "prediction": ("finished", "runs/ce/seed0/predictions/*.nii.gz", evaluate, ("runs/ce",)),
+        "history.csv": ("finished", "runs/ce/seed0/history.csv", evaluate, ("runs/ce",)),
+        "image": ("finished", "data/imagesTr/knee_001.nii.gz", ("cases.json",), ("data",)),
+        "label map": ("finished", "data/labelsTr/knee_001.nii.gz", ("cases.json",), ("data",)),
+    }
+    for name, (state, pattern, removed, remade) in files.items():
+        for how in (truncate, flip):
+            campaign.restore(state)
+            path = next(each for each in sorted(campaign.results.glob(pattern)) if each.is_file())
+            without(campaign, *removed)
+            how(path)
+            status, output = campaign.run()
+            ended, said = "went on", ""
+            if status:
+                said = campaign.refused(status, output, path.name)
+                ended = "refused, then went on"
+                without(campaign, *remade)
+                status, output = campaign.run()
+                need(status == 0, f"after {said} and its remedy: {output[-2000:]}")
+            campaign.check_same()
+            yield Outcome(f"damage: {name}, {how.__name__}", f"{how.__name__}: {name}", 1, ended, said)
+
+
+def scores(campaign: Campaign) -> Iterator[Outcome]:
+    """Scores and weights are read by commands: damaged ones are refused."""
+    run_folder, images = "results/smoke/runs/ce/seed0", "results/smoke/data/imagesTr"
+    trials = {
+        "per_case.csv": ("figures/smoke/per_case.csv", ("reanalyze", "figures/smoke")),
+        "weights": (
+            f"{run_folder}/weights.safetensors",
+            ("predict", run_folder, images, "made"),
+        ),
+    }
+    for name, (path, arguments) in trials.items():
+        for how in (truncate, flip):
+            campaign.restore("finished")
+            how(campaign.folder / path)
+            said = campaign.refused(*command(campaign, *arguments), Path(path).name)
+            yield Outcome(f"damage: {name}, {how.__name__}", f"{how.__name__}: {name}", 1, "refused", said)
+    campaign.restore("finished")
+    path = campaign.folder / run_folder / "weights.safetensors"
+    tensors, notes = load_tensors(path)
+    save_tensors(path, {f"other.{key}": value for key, value in tensors.items()}, notes)
+    said = campaign.refused(*command(campaign, *trials["weights"][1]), "weights.safetensors")
+    yield Outcome("damage: weights, of another network", "weights of another architecture", 1, "refused", said)
+
+
+def soak(campaign: Campaign, runs: int) -> dict[str, object]:
+    """The profile from nothing, so many times: what is left of it in memory, on the disk and among the processes."""
+
+    def grown() -> dict[str, int]:
+        campaign.check_quiet()
+        homes = [campaign.temporary, campaign.log.with_name("home"), Path("/dev/shm")]
+        files = [path for home in homes for path in home.rglob("*") if path.is_file()]
+        kept = [path for path in campaign.folder.rglob("*") if path.is_file() and not path.is_symlink()]
+        return {
+            "files elsewhere": len(files),
+            "MB elsewhere": sum(path.stat().st_size for path in files) >> 20,
+            "files of the project": len(kept),
+            "MB of the project": sum(path.stat().st_size for path in kept) >> 20,
+            "MB of memory in use": psutil.virtual_memory().used >> 20,
+        }
+
+    measured = [grown()]
+    for number in range(runs):
+        campaign.restore()
+        campaign.check_end()
+        measured.append(grown())
+        print(f"  {number + 1} of {runs}: {measured[-1]}", flush=True)
+    return {"runs": runs, "first": measured[1], "last": measured[-1]}
+
+
+TRIALS = (kill, kernel, twice, clock, memory, disk, readonly, damage, scores)
+
+
+def survived(campaign: Campaign, trial: Callable[[Campaign], Iterator[Outcome]]) -> list[Outcome]:
+    """The outcomes of a trial; the last is "lost" with the reason if something was."""
+    outcomes: list[Outcome] = []
+    if trial in (disk, readonly) and os.geteuid():
+        return [Outcome(trial.__name__, "", 0, "not run", "mounting a small disk needs root")]
+    started = time.monotonic()
+    try:
+        for outcome in trial(campaign):
+            outcome.seconds, started = round(time.monotonic() - started, 1), time.monotonic()
+            print(f"{outcome.name}: {outcome.ended} ({outcome.seconds} s) {outcome.detail}", flush=True)
+            outcomes.append(outcome)
+    except Exception as error:  # one fault must not end the campaign
+        reason = str(error) if isinstance(error, Lost) else traceback.format_exc()
+        print(f"{trial.__name__}: LOST after {len(outcomes)}: {reason}", flush=True)
+        outcomes.append(Outcome(trial.__name__, (trial.__doc__ or "").strip(), 1, "lost", reason[-1500:]))
+        for line in campaign.processes():
+            print(f"  still running: {line}", flush=True)
+    return outcomes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", help="trials whose names begin with one of these; default all")
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--runs", type=int, default=50, help="of the soak")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    arguments = parser.parse_args()
+    soaking = arguments.words == ["soak"]
+    words = arguments.words
+    chosen = [] if soaking else [t for t in TRIALS if not words or any(t.__name__.startswith(word) for word in words)]
+    if not chosen and not soaking:
+        parser.error(f"no trial begins with {words}; there are {', '.join(t.__name__ for t in TRIALS)}")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        campaign = Campaign(Path(folder), arguments.kills, arguments.seed)
+        campaign.prepare()
+        found = {trial.__name__: survived(campaign, trial) for trial in chosen}
+        soaked = soak(campaign, arguments.runs) if soaking else {}
+    record = json.loads(REPORT.read_text(encoding="utf-8")) if REPORT.is_file() else {}
+    made_by = {"commit": commit(), "seed": arguments.seed}
+    for name, outcomes in found.items():
+        record[name] = made_by | {"outcomes": [asdict(outcome) for outcome in outcomes]}
+    if soaking:
+        record["soak"] = made_by | soaked
+    write_json(REPORT, record)
+    every = [outcome for outcomes in found.values() for outcome in outcomes]
+    lost = [outcome.name for outcome in every if outcome.ended == "lost"]
+    print(f"{sum(outcome.times for outcome in every)} faults, lost: {', '.join(lost) or 'nothing'}")
+    sys.exit(bool(lost))
+
+
+if __name__ == "__main__":
+    main()
