@@ -17,8 +17,10 @@ from shapeloss.metrics import score_case
 from shapeloss.predict import postprocess, predict_distances
 from shapeloss.replication.profile import Experiment
 from shapeloss.replication.scores import run_folders
+from shapeloss.replication.study import BOUNDARY, PLAIN, answer
 from shapeloss.runs.predict_folder import load_run
 from shapeloss.stats.headings import PAPER_METRICS
+from shapeloss.stats.tables import format_p
 
 
 def multi_task_rows(experiment: Experiment, manifest: Manifest) -> dict[str, MultiTaskLoss]:
@@ -119,3 +121,44 @@ def head_scores(experiment: Experiment, manifest: Manifest, results: str | Path)
                         | {"error_mm": float(np.abs(error).mean()), "bias_mm": float(error.mean())}
                     )
     return pd.DataFrame(rows)
+
+
+def multi_task_page(compared: pd.DataFrame, heads: pd.DataFrame, claimed: float, source: str) -> str:
+    """Does the regression help the boundary? The numbers of :func:`head_scores` and their comparison, as Markdown.
+
+    Args:
+        compared: of :func:`shapeloss.replication.study.crossed_table`, each row less plain cross-entropy.
+        heads: of :func:`head_scores`.
+        claimed: the smallest difference in boundary Dice that the paper reports between its loss and another.
+        source: where the numbers come from, for the end.
+    """
+    trainings, volumes = heads["seed"].nunique(), heads["case"].nunique()
+    lines = [f"| Score | Row less `{PLAIN}` | Difference | 95 % interval | p (Holm) | Answer |", "|" + " --- |" * 6]
+    for row in compared.to_dict("records"):
+        size = claimed if row["metric"] == BOUNDARY else 0.0
+        lines.append(
+            f"| {PAPER_METRICS[row['metric']]} | `{row['loss']}` | {row['difference']:+.4f} | {row['low']:+.4f} to "
+            f"{row['high']:+.4f} | {format_p(row['p_holm'])} | {answer(row['low'], row['high'], row['p_holm'], size)} |"
+        )
+    lines += [
+        "",
+        f"Over {volumes} test volumes and {trainings} trainings a row: for a new volume and a new training, p "
+        f"corrected over the rows by Holm. “Below the claimed {claimed:.2f}”: the whole interval lies within "
+        f"± {claimed:.2f}, the smallest difference in boundary Dice that the paper reports between its loss and "
+        "another.",
+        "",
+        "| Row | Segmentation by | Boundary Dice | Global Dice | Error of the distance, mm | Bias, mm |",
+        "|" + " --- |" * 6,
+    ]
+    means = heads.groupby(["loss", "head"], sort=False)[[*PAPER_METRICS, "error_mm", "bias_mm"]].mean()
+    for row in means.reset_index().to_dict("records"):
+        scores = " | ".join(f"{row[metric]:.3f}" for metric in PAPER_METRICS)
+        lines.append(f"| `{row['loss']}` | {row['head']} | {scores} | {row['error_mm']:.2f} | {row['bias_mm']:+.2f} |")
+    lines += [
+        "",
+        "“Distances” takes the class in which a voxel lies deepest by the regressed distances. Error and bias: of the "
+        "regressed distance within 3 mm of a boundary; the same for both rows of a loss.",
+        "",
+        source,
+    ]
+    return "\n".join(lines) + "\n"

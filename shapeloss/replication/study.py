@@ -297,10 +297,10 @@ def _contrast_part(study: Study, claimed: float) -> str:
         "| Question | Boundary Dice | Difference | 95 % interval | p (Holm) | Answer |", "|" + " --- |" * 6,
     ]  # fmt: skip
     for row in table.to_dict("records"):
-        answer = _answer(row["low"], row["high"], row["p_holm"], claimed)
+        said = answer(row["low"], row["high"], row["p_holm"], claimed)
         lines.append(
             f"| {row['question']} | `{row['first']}` less `{row['second']}` | {row['difference']:+.4f} | "
-            f"{row['low']:+.4f} to {row['high']:+.4f} | {format_p(row['p_holm'])} | {answer} |"
+            f"{row['low']:+.4f} to {row['high']:+.4f} | {format_p(row['p_holm'])} | {said} |"
         )
     lines += [
         "",
@@ -310,7 +310,8 @@ def _contrast_part(study: Study, claimed: float) -> str:
     return "\n".join(lines)
 
 
-def _answer(low: float, high: float, p: float, claimed: float) -> str:
+def answer(low: float, high: float, p: float, claimed: float) -> str:
+    """Whether a difference of two rows is shown, and whether its interval excludes one as large as the paper claims."""
     shown = "not shown to differ" if p >= 0.05 else "higher" if low > 0 else "lower"
     return shown + (f"; below the claimed {claimed:.2f}" if -claimed < low and high < claimed else "")
 

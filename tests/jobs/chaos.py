@@ -160,7 +160,7 @@ class Campaign(Tree):
         need(status != 0, f"ended with 0, although a message with {said} was expected")
         lines = [line.strip() for line in output.splitlines() if all(text in line for text in said)]
         need(lines, f"no line with {said} in: {output[-2000:]}")
-        return re.sub(r"\s+", " ", lines[0].replace(str(self.folder), "…"))[:300]
+        return re.sub(r"\s+", " ", lines[-1].replace(str(self.folder), "…"))[:300]
 
 
 def read_whole(path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from shapeloss.losses.label_maps import signed_distance
 from shapeloss.plotting.distances import figure_calibration, figure_regressed_distances
-from shapeloss.replication.multi_task import calibration, labels_of_distances
+from shapeloss.replication.multi_task import calibration, labels_of_distances, multi_task_page
 
 SPACING = (4.0, 1.0, 1.0)
 
@@ -34,6 +34,27 @@ def test_percentiles_are_of_the_truth_within_a_bin():
     (row,) = calibration(np.full(11, 0.25, np.float32), truth, limit_mm=2).to_dict("records")
     assert (row["regressed"], row["voxels"]) == (0.25, 11)
     assert (row["low"], row["mean"], row["high"]) == pytest.approx((-0.8, 0, 0.8), abs=1e-6)
+
+
+def test_the_page_says_what_the_test_shows():
+    row = {"loss": "mtl", "reference": "ce", "df": 4.0, "p": 0.5, "p_holm": 0.5}
+    boundary = {"metric": "boundary_dice_in_plane", "difference": 0.003, "low": -0.004, "high": 0.01}
+    compared = pd.DataFrame([row | boundary, row | boundary | {"metric": "dice", "low": 0.001, "p_holm": 0.01}])
+    heads = pd.DataFrame(
+        {"loss": "mtl", "seed": seed, "case": case, "head": head, "boundary_dice_in_plane": value, "dice": 0.9}
+        | {"error_mm": 0.4, "bias_mm": -0.1}
+        for seed in (0, 1)
+        for case in ("a", "b", "c")
+        for head, value in (("classes", 0.5 + 0.1 * seed), ("distances", 0.4))
+    )
+    page = multi_task_page(compared, heads, 0.02, "Data: these.")
+    first = "| `mtl` | +0.0030 | -0.0040 to +0.0100 | 0.500 | not shown to differ; below the claimed 0.02 |"
+    assert f"| Boundary Dice {first}" in page
+    assert "| Global Dice | `mtl` | +0.0030 | +0.0010 to +0.0100 | 0.010 | higher |" in page
+    assert "Over 3 test volumes and 2 trainings a row" in page
+    assert "| `mtl` | classes | 0.550 | 0.900 | 0.40 | -0.10 |" in page
+    assert "| `mtl` | distances | 0.400 |" in page
+    assert page.endswith("Data: these.\n")
 
 
 def test_pictures():

@@ -30,7 +30,7 @@ SAID = {
     "03_evaluate": ("Boundary Dice", "Holm"),
     "05_audit": ("0.96", "How probable it is that a claimed difference is none"),
     "06_study": ("smoke-study/variations/double: not trained yet: ce (seed 0)", "The noise of training"),
-    "07_multi_task": ("distances", "bias_mm"),
+    "07_multi_task": ("distances", "Bias, mm"),
     "08_shape": ("shown: femur of", "limits of"),
 }
 PICTURES = {
