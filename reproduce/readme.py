@@ -17,6 +17,7 @@ from shapeloss.metrics import definition_table
 from shapeloss.metrics.biomarkers import biomarker_table
 from shapeloss.replication.convergence import budget_note, read_longer
 from shapeloss.replication.profile import load_experiment
+from shapeloss.replication.scores import read_scores
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (
@@ -34,7 +35,7 @@ def blocks() -> dict[str, str]:
     tables |= {"study": "study/study.md"}
     texts = {name: (ROOT / "figures" / path).read_text(encoding="utf-8") for name, path in tables.items()}
     profile = ROOT / "reproduce" / "profiles" / "phantom.yaml"
-    scores = pd.read_csv(ROOT / "figures" / "per_case.csv")
+    scores = read_scores(ROOT / "figures")
     budget = budget_note(load_experiment(profile), scores, read_longer(profile))
     texts |= {
         "definitions": definition_table(),

@@ -9,6 +9,7 @@ import pandas as pd
 
 from shapeloss._resources import PACKAGE
 from shapeloss.replication.profile import Experiment, load_experiment
+from shapeloss.replication.scores import read_measured
 from shapeloss.stats.compare_losses import case_means, compare_losses
 from shapeloss.stats.headings import PAPER_METRICS
 from shapeloss.stats.tables import format_p
@@ -23,7 +24,8 @@ def read_longer(profile: str | Path) -> tuple[Experiment, pd.DataFrame] | None:
 
     Raises:
         FileNotFoundError: one of both is missing.
-        ValueError: the longer profile differs in more than its steps and losses, or has no more steps.
+        ValueError: the longer profile differs in more than its steps and losses, or has no more steps; its scores are
+            not what was recorded.
     """
     path = Path(profile).resolve()
     experiment = load_experiment(path)
@@ -44,7 +46,7 @@ def read_longer(profile: str | Path) -> tuple[Experiment, pd.DataFrame] | None:
     scores = folder / "figures" / longer.name / "per_case.csv"
     if not scores.is_file():
         raise FileNotFoundError(f"{scores}: is missing; make it by make reproduce PROFILE={longer.name}")
-    return longer, pd.read_csv(scores, dtype={"case": str})
+    return longer, read_measured(scores)
 
 
 def budget_note(
