@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import slurm_resources
+import yaml
 
 from shapeloss._files import write_text
 from shapeloss.metrics import definition_table
@@ -22,6 +23,7 @@ from shapeloss.replication.scores import read_scores
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (
     ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
     *(
         ROOT / "docs" / f"{name}.md"
         for name in ("deviations", "results", "metrics", "biomarkers", "known-bugs", "study", "cluster")
@@ -45,6 +47,7 @@ def blocks() -> dict[str, str]:
         "short": short_table(budget),
         "resources": slurm_resources.page(pd.read_csv(ROOT / "reproduce" / "slurm" / "measured.csv")),
         "cluster": cluster(),
+        "versions": versions(),
     }
     return texts | {f"bugs_{part}": known_bugs(*folders) for part, folders in BUGS.items()} | {"mutants": mutants()}
 
@@ -68,6 +71,33 @@ def cluster() -> str:
         f"machine: {', '.join(log['equal'])}. Runs ended by SIGTERM and by SIGKILL left no job behind."
     )
     return "\n".join([*lines, "", happened, "", f"Commit {log['commit'][:12]}; {versions}."])
+
+
+def versions() -> str:
+    """Which versions of Python and of the direct dependencies the unit tests passed with last, by `make versions`."""
+    runs = json.loads((ROOT / "tests" / "jobs" / "versions.json").read_text(encoding="utf-8"))
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
+    supported = jobs["test"]["strategy"]["matrix"]["python"]
+    lines = ["|Python|Dependencies|Tests|Passed|Failed|Skipped|Commit|", "|---|---|---|---|---|---|---|"]
+    for run in runs:
+        cells = [run[key] for key in ("passed", "failed", "skipped", "commit")]
+        first = [run["python"], run["resolution"], ", ".join(f"`{name}`" for name in run["tests"])]
+        lines.append(f"|{'|'.join(map(str, [*first, *cells]))}|")
+    for run in runs:
+        found = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+        lines += ["", f"Python {run['python']}, {run['resolution']}: {found}."]
+        if raised := run.get("raised"):
+            others = [f"{name} {why['taken']} for {why['declared']} ({why['why']})" for name, why in raised.items()]
+            lines.append(f"Not the lower bound, but the next that can be had: {', '.join(others)}.")
+        if left_out := run.get("left_out"):
+            tests = [f"`{test.split('::')[-1]}` ({why})" for test, why in left_out.items()]
+            lines.append(f"Left out there: {', '.join(tests)}.")
+    tried = {tuple(run["python"].split(".")[:2]) for run in runs}
+    missing = [python for python in supported if tuple(python.split(".")) not in tried]
+    if missing:
+        lines += ["", f"Not tried here, for want of the interpreter: Python {', '.join(missing)}."]
+    systems = ", ".join(sorted({run["system"] for run in runs}))
+    return "\n".join([*lines, "", f"Run on {systems}; tests marked slow are left out."])
 
 
 def flavours() -> str:

@@ -43,7 +43,7 @@ def check_target_shape(logits: Tensor, target: Tensor) -> Tensor:
         raise ValueError(
             f"logits and target must hold at least one voxel, got shapes {tuple(logits.shape)} and {expected}"
         )
-    return target.as_subclass(Tensor)
+    return target if type(target) is Tensor else target.as_subclass(Tensor)  # torch 2.5 refuses it within its modes
 
 
 def check_target_values(target: Tensor, classes: int) -> None:

@@ -44,6 +44,16 @@ TOOLS = ("pytest", "pytest-xdist", "hypothesis", "surface-distance", "statsmodel
 """What the tests need of the extra `test`: any version that goes with the ones under test."""
 TESTS = ("core", "losses", "metrics", "data", "stats", "review", "cli")
 """Folders of tests."""
+LOWEST_LEAVES_OUT = {
+    "losses/test_losses.py::test_boundary_is_monais_with_monais_maps": "MONAI has the loss from 1.6 on",
+    "metrics/test_metrics.py::test_differs_from[dice]": "of two empty masks MedPy says 0, with a later NumPy NaN",
+    "metrics/test_metrics.py::test_a_library_differs_on_empty_masks_where_the_definition_says_so_and_nowhere_else["
+    "dice-medpy]": "of two empty masks MedPy says 0, with a later NumPy NaN",
+    "data/test_volumes.py::test_what_a_quaternion_may_turn_is_one_grid_at_every_corner": "two axes are a tie",
+    "stats/test_crossed.py::test_scores_are_paired_by_case_and_seed": "equal but for the last digit",
+    "stats/test_seeds.py::test_only_cases_of_every_training_count_and_the_rest_is_said": "equal but for the last digit",
+}
+"""Tests that hold a peculiarity of later libraries → what an earlier one does. All others run with the lowest too."""
 PATIENCE = 3600  # seconds for one command
 
 
@@ -109,7 +119,7 @@ def counts(junit: Path) -> dict[str, Any]:
     }
 
 
-def try_versions(uv: str, python: str, resolution: str, folder: Path, jobs: int) -> dict[str, Any]:
+def try_versions(uv: str, python: str, resolution: str, folder: Path, jobs: int, tests: list[str]) -> dict[str, Any]:
     """Install one resolution for one Python, and run the tests: what is recorded of it."""
     requirements = direct()
     place = folder / f"{python}-{resolution}"
@@ -127,10 +137,12 @@ def try_versions(uv: str, python: str, resolution: str, folder: Path, jobs: int)
     taken = {name: installed[name] for name in requirements}
     program = next(path for name in ("bin/python", "Scripts/python.exe") if (path := place / name).is_file())
     junit = place / "tests.xml"
-    folders = [f"tests/{name}" for name in TESTS]
+    folders = [f"tests/{name}" for name in tests]
+    left_out = LOWEST_LEAVES_OUT if resolution == "lowest" else {}
     done = run(
         *(program, "-m", "pytest", "-m", "unit and not slow", "-n", str(jobs), "--dist", "loadgroup"),
         *("-p", "no:cacheprovider", f"--junitxml={junit}", *folders),
+        *(f"--deselect=tests/{test}" for test in left_out),
         check=False,
     )
     if done.returncode not in (0, 1):  # 1: tests failed
@@ -153,7 +165,8 @@ def try_versions(uv: str, python: str, resolution: str, folder: Path, jobs: int)
             if Version(taken[name]) != Version(bound)
         }
         record["raised"] = raised(declared, taken, offered)
-    return record | {"tests": list(TESTS), "versions": dict(sorted(taken.items()))}
+        record["left_out"] = {test: why for test, why in left_out.items() if test.partition("/")[0] in tests}
+    return record | {"tests": tests, "versions": dict(sorted(taken.items()))}
 
 
 def _exactly(folder: Path, name: str, version: str) -> Path:
@@ -179,6 +192,7 @@ def main() -> None:
     parser.add_argument("resolutions", nargs="*", help=f"some of {', '.join(RESOLUTIONS)}; default: all")
     parser.add_argument("--python", action="append", help=f"a version or a program; default: {', '.join(PYTHONS)}")
     parser.add_argument("--jobs", type=int, default=2, help="tests to run at a time")
+    parser.add_argument("--tests", nargs="+", choices=TESTS, default=list(TESTS), help="folders of tests; default: all")
     arguments = parser.parse_args()
     if unknown := set(arguments.resolutions) - set(RESOLUTIONS):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(RESOLUTIONS)}")
@@ -193,7 +207,7 @@ def main() -> None:
             continue
         for resolution in arguments.resolutions or RESOLUTIONS:
             with tempfile.TemporaryDirectory() as folder:
-                record = try_versions(uv, python, resolution, Path(folder), arguments.jobs)
+                record = try_versions(uv, python, resolution, Path(folder), arguments.jobs, arguments.tests)
             record_run(record)
             failed += record["failed"]
             numbers = ", ".join(f"{record[name]} {name}" for name in ("passed", "failed", "skipped"))
