@@ -75,7 +75,10 @@ def cluster() -> str:
 
 def versions() -> str:
     """Which versions of Python and of the direct dependencies the unit tests passed with last, by `make versions`."""
-    runs = json.loads((ROOT / "tests" / "jobs" / "versions.json").read_text(encoding="utf-8"))
+    path = ROOT / "tests" / "jobs" / "versions.json"
+    if not path.is_file():
+        return "No run has been recorded yet."
+    runs = json.loads(path.read_text(encoding="utf-8"))
     jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
     supported = jobs["test"]["strategy"]["matrix"]["python"]
     lines = ["|Python|Dependencies|Tests|Passed|Failed|Skipped|Commit|", "|---|---|---|---|---|---|---|"]
