@@ -37,7 +37,7 @@ RUN  := $(PY) reproduce/run.py --profile="$$RUN_PROFILE" --cores="$$RUN_CORES" -
 CLUSTER := $(if $(filter-out local,$(value EXECUTOR)),$(VENV)/.cluster)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce compare readme quick test test-all mutations mutants chaos wheel lab workshop-html explorer test-browser test-cluster docs bench bench-check bench-memory clean
+.PHONY: help setup reproduce compare readme quick test test-all mutations mutants chaos wheel versions lab workshop-html explorer test-browser test-cluster docs bench bench-check bench-memory clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ chaos: $(VENV)/.test ## kill, starve and damage the smoke profile, and see it go
 
 wheel: $(VENV)/.test ## install the wheel with each extra in a bare environment: about ten minutes
 	@$(PY) tests/jobs/wheel.py
+
+versions: $(VENV)/.versions ## unit tests with the lowest and newest allowed dependencies, on each Python that is here
+	@$(PY) tests/jobs/versions.py --jobs="$$RUN_CORES"
 
 lab: $(VENV)/.lab ## the workshop and the other notebooks in JupyterLab
 	@$(PY) -m jupyterlab --notebook-dir=notebooks --LabApp.default_url=/lab/tree/workshop/0_index.ipynb \

@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from shapeloss.replication.profile import figures_folder
+from shapeloss.replication.scores import SCORES, read_measured
 
 ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = {"boundary_dice_in_plane": 0.05, "dice": 0.02}
@@ -24,8 +25,8 @@ TOLERANCE = {"boundary_dice_in_plane": 0.05, "dice": 0.02}
 METRICS = tuple(TOLERANCE)
 
 
-def committed(path: Path) -> str:
-    """A file as it was committed last.
+def committed(path: Path) -> pd.DataFrame:
+    """A table of scores as it was committed last.
 
     Raises:
         FileNotFoundError: it is not in the repository, or this is no git checkout.
@@ -34,7 +35,7 @@ def committed(path: Path) -> str:
     done = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
         raise FileNotFoundError(f"{name} is not committed here ({done.stderr.strip()}); give --against FOLDER instead")
-    return done.stdout
+    return pd.read_csv(io.StringIO(done.stdout), dtype={"case": str})
 
 
 def differences(fresh: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
@@ -74,15 +75,15 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, help="the fresh figures; default: those of the profile")
     parser.add_argument("--against", type=Path, help="a folder with per_case.csv, instead of the last commit")
     arguments = parser.parse_args()
-    path = (arguments.figures or ROOT / figures_folder(arguments.profile)).resolve() / "per_case.csv"
+    path = (arguments.figures or ROOT / figures_folder(arguments.profile)).resolve() / SCORES
     if not path.is_file():
         sys.exit(f"error: {path} does not exist; run make reproduce PROFILE={arguments.profile} first")
     try:
         other = arguments.against
-        text = (other / "per_case.csv").read_text(encoding="utf-8") if other else committed(path)
+        reference = read_measured(other / SCORES) if other else committed(path)
+        table = differences(read_measured(path), reference)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"error: {error}")
-    table = differences(pd.read_csv(path), pd.read_csv(io.StringIO(text)))
     print(table.to_string(index=False, float_format="{:.4f}".format))
     if (table.verdict == "identical").all():
         print("\nIdentical: every score of every case is the committed one.")

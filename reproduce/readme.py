@@ -11,17 +11,19 @@ from pathlib import Path
 
 import pandas as pd
 import slurm_resources
+import yaml
 
 from shapeloss._files import write_text
 from shapeloss.metrics import definition_table
 from shapeloss.metrics.biomarkers import biomarker_table
 from shapeloss.replication.convergence import budget_note, read_cited_study
 from shapeloss.replication.profile import load_experiment
-from shapeloss.replication.scores import read_record
+from shapeloss.replication.scores import read_record, read_scores
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (
     ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
     *(
         ROOT / "docs" / f"{name}.md"
         for name in ("deviations", "results", "metrics", "biomarkers", "known-bugs", "study", "cluster", "faults")
@@ -34,7 +36,7 @@ def blocks() -> dict[str, str]:
     tables = {"table": "table1.md", "exact": "table_exact.md", "study": "study/study.md"}
     texts = {name: (ROOT / "figures" / path).read_text(encoding="utf-8") for name, path in tables.items()}
     profile = ROOT / "reproduce" / "profiles" / "phantom.yaml"
-    scores = pd.read_csv(ROOT / "figures" / "per_case.csv")
+    scores = read_scores(ROOT / "figures")
     data_hash = read_record(ROOT / "figures")["provenance"]["data_hash"]
     budget = budget_note(load_experiment(profile), scores, read_cited_study(profile, data_hash))
     texts |= {
@@ -46,6 +48,7 @@ def blocks() -> dict[str, str]:
         "resources": slurm_resources.page(pd.read_csv(ROOT / "reproduce" / "slurm" / "measured.csv")),
         "cluster": cluster(),
         "chaos": chaos(),
+        "versions": versions(),
     }
     return texts | {f"bugs_{part}": known_bugs(*folders) for part, folders in BUGS.items()} | {"mutants": mutants()}
 
@@ -91,6 +94,36 @@ def chaos() -> str:
     lines += ["||After the first|After the last|", "|---|---|---|"]
     lines += [f"|{name}|{value}|{soak['last'][name]}|" for name, value in soak["first"].items()]
     return "\n".join(lines)
+
+
+def versions() -> str:
+    """Which versions of Python and of the direct dependencies the unit tests passed with last, by `make versions`."""
+    path = ROOT / "tests" / "jobs" / "versions.json"
+    if not path.is_file():
+        return "No run has been recorded yet."
+    runs = json.loads(path.read_text(encoding="utf-8"))
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
+    supported = jobs["test"]["strategy"]["matrix"]["python"]
+    lines = ["|Python|Dependencies|Tests|Passed|Failed|Skipped|Commit|", "|---|---|---|---|---|---|---|"]
+    for run in runs:
+        cells = [run[key] for key in ("passed", "failed", "skipped", "commit")]
+        first = [run["python"], run["resolution"], ", ".join(f"`{name}`" for name in run["tests"])]
+        lines.append(f"|{'|'.join(map(str, [*first, *cells]))}|")
+    for run in runs:
+        found = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+        lines += ["", f"Python {run['python']}, {run['resolution']}: {found}."]
+        if raised := run.get("raised"):
+            others = [f"{name} {why['taken']} for {why['declared']} ({why['why']})" for name, why in raised.items()]
+            lines.append(f"Not the lower bound, but the next that can be had: {', '.join(others)}.")
+        if left_out := run.get("left_out"):
+            tests = [f"`{test.split('::')[-1]}` ({why})" for test, why in left_out.items()]
+            lines.append(f"Left out there: {', '.join(tests)}.")
+    tried = {tuple(run["python"].split(".")[:2]) for run in runs}
+    missing = [python for python in supported if tuple(python.split(".")) not in tried]
+    if missing:
+        lines += ["", f"Not tried here, for want of the interpreter: Python {', '.join(missing)}."]
+    systems = ", ".join(sorted({run["system"] for run in runs}))
+    return "\n".join([*lines, "", f"Run on {systems}; tests marked slow are left out."])
 
 
 def flavours() -> str:

@@ -117,7 +117,7 @@ class Progress:
         values = parse(wildcards)
         try:
             place = Path("variations") / values["variation"] if "variation" in values else Path("runs")
-            text = (self.results / place / values["loss"] / f"seed{values['seed']}" / "progress").read_text()
+            text = (self.results / place / values["loss"] / f"seed{values['seed']}" / "progress").read_text("utf-8")
             step, steps = text.split("/")
             return int(step) / int(steps)
         except (OSError, ValueError, KeyError):

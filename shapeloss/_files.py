@@ -21,6 +21,7 @@ try:
 except ImportError:  # Windows has none: nothing is locked there
     fcntl = None  # type: ignore[assignment]
 
+WINDOWS = os.name == "nt"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a disk, or a share of one, that is full."""
 PARTIAL = ".partial-"
@@ -44,7 +45,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     os.chmod(name, 0o644)
     try:
         yield Path(name)
-        with open(name, "rb") as written:
+        with open(name, "r+b") as written:  # Windows flushes only what may be written
             os.fsync(written.fileno())
         os.replace(name, path)
     except BaseException as error:
@@ -85,16 +86,17 @@ def os_error_message(error: OSError, folder: Path, goes_on: bool = True) -> str:
     if error.errno == errno.EROFS:
         return f"{place}: cannot be written ({error.strerror}); choose a folder on another disk"
     if isinstance(error, PermissionError):
-        return f"{place}: cannot be written or read ({error.strerror}); change its permissions"
+        opened = ", or close the program that has it open" if WINDOWS else ""
+        return f"{place}: cannot be written or read ({error.strerror}); change its permissions{opened}"
     if error.errno is None or isinstance(error, (ConnectionError, TimeoutError)):
         return f"{error}; {again}"
     return f"{place}: {error.strerror}; correct that and {again}"
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
+    """Write UTF-8 text atomically; the bytes are the same on every system."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -107,15 +109,16 @@ def locked(path: str | Path, waiting: str = "") -> Iterator[int]:
     """Hold an exclusive lock, which the system drops when the last process that holds it ends, however it ends.
 
     Where another process holds it, `waiting` is printed with that process, and the block starts when it is done. On a
-    disk without locks the block starts at once, and a line says so if there is a `waiting`.
+    disk or a system (Windows) without locks the block starts at once, and a line says so if there is a `waiting`.
     Yields the file descriptor, to be inherited by processes that should hold the lock too.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as handle:  # to append: who waits does not wipe the holder's name
         try:
-            if fcntl:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is None:
+                raise OSError(errno.ENOSYS, "this system has no such locks")
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if waiting:
                 print(waiting + _holder(path), flush=True)
@@ -139,7 +142,7 @@ def locked(path: str | Path, waiting: str = "") -> Iterator[int]:
 
 @contextmanager
 def try_locked(path: Path) -> Iterator[bool]:
-    """Hold a lock, if no other process holds it: yields whether it does. True on a disk without locks."""
+    """Hold a lock, if no other process holds it: yields whether it does. True on a disk or a system without locks."""
     with open(path, "a", encoding="utf-8") as handle:
         try:
             if fcntl:

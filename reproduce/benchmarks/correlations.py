@@ -19,6 +19,7 @@ import pandas as pd
 import typer
 
 from shapeloss._files import atomic
+from shapeloss.replication.scores import read_measured
 from shapeloss.review.audit.trainings import measure_correlations, summarise_trainings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +32,7 @@ SCORES = {
 
 def tables(figures: Path = ROOT / "figures") -> dict[str, pd.DataFrame]:
     """Name of each file and its table."""
-    scores = {data: pd.read_csv(figures / name, dtype={"case": str}) for data, name in SCORES.items()}
+    scores = {data: read_measured(figures / name) for data, name in SCORES.items()}
     return {
         "correlations.csv": pd.concat([measure_correlations(table, data) for data, table in scores.items()]),
         "trainings.csv": pd.concat(

@@ -15,6 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from shapeloss._files import write_text
+from shapeloss.replication.scores import read_measured
 from shapeloss.stats.paired_tests import bootstrap_mean, differences, holm
 from shapeloss.stats.tables import format_p
 
@@ -88,7 +89,7 @@ def main() -> None:
     if arguments.per_case:
         write_text(kept, arguments.per_case.read_text(encoding="utf-8"))
     name, _, *names = PAGES[arguments.setting]
-    table = compare(pd.read_csv(DEFAULT), pd.read_csv(kept), (names[0], names[1]))
+    table = compare(read_measured(DEFAULT), read_measured(kept), (names[0], names[1]))
     write_text(HERE / name, page(arguments.setting, table))
 
 

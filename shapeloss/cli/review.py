@@ -279,7 +279,7 @@ def table(
         print(note, file=sys.stderr)
     remarks = remarks_text(digit_remarks(given_columns(answers)))
     if output and output.suffix == ".csv":  # its rows stay those of the table
-        text = answers.to_csv(index=False)
+        text = answers.to_csv(index=False, lineterminator="\n")
         print(remarks, end="\n" if remarks else "")
     else:
         text = "\n\n".join(part for part in (table_text(answers), remarks) if part)

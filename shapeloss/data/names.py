@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -91,6 +91,31 @@ def name_fault(name: str) -> str:
         return "has a line break, or what is not a letter of UTF-8, in its name; rename it"
     if any(len(part.encode()) > 255 for part in name.split("/")) or len(name.encode()) > 4000:
         return "has too long a name; rename it"
+    return ""
+
+
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*]')
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
+
+
+def portable_name_fault(name: str, others: Iterable[str] = ()) -> str:
+    """Why a name, with or without an ending, cannot be that of a file on every system; empty if it can.
+
+    Args:
+        name: of a case, a training or a profile, without a folder.
+        others: names of what lies in the same folder.
+
+    >>> portable_name_fault("aux.nii.gz")
+    'is a name that Windows keeps for a device'
+    """
+    if found := _FORBIDDEN.search(name):
+        return f"has {found[0]} in its name, which not every system allows"
+    if not name or name[-1] in ". " or any(unicodedata.category(x) in _NO_LETTERS for x in name):
+        return "is empty, ends in a dot or a space, or has a line break, which not every system allows"
+    if _DEVICE.fullmatch(name):
+        return "is a name that Windows keeps for a device"
+    if same := next((other for other in others if other.casefold() == name.casefold()), ""):
+        return f"is {same} but for upper and lower case, which Windows and macOS do not tell apart"
     return ""
 
 

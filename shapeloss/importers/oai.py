@@ -262,7 +262,7 @@ def _find_series(
     """Folders with a DESS, its slices, what is wrong with it, and what is taken; only of these participants, if any."""
     folders = list(_find_folders(tree))
     for folder, shut in tqdm(folders, desc="read headers", unit="folder", disable=not progress):
-        named = _PARTICIPANT.search(str(folder.relative_to(tree)))
+        named = _PARTICIPANT.search(folder.relative_to(tree).as_posix())
         if named and participants and named[0] not in participants:
             continue
         if shut:
@@ -329,7 +329,7 @@ def _any_dess(files: Sequence[Path], whole: bool = False) -> bool:
 
 def _knee(folder: Path, slices: Sequence[Slice], tree: Path) -> OaiKnee:
     """Which knee slices show: their folders name the participant and the visit, the headers the side."""
-    place = parse_knee(str(folder.absolute().relative_to(tree.absolute().parent)))
+    place = parse_knee(folder.absolute().relative_to(tree.absolute().parent).as_posix())
     sides = _sides(slices, usual=True)
     side = next(iter(sides)) if len(sides) == 1 else ""
     return OaiKnee(place.participant or _usual_participant(slices), place.visit, side)
@@ -380,7 +380,7 @@ def _find_masks(folder: Path, visit: str, participants: Collection[str]) -> tupl
         for path in [place] if shut else sorted(place.iterdir()):
             if not shut and (path.name.startswith(".") or not volume_ending(path) or os.path.isdir(path)):
                 continue
-            knee = parse_knee(str(path.relative_to(folder)))
+            knee = parse_knee(path.relative_to(folder).as_posix())
             if not knee.fits(OaiKnee(visit=visit)) or (participants and knee.participant not in requested):
                 continue
             if fault := shut or link_fault(path, folder):

@@ -32,7 +32,7 @@ from shapeloss._files import (
 )
 from shapeloss.data.headers import VolumeError
 from shapeloss.data.manifest import IMPORT_RECORD
-from shapeloss.data.names import fold, name_fault, one_line, volume_files
+from shapeloss.data.names import fold, name_fault, one_line, portable_name_fault, volume_files
 from shapeloss.data.poses import place_labels, pose_fault
 from shapeloss.data.volume import Volume, grid_difference, image_fault, read_labels, read_volume, write_nifti
 
@@ -158,7 +158,7 @@ def pair_entry(image: Path, label: Path, orientation: str = "") -> Entry:
         names = [f"{path.parent.name}/{path.name}" for path in paths]
         if len(set(names)) < len(names):
             top = Path(os.path.commonpath([path.absolute() for path in paths]))
-            names = [str(path.absolute().relative_to(top)) for path in paths]
+            names = [path.absolute().relative_to(top).as_posix() for path in paths]
         return RawCase(picture, labels, dict(zip(names, map(file_hash, paths), strict=True)), facts)
 
     try:
@@ -266,6 +266,9 @@ def _write_cases(
     remove_partial_files(output)
     for name, entry in tqdm(entries.items(), desc="import", unit="case", disable=not progress):
         if _is_there(output, record["cases"].get(name), entry.key):
+            continue
+        if fault := portable_name_fault(name, [other for other in record["cases"] if other != name]):
+            found.append(f"case {name}: {fault}; rename it")
             continue
         try:
             with _replacing(output, record, name):

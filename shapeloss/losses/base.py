@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from shapeloss._typing import Spacing
 from shapeloss.distance import check_spacing
-from shapeloss.losses.checks import MapSpec, check_target_shape, check_target_values
+from shapeloss.losses.checks import MapSpec, check_target_shape, check_target_values, plain
 
 
 class SegmentationLoss(nn.Module):
@@ -42,7 +42,7 @@ class SegmentationLoss(nn.Module):
                 checked; no `phi` for a loss that needs one and was given no `spacing`.
         """
         target = check_target_shape(logits, target)
-        logits = logits.as_subclass(Tensor)  # MONAI's MetaTensor is slow, and would return one
+        logits = plain(logits)  # MONAI's MetaTensor is slow, and would return one
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
         check_values = self.validate or not getattr(self, "_values_seen", False)
@@ -111,7 +111,7 @@ class MapLoss(SegmentationLoss):
             phi = phi[:, 0]
         if phi.shape != expected:
             raise ValueError(f"phi must have shape {expected} for {type(self).__name__}, got {tuple(phi.shape)}")
-        return phi.as_subclass(Tensor).to(logits)
+        return plain(phi).to(logits)
 
     def check_map_values(self, label_map: Tensor) -> None:
         if not label_map.sum().isfinite():

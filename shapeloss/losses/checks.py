@@ -14,6 +14,14 @@ from torch import Tensor
 MapSpec = dict[str, Any]
 
 
+def plain(tensor: Tensor) -> Tensor:
+    """A tensor of a subclass, such as MONAI's, as one of PyTorch's own; any other is itself.
+
+    PyTorch 2.5 refuses to make a tensor of its own one of its own while its operators are recorded.
+    """
+    return tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
+
+
 def check_target_shape(logits: Tensor, target: Tensor) -> Tensor:
     """The target as (B, X, Y[, Z]), of its own dtype, if its shape fits the logits.
 
@@ -43,7 +51,7 @@ def check_target_shape(logits: Tensor, target: Tensor) -> Tensor:
         raise ValueError(
             f"logits and target must hold at least one voxel, got shapes {tuple(logits.shape)} and {expected}"
         )
-    return target.as_subclass(Tensor)
+    return plain(target)
 
 
 def check_target_values(target: Tensor, classes: int) -> None:

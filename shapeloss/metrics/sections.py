@@ -160,7 +160,7 @@ class LabelBone:
             raise NotMeasurable("it is empty" if not largest.any() else "it fills the volume")
         surface = label_surface(largest, spacing, affine)
         self.points = np.asarray(surface.points, dtype=np.float64)
-        self._triangles = np.asarray(surface.regular_faces)
+        self._triangles = np.array(surface.regular_faces)  # a view is lost with the surface in older PyVista
         self._voxels = np.argwhere(largest) @ affine[:3, :3].T + affine[:3, 3]
 
     @cached_property

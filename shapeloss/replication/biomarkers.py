@@ -29,7 +29,7 @@ from shapeloss.phantom.biomarkers import exact_biomarkers
 from shapeloss.phantom.dataset import EXACT
 from shapeloss.replication.agreement import agreement_matrix, agreement_table
 from shapeloss.replication.profile import Experiment
-from shapeloss.replication.scores import first_predictions, run_folders, write_scores
+from shapeloss.replication.scores import first_predictions, run_folders, write_sealed
 from shapeloss.replication.surface_errors import read_anatomy, read_landmarks
 
 FIGURE_BIOMARKERS = (
@@ -78,7 +78,7 @@ def measure_biomarkers(
                 | {"reason": said(true.reason, predicted[structure, biomarker].reason)}
                 for (structure, biomarker), true in truth.items()
             ]
-    return write_scores(pd.DataFrame(rows), output)
+    return write_sealed(pd.DataFrame(rows), output)
 
 
 def curved_surface(manifest: Manifest, name: str, label: int) -> tuple[pv.PolyData, Curvature]:
@@ -163,7 +163,7 @@ def write_agreement(rows: pd.DataFrame, output: str | Path) -> pd.DataFrame:
     """
     table = agreement_table(rows)
     output = Path(output)
-    write_scores(table, output.with_name(f"{output.stem}_agreement.csv"))
+    write_sealed(table, output.with_name(f"{output.stem}_agreement.csv"))
     shown = table[~table["biomarker"].str.match("extent|inscribed")]
     lines = [
         "# Biomarkers of the predictions", "",

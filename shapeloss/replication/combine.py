@@ -17,7 +17,7 @@ from shapeloss.replication.analysis import (
     record_measured,
 )
 from shapeloss.replication.profile import Experiment
-from shapeloss.replication.scores import READER, RECORD, SCORES, Provenance, write_scores
+from shapeloss.replication.scores import READER, RECORD, SCORES, Provenance, read_measured, write_scores, write_sealed
 from shapeloss.replication.study import TABLE, TRAININGS, VARIATIONS, WEIGHTS
 from shapeloss.runs.provenance import commit
 
@@ -62,7 +62,7 @@ def combine(experiment: Experiment, parts: Sequence[str | Path], output: str | P
     Raises:
         FileNotFoundError: a part has no scores.
         ValueError: a training is in no part, or is not the same in two of them; a part is of other data, another
-            network, other steps; each is named.
+            network, other steps; a table is not what was recorded; each is named.
     """
     evaluations = {str(part): read_evaluation(part) for part in parts}
     _same_kind(experiment, evaluations)
@@ -73,7 +73,8 @@ def combine(experiment: Experiment, parts: Sequence[str | Path], output: str | P
             made[table.name] = _put_together(table, experiment, there)
     (Path(output) / RECORD).unlink(missing_ok=True)  # the new one comes last
     for name, rows in made.items():
-        write_scores(rows, Path(output) / name)
+        write = write_sealed if name in (VARIATIONS, TRAININGS, WEIGHTS) else write_scores
+        write(rows, Path(output) / name)
     every = [evaluation.provenance for evaluation in evaluations.values()]
     provenance = Provenance(
         every[0].data_hash,
@@ -123,7 +124,7 @@ def _wanted(table: _Table, experiment: Experiment) -> list[tuple[str, str, str]]
 
 def _put_together(table: _Table, experiment: Experiment, paths: Sequence[Path]) -> pd.DataFrame:
     """The rows of a table from all parts that have it, as text, so that no digit changes."""
-    read = {path: pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths}
+    read = {path: read_measured(path, dtype=str, keep_default_na=False) for path in paths}
     if table.name == WEIGHTS:
         every = pd.concat(read.values()).drop_duplicates("loss")
         return _ordered(every[every["loss"].isin(experiment.losses)], table, {"loss": list(experiment.losses)})

@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
 
 from shapeloss._resources import find_profile
+from shapeloss.data.names import portable_name_fault
 from shapeloss.data.options import NotNegative, Section
 from shapeloss.runs.options import RunOptions
 from shapeloss.train import TrainingOptions
@@ -49,8 +50,10 @@ class Experiment(RunOptions):
     @model_validator(mode="after")
     def _variations(self) -> Experiment:
         for name in self.variations:
-            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-                raise ValueError(f"variations must have names of letters, digits, _ and -; got {name!r}")
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or portable_name_fault(name):
+                raise ValueError(
+                    f"variations must have names of letters, digits, _ and -, and none that Windows keeps; got {name!r}"
+                )
             self.variation(name)
         return self
 

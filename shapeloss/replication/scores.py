@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from shapeloss._files import atomic, file_hash
+from shapeloss._files import atomic, file_hash, write_text
 from shapeloss.data.checksums import DamagedError, read_checked_json, write_checked_json
 from shapeloss.data.manifest import Case, Manifest
 from shapeloss.metrics import score_case
@@ -19,11 +19,15 @@ from shapeloss.phantom.dataset import EXACT
 from shapeloss.replication.profile import Experiment
 from shapeloss.runs.provenance import commit
 
-SCORES, RECORD = "per_case.csv", "evaluation.json"
-_AGAIN = (
-    "remove {} and the results' notebooks/03_evaluate.ipynb, and run make reproduce again, which measures the "
-    "predictions"
-)
+SCORES, RECORD, SEAL = "per_case.csv", "evaluation.json", ".sha256"
+_NOTEBOOKS = {
+    "per_case_variations.csv": "06_study", "trainings.csv": "06_study", "weights.csv": "06_study",
+    "surface_regions.csv": "04_error_maps", "heads.csv": "07_multi_task", "multi_task.csv": "07_multi_task",
+    "biomarkers.csv": "08_shape", "biomarkers_agreement.csv": "08_shape",
+}  # fmt: skip
+"""Table → the notebook that measures it; all others are measured by 03_evaluate."""
+_EXACT: Any = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
+"""Numbers are read to their last digit: by default from pandas 3.1 on."""
 
 
 def run_folders(experiment: Experiment, results: str | Path) -> list[tuple[str, int, Path]]:
@@ -39,7 +43,7 @@ def read_runs(experiment: Experiment, results: str | Path) -> list[dict[str, Any
     """What the run.json of each training says, in the order of the table.
 
     Raises:
-        FileNotFoundError: a training has not ended; says what to run.
+        FileNotFoundError: a training has not ended, or a file of it is missing; says what to run.
         ValueError: a file of it is damaged.
     """
     paths = [folder / "run.json" for _, _, folder in run_folders(experiment, results)]
@@ -60,8 +64,11 @@ def _read_run(path: Path) -> dict[str, Any]:
     except DamagedError as error:
         raise ValueError(f"{error}; {remedy}") from error
     for name, digest in values.get("sha256", {}).items():
-        if file_hash(path.parent / name) != digest:
-            raise ValueError(f"{path.parent / name}: is not what the training wrote: its SHA-256 differs; {remedy}")
+        file = path.parent / name
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: is missing, but the training wrote it, as {path.name} says; {remedy}")
+        if file_hash(file) != digest:
+            raise ValueError(f"{file}: is not what the training wrote: its SHA-256 differs; {remedy}")
     return values
 
 
@@ -83,7 +90,7 @@ def score_variations(
         _score(experiment.variation(name), manifest, results).assign(variation=name) for name in experiment.variations
     ]
     scores = pd.concat(parts, ignore_index=True)
-    return write_scores(scores[["variation", *scores.columns.drop("variation")]], output)
+    return write_sealed(scores[["variation", *scores.columns.drop("variation")]], output)
 
 
 def _score(experiment: Experiment, manifest: Manifest, results: str | Path) -> pd.DataFrame:
@@ -140,10 +147,23 @@ def _in_order(rows: list[dict[str, Any]], order: list[str]) -> pd.DataFrame:
 
 
 def write_scores(scores: pd.DataFrame, output: str | Path) -> pd.DataFrame:
-    """Write a table as CSV, atomically; returns it."""
+    """Write a table as CSV, atomically; returns it. The bytes are the same on every system."""
     with atomic(output) as temporary:
-        scores.to_csv(temporary, index=False)
+        scores.to_csv(temporary, index=False, lineterminator="\n")
     return scores
+
+
+def write_sealed(table: pd.DataFrame, output: str | Path) -> pd.DataFrame:
+    """:func:`write_scores`, and its SHA-256 in a file `<output>.sha256` beside it, in the form of `sha256sum`.
+
+    For tables that are measured after :func:`write_record` has written `evaluation.json`.
+    """
+    output = Path(output)
+    seal = output.with_name(output.name + SEAL)
+    seal.unlink(missing_ok=True)  # that of an earlier table; the new one comes last
+    write_scores(table, output)
+    write_text(seal, f"{file_hash(output)}  {output.name}\n")
+    return table
 
 
 def read_scores(figures: str | Path) -> pd.DataFrame:
@@ -177,19 +197,52 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     try:
         return read_checked_json(path)
     except DamagedError as error:
-        raise ValueError(f"{error}; {_AGAIN.format(path)}") from error
+        raise ValueError(f"{error}; {_again(path)}") from error
 
 
-def read_measured(path: Path) -> pd.DataFrame:
-    """A measured table (CSV), once it is found to be what the `evaluation.json` beside it recorded, if there is one.
+def recorded_tables(folder: str | Path) -> dict[str, tuple[str, str]]:
+    """The measured tables of a folder of which a SHA-256 is known: name → (SHA-256, name of the file that holds it).
+
+    Results of an earlier version have none.
 
     Raises:
+        ValueError: `evaluation.json` is damaged.
+    """
+    folder = Path(folder)
+    digests = read_record(folder).get("sha256", {}) if (folder / RECORD).is_file() else {}
+    seals = {seal.name.removesuffix(SEAL): seal for seal in sorted(folder.glob(f"*{SEAL}"))}
+    own = {name: (seal.read_text("utf-8", "replace").partition(" ")[0], seal.name) for name, seal in seals.items()}
+    return own | {name: (digest, RECORD) for name, digest in digests.items()}
+
+
+def read_measured(path: str | Path, **options: Any) -> pd.DataFrame:
+    """A measured table (CSV), once it is found to have the SHA-256 that was recorded of it, if one was.
+
+    Every number is the one that was written, also with a pandas whose default rounds the last digit.
+
+    Args:
+        path: the table; beside it lie `evaluation.json` or `<path>.sha256`.
+        options: of :func:`pandas.read_csv`; default: cases are text.
+
+    Raises:
+        FileNotFoundError: there is none; says what to do.
         ValueError: it is another; says what to do.
     """
-    digests = read_record(path.parent).get("sha256", {}) if (path.parent / RECORD).is_file() else {}
-    if path.name in digests and file_hash(path) != digests[path.name]:
-        raise ValueError(f"{path}: is not what {RECORD} recorded: its SHA-256 differs; {_AGAIN.format(path)}")
-    return pd.read_csv(path, dtype={"case": str})
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: is missing; {_again(path)}")
+    digest, record = recorded_tables(path.parent).get(path.name, ("", ""))
+    if record and file_hash(path) != digest:
+        raise ValueError(f"{path}: is not what {record} recorded: its SHA-256 differs; {_again(path)}")
+    return pd.read_csv(path, **_EXACT, **(options or {"dtype": {"case": str}}))
+
+
+def _again(path: Path) -> str:
+    """What to do where a measured table, or what is recorded of it, is missing or damaged."""
+    return (
+        f"remove {path} and the results' notebooks/{_NOTEBOOKS.get(path.name, '03_evaluate')}.ipynb, and run make "
+        "reproduce again, which measures the predictions"
+    )
 
 
 def read_histories(experiment: Experiment, results: str | Path) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from shapeloss.data.manifest import Manifest
 from shapeloss.distance import weight_near_boundary
 from shapeloss.losses import DistancePenalizedCELoss
 from shapeloss.replication.profile import Experiment
-from shapeloss.replication.scores import read_runs, read_scores, write_scores
+from shapeloss.replication.scores import read_measured, read_runs, read_scores, write_sealed
 from shapeloss.stats.compare_losses import compare_losses
 from shapeloss.stats.crossed import NoiseFloor, compare_crossed, noise_floor, score_grid
 from shapeloss.stats.headings import PAPER_METRICS
@@ -85,11 +85,11 @@ def read_study(folder: str | Path) -> Study:
     parts = [read_scores(folder).assign(variation=TABLE)]
     varied = folder / VARIATIONS
     if varied.is_file():
-        parts.append(pd.read_csv(varied, dtype={"case": str}))
+        parts.append(read_measured(varied))
     scores = pd.concat(parts, ignore_index=True)
     keep = ["variation", "loss", "seed", "case", *PAPER_METRICS]
-    trainings = pd.read_csv(folder / TRAININGS, keep_default_na=False)
-    return Study(scores.loc[scores["structure"] == "mean", keep], trainings, pd.read_csv(folder / WEIGHTS))
+    trainings = read_measured(folder / TRAININGS, keep_default_na=False)
+    return Study(scores.loc[scores["structure"] == "mean", keep], trainings, read_measured(folder / WEIGHTS))
 
 
 def write_measurements(experiment: Experiment, manifest: Manifest, results: str | Path, folder: str | Path) -> None:
@@ -113,7 +113,7 @@ def write_measurements(experiment: Experiment, manifest: Manifest, results: str 
                     "commit": run["commit"],
                 }
             )
-    write_scores(pd.DataFrame(rows), Path(folder) / TRAININGS)
+    write_sealed(pd.DataFrame(rows), Path(folder) / TRAININGS)
     cases = [manifest.original(name) for name in manifest.names("train")]
     weights = []
     for loss in experiment.losses:
@@ -125,7 +125,7 @@ def write_measurements(experiment: Experiment, manifest: Manifest, results: str 
         ]
         near, mean = np.mean(found, axis=0)
         weights.append({"loss": loss, "near": near, "mean": mean})
-    write_scores(pd.DataFrame(weights, columns=["loss", "near", "mean"]), Path(folder) / WEIGHTS)
+    write_sealed(pd.DataFrame(weights, columns=["loss", "near", "mean"]), Path(folder) / WEIGHTS)
 
 
 def difference_table(study: Study, metric: str, reference: str = PLAIN) -> pd.DataFrame:

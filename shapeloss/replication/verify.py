@@ -8,14 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from tqdm import tqdm
 
 from shapeloss._files import file_hash
 from shapeloss.data.checksums import DamagedError, load_array, load_tensors, read_checked_json
 from shapeloss.data.manifest import Manifest, read_manifest
 from shapeloss.metrics import score_case
-from shapeloss.replication.scores import SCORES
+from shapeloss.replication.scores import SCORES, read_measured, recorded_tables
 
 _ROUNDING = 1e-9
 TOGETHER = ("commit", "precision", "node", "processor", "versions", "python")
@@ -47,7 +46,7 @@ def verify(results: str | Path, figures: str | Path | None = None, data: str | P
 
     Data against `cases.json`; histories, weights and predictions against each training's `run.json`; every training
     against the data and against the others; cached arrays against their own checksums; and, with a folder of figures,
-    its Dice scores against the predictions.
+    its tables against what was recorded of them, and its Dice scores against the predictions.
 
     Args:
         results: the working folder of a replication.
@@ -75,7 +74,11 @@ def verify(results: str | Path, figures: str | Path | None = None, data: str | P
         except DamagedError as error:
             found.problems.append(f"{error}; remove it: it is made again")
     if figures is not None:
-        _scores(Path(figures), results, manifest, found)
+        try:
+            _tables(Path(figures), found)
+            _scores(Path(figures), results, manifest, found)
+        except ValueError as error:
+            found.problems.append(str(error))
     return found
 
 
@@ -145,13 +148,25 @@ def _together(runs: list[dict[str, Any]], found: Verification) -> None:
     found.notes += [f"{key}: {count} values among the trainings" for key, _, count in named(list(TOGETHER))]
 
 
+def _tables(figures: Path, found: Verification) -> None:
+    """Compare the measured tables with what was recorded of them; that of the scores is compared where it is read."""
+    for name, (digest, record) in recorded_tables(figures).items():
+        if name != SCORES:
+            _hashed(figures / name, digest, record, found)
+
+
 def _scores(figures: Path, results: Path, manifest: Manifest, found: Verification) -> None:
-    """Compute the Dice score of every prediction again."""
+    """Compute the Dice score of every prediction again.
+
+    Raises:
+        ValueError: the table is not what was recorded of it.
+    """
     path = figures / SCORES
     if not path.is_file():
         found.problems.append(f"{path}: is not there")
         return
-    table = pd.read_csv(path, dtype={"case": str})
+    table = read_measured(path)
+    found.hashed += SCORES in recorded_tables(figures)
     table = table[~table["structure"].isin(["mean", "merged"])]
     predictions = {
         (folder.parent.name, int(folder.name.removeprefix("seed"))): folder / "predictions"

@@ -94,7 +94,7 @@ def write_rankings(
     pairs = pd.concat([ranking.pairs.assign(metric=metric) for metric, ranking in made.items()], ignore_index=True)
     for name, table in (("ranking", pd.DataFrame(rows)), ("pairs", pairs)):
         with atomic(folder / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False)
+            table.to_csv(temporary, index=False, lineterminator="\n")
     for metric, ranking in made.items():
         title = headings[metric] + (", size of the error" if ranking.sizes else "")
         order = ranking.critical.methods

@@ -71,7 +71,7 @@ def compare_scores(
     subgroups = compare_subgroups(table, scores.groups, reference, scores.metrics) if scores.groups else None
     for name, rows in (("tests", tests), *([("subgroups", subgroups)] if subgroups is not None else [])):
         with atomic(folder / f"{name}.csv") as temporary:
-            rows.to_csv(temporary, index=False)
+            rows.to_csv(temporary, index=False, lineterminator="\n")
     save_figure(figure_scores(table, headings), folder / "scores")
     one = len(headings) == 1
     suffixes = {metric: "" if one else f"_{re.sub(r'[^A-Za-z0-9.]+', '_', metric)}" for metric in headings}

@@ -130,5 +130,5 @@ def write_biomarkers(rows: pd.DataFrame, output: str | Path) -> Path:
     """Write `biomarkers.csv` into a folder, atomically; returns its path."""
     path = Path(output) / "biomarkers.csv"
     with atomic(path) as temporary:
-        rows.to_csv(temporary, index=False)
+        rows.to_csv(temporary, index=False, lineterminator="\n")
     return path

@@ -313,6 +313,6 @@ def write_scores(scores: Scores, output: str | Path, predictions: str | Path, tr
     paths = [folder / name for name in ("per_case.csv", "summary.csv", "summary.md")]
     for path, table in zip(paths, (scores.per_case, summarise(scores)), strict=False):
         with atomic(path) as temporary:
-            table.to_csv(temporary, index=False)
+            table.to_csv(temporary, index=False, lineterminator="\n")
     write_text(paths[2], summary_markdown(scores, predictions, truth))
     return paths

@@ -9,6 +9,8 @@ from typing import Any
 from pydantic import Field, model_validator
 from torch import nn
 
+from shapeloss._files import WINDOWS
+from shapeloss.data.names import portable_name_fault
 from shapeloss.data.options import Data, NotNegative, Section
 from shapeloss.losses import build_loss
 from shapeloss.predict import Postprocessing
@@ -51,6 +53,15 @@ class RunOptions(Section):
     def _distinct(self) -> RunOptions:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds must differ from each other; got {self.seeds}")
+        rows = list(self.losses)
+        for number, row in enumerate(rows):
+            # a class has a colon, which only Windows forbids in the name of a folder
+            name = row if WINDOWS else row.replace(":", "")
+            if fault := portable_name_fault(name, rows[:number]):
+                raise ValueError(
+                    f"losses: the row {row!r} {fault}, and a folder is named by it; give it another name and its loss "
+                    f"as an option: my_loss: {{loss: {row}}}"
+                )
         split = self.data.split
         if self.data.phantom and self.data.phantom.subjects < split.cases:
             raise ValueError(

@@ -68,7 +68,7 @@ def train(
     begun.unlink(missing_ok=True)
 
     def show() -> None:
-        step = begun.read_text().partition("/")[0] if begun.is_file() else ""
+        step = begun.read_text(encoding="utf-8").partition("/")[0] if begun.is_file() else ""
         if step:
             progress(int(step), options.steps)
 
@@ -134,7 +134,9 @@ def _train_on(
             return
         if state.step % options.checkpoint_every == 0 or state.step == options.steps:
             save(checkpoint, fingerprint, network, loss, state)
-        (folder / "progress").write_text(f"{state.step}/{options.steps}")  # for whoever watches; not worth a lock
+        (folder / "progress").write_text(
+            f"{state.step}/{options.steps}", encoding="utf-8"
+        )  # for whoever watches; not worth a lock
         progress(state.step, options.steps)
 
     try:
@@ -162,7 +164,7 @@ def _train_on(
         manifest.write_labels(folder / "predictions" / f"{name}.nii.gz", predicted, name)
     save_tensors(folder / "weights.safetensors", state.best_weights, {})
     with atomic(folder / "history.csv") as temporary:
-        history.to_csv(temporary, index=False)
+        history.to_csv(temporary, index=False, lineterminator="\n")
     written = ["history.csv", "weights.safetensors"]
     written += [f"predictions/{name}.nii.gz" for name in manifest.names("test")]
     write_checked_json(

@@ -186,6 +186,10 @@ def test_damaged_results_are_named(damaged, tiny_manifest):
         with pytest.raises(ValueError, match=r"history.csv: is not what the training wrote: its SHA-256") as caught:
             read(experiment, results)
         assert str(caught.value).endswith(remedy)
+    (folder / "history.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"history.csv: is missing, but .* as run.json says") as lacking:
+        read_runs(experiment, results)
+    assert str(lacking.value).endswith(remedy)
     (folder / "history.csv").write_text(text, encoding="utf-8")
     run = (folder / "run.json").read_text(encoding="utf-8")
     (folder / "run.json").write_text(run.replace('"seed": 0', '"seed": 1'), encoding="utf-8")

@@ -426,6 +426,12 @@ def _(folder):
     (folder / IMAGE).rename(os.fsdecode(os.fsencode(folder) + b"/images/bad\xff.nii.gz"))
 
 
+@fault("a name that Windows forbids")
+def _(folder):
+    (folder / IMAGE).rename(folder / "images/bad:1.nii.gz")
+    (folder / MASK).rename(folder / "labels/bad:1.nii.gz")
+
+
 @fault("a folder in place of an image")
 def _(folder):
     (folder / IMAGE).unlink()
@@ -673,7 +679,7 @@ def test_a_bad_file_is_named_and_the_sound_case_is_not_lost(name, tmp_path):
     FAULTS[name](tmp_path)
     with pytest.raises(ImportProblems) as caught:
         import_pairs(tmp_path, tmp_path / "out")
-    assert_promised(caught.value.problems, name, "images/bad", "labels/bad", "bad.nii.gz")
+    assert_promised(caught.value.problems, name, "images/bad", "labels/bad", "bad.nii.gz", "case bad")
     assert imported(tmp_path / "out") == ["sound"]
     assert [path.name for path in (tmp_path / "out").rglob("*.nii.gz")] == ["sound.nii.gz"] * 2
     listed = json.loads((tmp_path / "out/dataset.json").read_text(encoding="utf-8"))["training"]

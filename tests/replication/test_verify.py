@@ -8,6 +8,7 @@ import pytest
 from helpers.commands import call
 
 from shapeloss.data.checksums import read_checked_json, write_checked_json
+from shapeloss.replication.scores import read_record, recorded_tables, write_record, write_sealed
 from shapeloss.replication.verify import verify
 
 
@@ -23,8 +24,10 @@ def folder(tiny_results, tmp_path):
 def test_a_sound_folder(folder):
     found = verify(folder, folder / "figures")
     assert (found.problems, found.notes) == ([], [])
-    # 4 cases with image and label; 2 trainings with history, weights and one prediction; the rest are cached arrays
-    assert found.hashed == 8 + 2 * 3 + len(list((folder / "maps").glob("*.npy")))
+    # 4 cases with image and label; 2 trainings with history, weights and one prediction; tables; cached arrays
+    tables = len(list((folder / "figures").glob("*.csv")))
+    assert tables == len(recorded_tables(folder / "figures")) > 2
+    assert found.hashed == 8 + 2 * 3 + tables + len(list((folder / "maps").glob("*.npy")))
     assert (found.trainings, found.rescored) == (2, 2 * 3)
 
 
@@ -105,24 +108,59 @@ def a_cached_array(folder):
     return f"{path}: is damaged: its checksum differs; remove it"
 
 
+def _recorded(folder):
+    """What is there now is what was measured."""
+    record = read_record(folder / "figures")
+    write_record(folder / "figures", record, record.pop("sha256"))
+
+
 def a_score(folder):
     path = folder / "figures" / "per_case.csv"
     table = pd.read_csv(path)
     table.loc[table["structure"] == "femur", "dice"] += 0.01
     table.to_csv(path, index=False)
+    _recorded(folder)
     return "femur: a Dice of"
+
+
+def a_table_of_scores(folder):
+    path = folder / "figures" / "per_case.csv"
+    flip(path)
+    return f"{path}: is not what evaluation.json recorded"
+
+
+def curves(folder):
+    path = folder / "figures" / "histories.csv"
+    flip(path)
+    return f"{path}: its SHA-256 is not that of evaluation.json"
+
+
+def a_sealed_table(folder):
+    path = folder / "figures" / "weights.csv"
+    write_sealed(pd.DataFrame({"loss": ["dpce"], "near": [0.5]}), path)
+    flip(path, -2)
+    return f"{path}: its SHA-256 is not that of weights.csv.sha256"
+
+
+def a_sealed_table_is_gone(folder):
+    path = folder / "figures" / "weights.csv"
+    write_sealed(pd.DataFrame({"loss": ["dpce"], "near": [0.5]}), path)
+    path.unlink()
+    return f"{path}: is not there, but weights.csv.sha256 names it"
 
 
 def scores_without_a_prediction(folder):
     path = folder / "figures" / "per_case.csv"
     table = pd.read_csv(path)
     pd.concat([table, table.assign(seed=7)]).to_csv(path, index=False)
+    _recorded(folder)
     return "seed 7"
 
 
 SPOILED = (
     a_label, an_image_is_gone, swapped_predictions, weights, a_stranger, a_prediction_is_gone, edited_run,
     a_run_of_another_place, other_data, other_options, a_cached_array, a_score, scores_without_a_prediction,
+    a_table_of_scores, curves, a_sealed_table, a_sealed_table_is_gone,
 )  # fmt: skip
 
 
