@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import slurm_resources
+from benchmarks import population
 
 from shapeloss._files import write_text
 from shapeloss.metrics import definition_table
@@ -23,7 +24,7 @@ PAGES = (
     ROOT / "README.md",
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in ("deviations", "results", "metrics", "biomarkers", "known-bugs", "study", "cluster")
+        for name in ("deviations", "results", "metrics", "biomarkers", "known-bugs", "study", "cluster", "population")
     ),
 )
 
@@ -45,6 +46,7 @@ def blocks() -> dict[str, str]:
         "resources": slurm_resources.page(pd.read_csv(ROOT / "reproduce" / "slurm" / "measured.csv")),
         "cluster": cluster(),
     }
+    texts |= population.page(json.loads(population.FILE.read_text(encoding="utf-8")))
     return texts | {f"bugs_{part}": known_bugs(*folders) for part, folders in BUGS.items()} | {"mutants": mutants()}
 
 

@@ -34,6 +34,8 @@ FILES = ("image", "truth")
 NOTHING: dict[str, Any] = dict.fromkeys(FILES)
 DONE_STATES = ("scored", "predicted")
 """Of a volume with truth and of one without."""
+STEPS = ("predict", "score")
+"""What is timed."""
 BATCH = 64
 """Volumes whose scores are in memory together when they are written."""
 
@@ -144,30 +146,28 @@ class Shard:
         """Predict a volume, if there is a predictor, and score it, if there is a truth."""
         case = entry["case"]
         image, truth, place = self.images[case], self.truth.get(case), self._place(case)
-        entry["seconds"] = {}
+        entry |= {"seconds": {}, "cpu_seconds": {}}
         if predictor:
             entry["step"] = "predict"
             self.journal.add(entry | {"state": "started"})
-            start = time.perf_counter()
             try:
-                predictor.predict(case, image)
+                with _timed(entry):
+                    predictor.predict(case, image)
             except (VolumeError, MemoryError, torch.OutOfMemoryError) as error:
                 raise _Failed(predictor.reason(error, image)) from error
-            entry["seconds"]["predict"] = time.perf_counter() - start
         entry |= {"state": "predicted", "bytes": place.stat().st_size}
         if truth:
             entry["step"] = "score"
             self.journal.add(entry | {"state": "started"})
-            start = time.perf_counter()
             options = self.settings.options
-            found = score_pair(
-                case, place, truth, self.settings.classes, ({}, {}), options.plane, options.metrics,
-                cast(Any, options.edge),  # checked by Options
-            )  # fmt: skip
+            with _timed(entry):
+                found = score_pair(
+                    case, place, truth, self.settings.classes, ({}, {}), options.plane, options.metrics,
+                    cast(Any, options.edge),  # checked by Options
+                )  # fmt: skip
             if isinstance(found, str):
                 raise _Failed(found)
             entry |= {"state": "scored", ROWS: found[0], "ignored": sorted(found[1]), "plane": found[2]}
-            entry["seconds"]["score"] = time.perf_counter() - start
         self.journal.add(entry)
 
     @contextmanager
@@ -230,12 +230,21 @@ class Shard:
             "ignored": {str(label): count for label, count in sorted(ignored.items())},
             "planes": sorted({entry["plane"] for entry in good if "plane" in entry}),
             "code": sorted({entry["code"] for entry in good}),
-            "seconds": {
-                step: [entry["seconds"][step] for entry in good if step in entry["seconds"]]
-                for step in ("predict", "score")
+            **{
+                kind: {step: [entry[kind][step] for entry in good if step in entry[kind]] for step in STEPS}
+                for kind in ("seconds", "cpu_seconds")
             },
             "label_map_bytes": sum(entry["bytes"] for entry in good),
         }
+
+
+@contextmanager
+def _timed(entry: dict[str, Any]) -> Iterator[None]:
+    """Note the seconds of a block, and those of this process's processor, under the step of the entry."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield
+    entry["seconds"][entry["step"]] = time.perf_counter() - wall
+    entry["cpu_seconds"][entry["step"]] = time.process_time() - cpu
 
 
 class _Failed(Exception):

@@ -341,7 +341,7 @@ def test_the_label_maps_of_a_run_that_was_trained_again_are_not_mixed(population
     plan = its.output / "plan.json"
     values = json.loads(plan.read_text(encoding="utf-8"))
     plan.write_text(json.dumps(values | {"fingerprint": "of before"}))
-    with pytest.raises(ValueError, match="was trained again since .* was begun; choose another output folder"):
+    with pytest.raises(ValueError, match=r"was trained again since .* was begun; choose another output folder"):
         Shard(its.output, "00000").carry_out()
     assert not (its.output / "shards/00000" / DONE).exists()
     with pytest.raises(ValueError, match=r"order.json: is missing or not an order; remove it"):
