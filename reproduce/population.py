@@ -24,20 +24,22 @@ from shapeloss.shards.work import SCORES, import_arrow
 ROOT = Path(__file__).resolve().parents[1]
 IN_QUARANTINE = 3
 """Exit status where all shards are done, and some volumes are in quarantine."""
+ARRAY_TASKS = 25
+"""Shards in one array: the plugin puts the commands of all into one argument, of which Linux takes 128 KiB."""
 ARRAY_LIMIT = 1000
-"""Shards in one array: Slurm's own default of MaxArraySize is 1001."""
+"""Shards in arrays: the plugin counts on from array to array, and Slurm's own default of MaxArraySize is 1001."""
 
 
-def arguments_for(output: Path, shards: int, cores: int, elsewhere: Executor | None = None) -> list[str]:
-    """How Snakemake is called. On Slurm the shards are array jobs.
+def arguments_for(output: Path, pending: int, cores: int, elsewhere: Executor | None = None) -> list[str]:
+    """How Snakemake is called, for so many shards. On Slurm they are array jobs, where they are not too many for that.
 
     The plugin waits for the rest of an array, in vain, where Snakemake hands it fewer jobs than are ready: so there is
     room for all shards at a time, and how many run is the cluster's to say.
     """
     arguments = snakemake_arguments(output, cores, 0, elsewhere, "population.smk")
-    if elsewhere and elsewhere.name == "slurm":
-        arguments += ["--jobs", str(shards + 1), "--slurm-array-jobs", "shard"]
-        arguments += ["--slurm-array-limit", str(ARRAY_LIMIT)]
+    if elsewhere and elsewhere.name == "slurm" and pending <= ARRAY_LIMIT:
+        arguments += ["--jobs", str(pending + 1), "--slurm-array-jobs", "shard"]
+        arguments += ["--slurm-array-limit", str(ARRAY_TASKS)]
     return [*arguments, "--keep-going"]
 
 
@@ -100,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         if plan.pending:
             gpu = arguments.device.startswith("cuda")
             write_configuration(output, plan, arguments.device, gpu, arguments.memory_mb, arguments.minutes)
-            command = arguments_for(output, len(plan.shards), arguments.cores, elsewhere)
+            command = arguments_for(output, len(plan.pending), arguments.cores, elsewhere)
             status = snakemake(command, output, lock, Progress(output), elsewhere)
         joined = join(output)
     print(joined.to_text())

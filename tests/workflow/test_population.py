@@ -59,7 +59,9 @@ def test_on_slurm_the_shards_are_array_jobs_that_are_all_handed_over_at_once(tmp
     arguments = population.arguments_for(tmp_path, 469, 2, SLURM)
     assert arguments[arguments.index("--slurm-array-jobs") + 1] == "shard"
     assert int(arguments[len(arguments) - 1 - arguments[::-1].index("--jobs") + 1]) >= 469
+    assert int(arguments[arguments.index("--slurm-array-limit") + 1]) * 4000 < 2**17  # bytes of commands in an argument
     assert "--slurm-array-jobs" not in population.arguments_for(tmp_path, 469, 2)
+    assert "--slurm-array-jobs" not in population.arguments_for(tmp_path, 4683, 2, SLURM)  # numbers above MaxArraySize
 
 
 def test_a_dry_run_on_slurm(tmp_path):
