@@ -7,21 +7,24 @@ put into quarantine with the reason, and tried again by later calls. Ends with 3
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
 import time
 from pathlib import Path
 
+import yaml
 from executor import Executor, find_executor
 from run import STOPPING, Progress, link, snakemake, snakemake_arguments, stop
 
-from shapeloss._files import locked, os_error_message, remove_partial_files, write_json
+from shapeloss._files import locked, os_error_message, remove_partial_files, write_json, write_text
 from shapeloss.metrics import METRICS
 from shapeloss.shards.join import QUARANTINE, SUMMARY, join
 from shapeloss.shards.plan import Options, Plan, make_plan
 from shapeloss.shards.work import SCORES, import_arrow
 
 ROOT = Path(__file__).resolve().parents[1]
+GRAPH = "population.smk"
 IN_QUARANTINE = 3
 """Exit status where all shards are done, and some volumes are in quarantine."""
 ARRAY_TASKS = 25
@@ -36,11 +39,31 @@ def arguments_for(output: Path, pending: int, cores: int, elsewhere: Executor | 
     The plugin waits for the rest of an array, in vain, where Snakemake hands it fewer jobs than are ready: so there is
     room for all shards at a time, and how many run is the cluster's to say.
     """
-    arguments = snakemake_arguments(output, cores, 0, elsewhere, "population.smk")
-    if elsewhere and elsewhere.name == "slurm" and pending <= ARRAY_LIMIT:
+    arrays = elsewhere and takes_arrays(elsewhere, pending, output)
+    arguments = snakemake_arguments(output, cores, 0, with_arrays(elsewhere, output) if arrays else elsewhere, GRAPH)
+    if arrays:
         arguments += ["--jobs", str(pending + 1), "--slurm-array-jobs", "shard"]
         arguments += ["--slurm-array-limit", str(ARRAY_TASKS)]
     return [*arguments, "--keep-going"]
+
+
+def takes_arrays(elsewhere: Executor, pending: int, output: Path) -> bool:
+    """Whether shards can be array jobs, whose commands the plugin quotes for a shell by itself, and not well."""
+    plain = all(re.fullmatch(r"[\w./ +,:@=-]+", str(path)) for path in (output, ROOT, sys.executable))
+    return elsewhere.name == "slurm" and pending <= ARRAY_LIMIT and plain
+
+
+def with_arrays(elsewhere: Executor, output: Path) -> Executor:
+    """The executor's folder with commands passed as arguments.
+
+    As scripts (`slurm-pass-command-as-script`), which the folder may ask for, the plugin (2.8) would let every task of
+    an array do the work of the first.
+    """
+    values = yaml.safe_load((elsewhere.folder / "config.yaml").read_text(encoding="utf-8"))
+    values.pop("slurm-pass-command-as-script", None)
+    folder = output / "executor"
+    write_text(folder / "config.yaml", yaml.safe_dump(values, sort_keys=False))
+    return Executor(elsewhere.name, folder)
 
 
 def write_configuration(output: Path, plan: Plan, device: str, gpu: bool, memory_mb: int, minutes: int) -> None:

@@ -211,6 +211,8 @@ def test_what_kills_its_process_each_time_is_put_into_quarantine_and_comes_last(
         for _ in range(3):
             with pytest.raises(Killed):
                 its.bring_up_to_date(shard_size=3)
+        latest = Journal(its.output / "shards/00000/journal.jsonl").latest
+        assert (latest["b"]["state"], latest["c"]["state"]) == ("scored", "scored")
         joined = its.bring_up_to_date(shard_size=3)
     assert (joined.scored, joined.quarantined) == (2, 1)
     assert "its process was ended during score, perhaps for lack of memory" in its.quarantine()["a"]["reason"]

@@ -4,8 +4,10 @@ import json
 import subprocess
 import sys
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
+import yaml
 from helpers.project import ROOT
 
 sys.path.insert(0, str(ROOT / "reproduce"))
@@ -60,7 +62,12 @@ def test_on_slurm_the_shards_are_array_jobs_that_are_all_handed_over_at_once(tmp
     assert arguments[arguments.index("--slurm-array-jobs") + 1] == "shard"
     assert int(arguments[len(arguments) - 1 - arguments[::-1].index("--jobs") + 1]) >= 469
     assert int(arguments[arguments.index("--slurm-array-limit") + 1]) * 4000 < 2**17  # bytes of commands in an argument
+    folder = Path(arguments[arguments.index("--workflow-profile") + 1])
+    values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    asked = yaml.safe_load((SLURM.folder / "config.yaml").read_text(encoding="utf-8"))
+    assert asked == values | {"slurm-pass-command-as-script": True}  # with it, all tasks would do the first's work
     assert "--slurm-array-jobs" not in population.arguments_for(tmp_path, 469, 2)
+    assert "--slurm-array-jobs" not in population.arguments_for(tmp_path / 'a "b" $c', 469, 2, SLURM)
     assert "--slurm-array-jobs" not in population.arguments_for(tmp_path, 4683, 2, SLURM)  # numbers above MaxArraySize
 
 
