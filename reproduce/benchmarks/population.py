@@ -16,6 +16,7 @@ import argparse
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,7 @@ import child
 from benchmarks.speed import machine
 
 from shapeloss._files import write_json
+from shapeloss.data.checksums import read_checked_json, write_checked_json
 from shapeloss.data.manifest import prepare
 from shapeloss.data.volume import write_nifti
 from shapeloss.phantom.contrast import PhantomOptions
@@ -51,11 +53,11 @@ KNEES = 46824
 WHOLE = (160, 384, 384)
 SPACING = (0.7, 0.365, 0.365)
 RUNS = {
-    (16, 32, 32): ((40, 20), (500, 100)), (32, 96, 96): ((6, 6),), (48, 128, 128): ((2, 2),),
+    (16, 32, 32): ((40, 20), (200, 100)), (32, 96, 96): ((6, 6),), (48, 128, 128): ((2, 2),),
 }  # fmt: skip
 """Grid → volumes, and volumes a shard, of each run."""
 SUBJECTS = 6
-SHARD_SIZES = (1000, 100, 30, 10)
+SHARD_SIZES = (1000, 100, 10)
 CORES = 2
 JOINED = 500
 """Shards of which the scores are joined and read."""
@@ -98,6 +100,9 @@ def make_run(folder: Path, steps: int) -> Path:
     write_dataset(folder / "data", 6, grid)
     manifest = prepare(experiment.data, folder / "data", folder / "cases.json")
     train(experiment, manifest, "ce", 0, folder / "run", folder / "maps")
+    record = read_checked_json(folder / "run" / "run.json")
+    del record["trained_on"]  # or images would be resampled to the voxels of the training
+    write_checked_json(folder / "run" / "run.json", record)
     return folder / "run"
 
 
@@ -116,8 +121,16 @@ def make_images(folder: Path, shape: tuple[int, ...], count: int) -> dict[str, f
     return {place: sum(sizes) / count for place, sizes in files.items()}
 
 
+PEAK = """
+import atexit, re
+from pathlib import Path
+status = Path("/proc/self/status")  # resource.getrusage would count what the parent held when it started this
+atexit.register(lambda: print("PEAK", re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1] if status.exists() else 0))
+"""
+
+
 def usage(command: list[str], folder: Path) -> dict[str, float]:
-    """Seconds, those of the processor, and MiB of a command with the processes that it starts.
+    """Seconds, and those of the processor, of a command with what it starts; its own MiB if it prints them by PEAK.
 
     Raises:
         RuntimeError: it failed.
@@ -128,11 +141,17 @@ def usage(command: list[str], folder: Path) -> dict[str, float]:
             command, env=child.environment(ROOT, folder / ".home"), stdout=output, stderr=output, cwd=ROOT
         )
         _, status, used = os.wait4(process.pid, 0)
+    printed = (folder / "output.txt").read_text(encoding="utf-8")
     if status:
-        raise RuntimeError(f"{' '.join(command)}\n{(folder / 'output.txt').read_text(encoding='utf-8')[-4000:]}")
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    seconds = {"s": round(time.monotonic() - started, 3), "cpu_s": round(used.ru_utime + used.ru_stime, 3)}
-    return seconds | {"mib": round(used.ru_maxrss / unit, 1)}
+        raise RuntimeError(f"{' '.join(command)}\n{printed[-4000:]}")
+    found = {"s": round(time.monotonic() - started, 3), "cpu_s": round(used.ru_utime + used.ru_stime, 3)}
+    peaks = re.findall(r"^PEAK (\d+)$", printed, re.M)
+    return found | ({"mib": round(int(peaks[-1]) / 2**10, 1)} if peaks else {})
+
+
+def usage_of(code: str, folder: Path) -> dict[str, float]:
+    """Of Python code."""
+    return usage([sys.executable, "-c", PEAK + code], folder)
 
 
 def population(run: Path, folder: Path, output: Path, shard_size: int) -> list[str]:
@@ -151,12 +170,14 @@ def measure(run: Path, folder: Path, shape: tuple[int, ...], count: int, shard_s
     output.mkdir()
     command = population(run, folder, output, shard_size)
     first, second = usage(command, folder), usage(command, folder)
+    # a job that finds nothing to do: what it takes beside its volumes
+    idle = usage([sys.executable, str(ROOT / "reproduce" / "shard.py"), str(output), "00000"], folder)
     jobs = []
     for place in sorted((output / SHARDS).iterdir()):
         done = json.loads((place / "shard.json").read_text(encoding="utf-8"))
         job = pd.read_csv(output / "benchmarks" / f"{place.name}.tsv", sep="\t").iloc[0]
         jobs.append({
-            "volumes": done["volumes"], "cpu_s": float(job["cpu_time"]), "mib": float(job["max_rss"]),
+            "volumes": done["volumes"], "mib": float(job["max_rss"]),
             **{step: [round(value, 4) for value in done["cpu_seconds"][step]] for step in STEPS},
             "label_map_bytes": done["label_map_bytes"], "parquet_bytes": done["parquet_bytes"],
             "record_bytes": sum(
@@ -166,8 +187,8 @@ def measure(run: Path, folder: Path, shape: tuple[int, ...], count: int, shard_s
     summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
     return {
         "shape": shape, "voxels": int(np.prod(shape)), "volumes": count, "shard_size": shard_size, "cores": CORES,
-        "scored": summary["scored"], "graph": first, "second_call": second, "image_bytes": made["images"],
-        "truth_bytes": made["truth"], "jobs": jobs,
+        "scored": summary["scored"], "graph": first, "second_call": second, "idle_job": idle,
+        "image_bytes": made["images"], "truth_bytes": made["truth"], "jobs": jobs,
     }  # fmt: skip
 
 
@@ -202,7 +223,7 @@ from snakemake.cli import main
 main([*population.arguments_for(output, {len(plan.shards)}, 1), "--dry-run", "--quiet"])
 """
         row = {"knees": knees, "shard_size": size, "shards": len(plan.shards), "split_cpu_s": seconds[0]}
-        row |= {"split_again_cpu_s": seconds[1], "graph": usage([sys.executable, "-c", code], folder)}
+        row |= {"split_again_cpu_s": seconds[1], "graph": usage_of(code, folder)}
         if len(plan.shards) > JOINED:
             yield row
             continue
@@ -217,7 +238,7 @@ main([*population.arguments_for(output, {len(plan.shards)}, 1), "--dry-run", "--
             ("join", f"from shapeloss.shards.join import join\njoin(Path({str(output)!r}))"),
             ("read_one_column", f"import pandas\npandas.read_parquet({str(output / 'scores')!r}, columns=['dice'])"),
         ):
-            row[name] = usage([sys.executable, "-c", f"from pathlib import Path\n{line}"], folder)
+            row[name] = usage_of(line, folder)
         shutil.rmtree(output)
         yield row
 
@@ -269,13 +290,9 @@ def of_largest(samples: dict[int, np.ndarray]) -> float:
     return at({size: mean for size, mean in means.items() if size < largest}, largest) / means[largest]
 
 
-def start_up(found: dict[str, Any]) -> tuple[float, float]:
-    """Processor seconds of a job beside predictions and scores: for itself, and more for each volume."""
-    jobs = [job for row in found["runs"] for job in row["jobs"]]
-    beside = [job["cpu_s"] - sum(sum(job[step]) for step in STEPS) for job in jobs]
-    volumes = np.array([job["volumes"] for job in jobs])
-    a, b = nnls(np.column_stack([np.ones(len(jobs)), volumes]), np.maximum(beside, 0))[0]
-    return float(a), float(b)
+def start_up(found: dict[str, Any]) -> float:
+    """Processor seconds of a job that finds nothing to do."""
+    return float(np.mean([row["idle_job"]["cpu_s"] for row in found["runs"]]))
 
 
 def in_bytes(count: float) -> str:
@@ -315,8 +332,8 @@ def measured(found: dict[str, Any]) -> str:
     head = ["Voxels", "Volumes", "Shards", "Predict, s", "Score, s", "Image", *NAMES.values(), "Largest job, MiB"]
     return (
         f"{table(head, rows)}\n\nA volume: mean ± SD of the seconds of a core, and bytes on average. "
-        f"{about['processor']}, torch {about['torch']}, commit {about['commit']}; {found['minutes']:.0f} min, at whose "
-        f"start {found['load_before']:.1f} processes wanted the machine's {CORES} cores."
+        f"{about['processor']}, torch {about['torch']}, commit {about['commit']}; {found['minutes']['runs']:.0f} min, "
+        f"at whose start {found['load']['runs']:.1f} processes wanted the machine's {CORES} cores."
     )
 
 
@@ -338,8 +355,6 @@ def estimate(found: dict[str, Any]) -> str:
         ]
         for step, (value, low, high) in core_hours(found).items()
     ]
-    each = start_up(found)[1]
-    rows.append(["hashes, records", f"{each:.2g} s", f"{each * knees / 3600:,.1f} core-hours", ""])
     for name, title in {"image_bytes": "images", **NAMES}.items():
         sizes = per_bytes(found, name)
         size = at(sizes, whole) if name in KINDS[:2] else sizes[min(sizes)]
@@ -362,8 +377,8 @@ def estimate(found: dict[str, Any]) -> str:
 
 def shards(found: dict[str, Any]) -> str:
     """Time against the number of cores, at several shard sizes."""
-    job, each = start_up(found)
-    knee = sum(value[0] for value in core_hours(found).values()) + each / 3600
+    job = start_up(found)
+    knee = sum(value[0] for value in core_hours(found).values())
     rows: list[list[Any]] = []
     for book in found["bookkeeping"]:
         hours = knee * book["shard_size"] + job / 3600
@@ -373,8 +388,8 @@ def shards(found: dict[str, Any]) -> str:
     head = ["Volumes a shard", "Shards", "Hours a shard", "All start-ups, core-hours"]
     head += [f"Days on {cores:,} cores" for cores in MACHINES]
     return (
-        f"{table(head, rows)}\n\nA job takes {job:.1f} s of a core before its first volume. One core a job, no core "
-        "idle, and no wait for the scheduler, which was not measured."
+        f"{table(head, rows)}\n\nA job takes {job:.1f} s of a core before its first volume, the network not yet "
+        "loaded. One core a job, no core idle, and no wait for the scheduler, which was not measured."
     )
 
 
@@ -397,32 +412,41 @@ def main() -> None:
     """Measure, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few volumes, to see whether it works; writes nothing")
-    parser.add_argument("--output", type=Path, default=FILE)
+    parser.add_argument("--part", choices=("runs", "bookkeeping"), help="measure this alone; the other part is kept")
+    parser.add_argument("--run", type=Path, help="that training, which make_run made, in place of a new one")
     arguments = parser.parse_args()
+    parts = [arguments.part] if arguments.part else ["runs", "bookkeeping"]
     runs = {(16, 32, 32): ((4, 2), (6, 3)), (16, 48, 48): ((2, 1),)} if arguments.quick else RUNS
-    started = time.monotonic()
-    found: dict[str, Any] = {
-        "machine": machine(), "load_before": os.getloadavg()[0], "knees": KNEES, "whole": WHOLE, "windows": windows(),
-        "runs": [], "bookkeeping": [],
-    }  # fmt: skip
+    knees, sizes = (100, (30, 10)) if arguments.quick else (KNEES, SHARD_SIZES)
+    found: dict[str, Any] = {"knees": KNEES, "whole": WHOLE, "windows": windows(), "load": {}, "minutes": {}}
+    rows: list[dict[str, Any]] = []
 
-    def keep(part: str, row: dict[str, Any]) -> None:
+    def keep(part: str, row: dict[str, Any], started: float) -> None:
+        """What was measured is kept when the rest is stopped."""
         print({key: value for key, value in row.items() if key != "jobs"}, flush=True)
-        found[part].append(row)
-        if not arguments.quick:  # what was measured is kept when the rest is stopped
-            write_json(arguments.output, found | {"minutes": (time.monotonic() - started) / 60})
+        rows.append(row)
+        before = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {"load": {}, "minutes": {}}
+        about = {"load": load, "minutes": (time.monotonic() - started) / 60}
+        now = {name: before[name] | {part: round(value, 1)} for name, value in about.items()}
+        if not arguments.quick:
+            write_json(FILE, before | found | {"machine": machine()} | now | {part: rows})
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        run = make_run(folder / "training", 4 if arguments.quick else 20)
-        for shape, each in runs.items():
-            for count, size in each:
-                place = folder / f"{'x'.join(map(str, shape))}_{count}"
-                keep("runs", measure(run, place, shape, count, size))
-        example = folder / f"{'x'.join(map(str, next(iter(runs))))}_{next(iter(runs.values()))[-1][0]}" / "output"
-        whole = (100, (30, 10)) if arguments.quick else (KNEES, SHARD_SIZES)
-        for row in bookkeeping(run, folder / "whole", example, *whole):
-            keep("bookkeeping", row)
+        run = arguments.run or make_run(folder / "training", 4 if arguments.quick else 20)
+        for part in parts:
+            load, started = os.getloadavg()[0], time.monotonic()
+            rows = []
+            if part == "runs":
+                for shape, each in runs.items():
+                    for count, size in each:
+                        place = folder / f"{'x'.join(map(str, shape))}_{count}"
+                        keep(part, measure(run, place, shape, count, size), started)
+            else:
+                example = folder / "example"
+                measure(run, example, next(iter(runs)), 12, 12)
+                for row in bookkeeping(run, folder / "whole", example / "output", knees, sizes):
+                    keep(part, row, started)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The command for a population: its graph, on this machine and on Slurm, what it says, and its page."""
 
 import json
+import os
 import subprocess
 import sys
 from argparse import Namespace
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers.project import ROOT
+from helpers.slurm_commands import write_commands
 
 sys.path.insert(0, str(ROOT / "reproduce"))
 
@@ -119,6 +121,27 @@ def test_a_population_from_the_command_to_the_scores(tiny_results, tmp_path):
         done = subprocess.run([*command, *more], env=environment, capture_output=True, encoding="utf-8", check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))[state] == 4
+
+
+@pytest.mark.slow
+def test_the_tasks_of_an_array_do_the_work_of_a_shard_each(tiny_results, tmp_path, monkeypatch):
+    """Arrays of two, of which the second counts on."""
+    pytest.importorskip("snakemake_executor_plugin_slurm")
+    pytest.importorskip("pyarrow")
+    state = write_commands(tmp_path / "bin")
+    code = "import population; population.ARRAY_TASKS = 2; population.main()"
+    command = [sys.executable, "-c", code, "--run", tiny_results / "runs/ce/seed0", "--output", tmp_path / "out"]
+    command += ["--images", tiny_results / "data/imagesTr", "--truth", tiny_results / "data/labelsTr"]
+    command += ["--shard-size", "1", "--metric", "dice", "--executor", "slurm"]
+    monkeypatch.setenv("PATH", f"{state.parent}{os.pathsep}{os.environ['PATH']}")
+    environment = child.environment(ROOT, tmp_path / "home")
+    environment["PYTHONPATH"] += f"{os.pathsep}{ROOT / 'reproduce'}"
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 scored" in done.stdout
+    assert sorted(path.name for path in state.glob("*.state")) == [
+        f"{j}_{t}.state" for j, t in ("11", "12", "23", "24")
+    ]
 
 
 def test_a_line_is_found_again_and_its_interval_holds_the_truth():
