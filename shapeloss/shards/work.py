@@ -198,7 +198,7 @@ class Shard:
         self.journal.add(entry | {"state": "quarantined", "reason": one_line(reason)})
 
     def _forget_attempt(self, entry: dict[str, Any]) -> None:
-        if self._state(entry["case"]) == "started":
+        if self._state(entry["case"]) == "started" and "attempts" in entry:
             with suppress(OSError):  # a full disk
                 self.journal.add(entry | {"state": "interrupted", "attempts": entry["attempts"] - 1})
 
