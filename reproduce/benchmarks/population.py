@@ -59,6 +59,8 @@ RUNS = {
 SUBJECTS = 6
 SHARD_SIZES = (1000, 100, 10)
 CORES = 2
+EXAMPLE = 12
+"""Volumes whose scores stand for those of each shard where they are joined."""
 JOINED = 500
 """Shards of which the scores are joined and read."""
 STEPS = ("predict", "score")
@@ -322,14 +324,14 @@ def measured(found: dict[str, Any]) -> str:
     """What was measured, a row a run."""
     rows: list[list[Any]] = []
     for run in found["runs"]:
-        seconds = [seconds_of([run], step) for step in STEPS]
+        score = seconds_of([run], "score")
         sizes = [run["image_bytes"], *(sum(job[name] for job in run["jobs"]) / run["volumes"] for name in KINDS[1:])]
         rows.append([
-            grid(run["shape"]), run["volumes"], len(run["jobs"]), *(f"{x.mean():.2g} ± {x.std():.1g}" for x in seconds),
+            grid(run["shape"]), run["volumes"], len(run["jobs"]), f"{score.mean():.2g} ± {score.std():.1g}",
             *map(in_bytes, sizes), round(max(job["mib"] for job in run["jobs"])),
         ])  # fmt: skip
     about = found["machine"]
-    head = ["Voxels", "Volumes", "Shards", "Predict, s", "Score, s", "Image", *NAMES.values(), "Largest job, MiB"]
+    head = ["Voxels", "Volumes", "Shards", "Score, s", "Image", *NAMES.values(), "Largest job, MiB"]
     return (
         f"{table(head, rows)}\n\nA volume: mean ± SD of the seconds of a core, and bytes on average. "
         f"{about['processor']}, torch {about['torch']}, commit {about['commit']}; {found['minutes']['runs']:.0f} min, "
@@ -337,54 +339,46 @@ def measured(found: dict[str, Any]) -> str:
     )
 
 
-def core_hours(found: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Step → core-hours of a whole knee, with their interval."""
-    voxels = {"predict": found["windows"]["voxels"], "score": math.prod(found["whole"])}
-    return {step: np.array(extrapolate(per_volume(found, step), voxels[step])) / 3600 for step in STEPS}
+def prediction() -> float:
+    """Core-seconds of the whole knee that `make bench` predicted with the windows of profile oai, on two threads."""
+    speed = json.loads((FILE.parent / "speed.json").read_text(encoding="utf-8"))["singles"]
+    (alone,) = [row["s"] for row in speed if row["what"].startswith(f"prediction of {'x'.join(map(str, WHOLE))}")]
+    return float(2 * alone)
 
 
 def estimate(found: dict[str, Any]) -> str:
     """What all knees cost, with the model and what speaks against it."""
-    knees, whole, windows = found["knees"], math.prod(found["whole"]), found["windows"]
+    knees, whole = found["knees"], math.prod(found["whole"])
+    samples = per_volume(found, "score")
+    value, low, high = (x * knees / 3600 for x in extrapolate(samples, whole))
+    predict = prediction()
     rows = [
-        [
-            step,
-            f"{value * 3600:.0f} s",
-            f"{value * knees:,.0f} core-hours",
-            f"{low * knees:,.0f} to {high * knees:,.0f}",
-        ]
-        for step, (value, low, high) in core_hours(found).items()
+        ["predict", f"{predict:.0f} s", f"{predict * knees / 3600:,.0f} core-hours", "one knee measured"],
+        ["score", f"{value * 3600 / knees:.0f} s", f"{value:,.0f} core-hours", f"{low:,.0f} to {high:,.0f}"],
     ]
     for name, title in {"image_bytes": "images", **NAMES}.items():
         sizes = per_bytes(found, name)
         size = at(sizes, whole) if name in KINDS[:2] else sizes[min(sizes)]
         rows.append([title.lower(), in_bytes(size), in_bytes(size * knees), ""])
-    largest = max(per_volume(found, "score"))
-    checks = " and ".join(f"{of_largest(per_volume(found, step)):.2f} ({step})" for step in STEPS)
-    speed = json.loads((FILE.parent / "speed.json").read_text(encoding="utf-8"))["singles"]
-    (alone,) = [2 * row["s"] for row in speed if row["what"].startswith(f"prediction of {'x'.join(map(str, WHOLE))}")]
     return (
         f"{table(['', 'A knee', f'{knees:,} knees', '95 % interval'], rows)}\n\n"
-        f"The model of a step: a + b · voxels; of a volume for scores, and of all windows for predictions: "
-        f"{windows['number']} of {grid(windows['patch'])} a knee, {windows['voxels'] / whole:.1f} times its voxels. "
-        "The intervals are those of a bootstrap of the volumes of each size; they know nothing of whether a straight "
-        f"line is right. Without the largest volumes the lines say {checks} of what those took, and a whole knee has "
-        f"{whole / largest:.0f} times their voxels. The one whole knee that `make bench` predicted, with these "
-        f"windows, took two threads of an idle machine together {alone:.0f} s at most: {alone * knees / 3600:,.0f} "
-        "core-hours for all, where the first row extrapolates."
+        "Predictions: the whole knee of `make bench`, two threads of an idle machine together. Scores, images and "
+        "label maps: a + b · voxels. The interval is that of a bootstrap of the volumes of each size; it knows nothing of "
+        f"whether a straight line is right. Without the largest volumes the line says {of_largest(samples):.2f} of "
+        f"what their scores took, and a whole knee has {whole / max(samples):.0f} times their voxels."
     )
 
 
 def shards(found: dict[str, Any]) -> str:
     """Time against the number of cores, at several shard sizes."""
     job = start_up(found)
-    knee = sum(value[0] for value in core_hours(found).values())
+    knee = (prediction() + extrapolate(per_volume(found, "score"), math.prod(found["whole"]))[0]) / 3600
     rows: list[list[Any]] = []
-    for book in found["bookkeeping"]:
-        hours = knee * book["shard_size"] + job / 3600
-        days = [math.ceil(book["shards"] / cores) * hours / 24 for cores in MACHINES]
-        start = f"{job * book['shards'] / 3600:.1f}"
-        rows.append([book["shard_size"], book["shards"], f"{hours:.1f}", start, *(f"{x:,.1f}" for x in days)])
+    for size in SHARD_SIZES:
+        number = math.ceil(found["knees"] / size)
+        hours = knee * size + job / 3600
+        days = [math.ceil(number / cores) * hours / 24 for cores in MACHINES]
+        rows.append([size, number, f"{hours:.1f}", f"{job * number / 3600:.1f}", *(f"{x:,.1f}" for x in days)])
     head = ["Volumes a shard", "Shards", "Hours a shard", "All start-ups, core-hours"]
     head += [f"Days on {cores:,} cores" for cores in MACHINES]
     return (
@@ -404,7 +398,8 @@ def books(found: dict[str, Any]) -> str:
     head = ["Volumes a shard", "Shards", "Split, s", "again, s", "Snakemake's graph, s", "MiB", "Join, s", "MiB"]
     return (
         f"{table([*head, 'Read one metric, s', 'MiB'], rows)}\n\n{found['knees']:,} empty files of images, and as many "
-        "of truths; seconds of a core, start of Python included. The graph is a dry run."
+        "of truths; seconds of a core, start of Python included. The graph is a dry run. The "
+        f"files of scores that are joined and read have {EXAMPLE} volumes each."
     )
 
 
@@ -444,7 +439,7 @@ def main() -> None:
                         keep(part, measure(run, place, shape, count, size), started)
             else:
                 example = folder / "example"
-                measure(run, example, next(iter(runs)), 12, 12)
+                measure(run, example, next(iter(runs)), EXAMPLE, EXAMPLE)
                 for row in bookkeeping(run, folder / "whole", example / "output", knees, sizes):
                     keep(part, row, started)
 
