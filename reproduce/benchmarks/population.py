@@ -6,7 +6,8 @@ Phantom knees of several sizes go through reproduce/population.py: hundreds of t
 with new noise, for to make distinct ones would take longer than to segment them. The network is that of profile oai, on
 whole volumes, after a short training: how long it takes does not depend on how good it is, but how long scores take
 does depend on surfaces, so that it must find bones. Times are those of the processor, so that other work on the machine
-counts little. Snakemake's graph, the splitting of the folder and the joining of
+counts little. The committed file has scores of volumes that were resampled to the training's voxels, and no predictions:
+the page takes those of `make bench`. Snakemake's graph, the splitting of the folder and the joining of
 scores are measured at their true size, with empty files.
 """
 
@@ -363,8 +364,8 @@ def estimate(found: dict[str, Any]) -> str:
     return (
         f"{table(['', 'A knee', f'{knees:,} knees', '95 % interval'], rows)}\n\n"
         "Predictions: the whole knee of `make bench`, two threads of an idle machine together. Scores, images and "
-        "label maps: a + b · voxels. The interval is that of a bootstrap of the volumes of each size; it knows nothing of "
-        f"whether a straight line is right. Without the largest volumes the line says {of_largest(samples):.2f} of "
+        "label maps: a + b · voxels. The interval is that of a bootstrap of the volumes of each size; it knows nothing "
+        f"of whether a straight line is right. Without the largest volumes the line says {of_largest(samples):.2f} of "
         f"what their scores took, and a whole knee has {whole / max(samples):.0f} times their voxels."
     )
 
