@@ -6,8 +6,8 @@ Phantom knees of several sizes go through reproduce/population.py: hundreds of t
 with new noise, for to make distinct ones would take longer than to segment them. The network is that of profile oai, on
 whole volumes, after a short training: how long it takes does not depend on how good it is, but how long scores take
 does depend on surfaces, so that it must find bones. Times are those of the processor, so that other work on the machine
-counts little. The committed file has scores of volumes that were resampled to the training's voxels, and no predictions:
-the page takes those of `make bench`. Snakemake's graph, the splitting of the folder and the joining of
+counts little. The committed file has scores of volumes that were resampled to the training's voxels, and no
+predictions: the page takes those of `make bench`. Snakemake's graph, the splitting of the folder and the joining of
 scores are measured at their true size, with empty files.
 """
 
