@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import slurm_resources
 import yaml
+from benchmarks import population
 
 from shapeloss._files import write_text
 from shapeloss.metrics import definition_table
@@ -26,7 +27,18 @@ PAGES = (
     ROOT / "CONTRIBUTING.md",
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in ("deviations", "results", "metrics", "biomarkers", "known-bugs", "study", "cluster", "faults")
+        for name in (
+            "deviations",
+            "results",
+            "metrics",
+            "biomarkers",
+            "known-bugs",
+            "study",
+            "multi-task",
+            "cluster",
+            "faults",
+            "population",
+        )
     ),
 )
 
@@ -34,6 +46,7 @@ PAGES = (
 def blocks() -> dict[str, str]:
     """Name of each generated part and its text."""
     tables = {"table": "table1.md", "exact": "table_exact.md", "study": "study/study.md"}
+    tables |= {"multi_task": "multi-task/multi_task.md"}
     texts = {name: (ROOT / "figures" / path).read_text(encoding="utf-8") for name, path in tables.items()}
     profile = ROOT / "reproduce" / "profiles" / "phantom.yaml"
     scores = read_scores(ROOT / "figures")
@@ -50,6 +63,7 @@ def blocks() -> dict[str, str]:
         "chaos": chaos(),
         "versions": versions(),
     }
+    texts |= population.page(json.loads(population.FILE.read_text(encoding="utf-8")))
     return texts | {f"bugs_{part}": known_bugs(*folders) for part, folders in BUGS.items()} | {"mutants": mutants()}
 
 

@@ -28,7 +28,7 @@ from shapeloss.replication.profile import Experiment, figures_folder, load_exper
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = {
     "phantom": 0.02, "data": 0.01, "distance_maps": 0.03, "train": 1.0, "train_variation": 1.0, "evaluate": 0.08,
-    "error_maps": 0.06, "audit": 0.02, "study": 0.1, "multi_task": 0.1, "shape": 0.1, "report": 0.01,
+    "error_maps": 0.06, "audit": 0.02, "study": 0.1, "multi_task": 0.1, "shape": 0.1, "report": 0.01, "shard": 1.0,
 }  # fmt: skip
 """How long a step takes, as a share of one training; only the estimate of the time left depends on it."""
 LINKS = ".links"
@@ -148,6 +148,8 @@ def parse(wildcards: str) -> dict[str, str]:
 def title(rule: str, wildcards: str) -> str:
     """`train dice, seed 0`, or `train dice, seed 0 (x2)` for a variation."""
     values = parse(wildcards)
+    if "shard" in values:
+        return f"shard {values['shard']}"
     if "loss" not in values:
         return rule.replace("_", " ")
     variation = f" ({values['variation']})" if "variation" in values else ""
@@ -190,14 +192,16 @@ def count_gpus(device: str) -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def snakemake_arguments(results: Path, cores: int, gpus: int = 0, elsewhere: Executor | None = None) -> list[str]:
+def snakemake_arguments(
+    results: Path, cores: int, gpus: int = 0, elsewhere: Executor | None = None, snakefile: str = "Snakefile"
+) -> list[str]:
     """How Snakemake is called: everything it keeps lies below `results`, and no profile of the user counts.
 
     `elsewhere`: what runs the steps in place of this machine's cores.
     """
     arguments = [
         "--snakefile",
-        str(results / LINKS / "project" / "reproduce" / "Snakefile"),
+        str(results / LINKS / "project" / "reproduce" / snakefile),
         "--directory",
         str(results),
     ]
@@ -239,7 +243,6 @@ def run(
         )
     results.mkdir(parents=True, exist_ok=True)
     figures.mkdir(parents=True, exist_ok=True)
-    log = results / "log" / "snakemake.txt"
     progress = Progress(results, variation_weight(experiment))
     waiting = f"another run of profile {experiment.name} is going on; waiting until it ends"
     with locked(results / ".lock", waiting) as lock:
@@ -253,18 +256,26 @@ def run(
         link(results, project=ROOT, data=source, figures=figures)
         remove_partial_files(results, depth=4)
         remove_partial_files(figures, depth=0)  # below it, another profile may be writing
-        environment = child.environment(ROOT, results / ".home")
-        log.parent.mkdir(exist_ok=True)
-        arguments = snakemake_arguments(results, cores, gpus, elsewhere)
-        command = [sys.executable, *WORKFLOW, *arguments]
-        with open(log, "w", encoding="utf-8") as copy:
-            process = child.start(command, stdout=subprocess.DEVNULL, env=environment, cwd=results, pass_fds=[lock])
-            try:
-                follow(process, copy, progress)
-            finally:
-                if elsewhere:
-                    child.interrupt(process)
-                child.end(process)
+        return snakemake(snakemake_arguments(results, cores, gpus, elsewhere), results, lock, progress, elsewhere)
+
+
+def snakemake(
+    arguments: list[str], results: Path, lock: int, progress: Progress, elsewhere: Executor | None = None
+) -> int:
+    """Let Snakemake work below `results`, under a lock that is held; shows the logs of what fails, and returns its
+    exit status."""
+    environment = child.environment(ROOT, results / ".home")
+    log = results / "log" / "snakemake.txt"
+    log.parent.mkdir(exist_ok=True)
+    command = [sys.executable, *WORKFLOW, *arguments]
+    with open(log, "w", encoding="utf-8") as copy:
+        process = child.start(command, stdout=subprocess.DEVNULL, env=environment, cwd=results, pass_fds=[lock])
+        try:
+            follow(process, copy, progress)
+        finally:
+            if elsewhere:
+                child.interrupt(process)
+            child.end(process)
     if process.returncode:
         logs = [path for name in dict.fromkeys(progress.failed_logs) if (path := results / name).is_file()]
         for path in logs or [log]:

@@ -117,11 +117,7 @@ def score_folders(
         ValueError, FileNotFoundError: an argument that cannot be used, names that contradict `dataset.json`, a label to
             ignore there, or no case that can be scored.
     """
-    check_choice("edge", edge, get_args(Edge))
-    if plane not in ("auto", *PLANES):
-        raise ValueError(f"plane must be auto, {', '.join(PLANES)}; got {plane!r}")
-    if unknown := [name for name in metrics if name not in METRICS]:
-        raise ValueError(f"no metric {', '.join(unknown)}; there are {', '.join(METRICS)}")
+    check_options(plane, metrics, edge)
     notes: list[str] = []
     pairs, problems = match(Path(predictions), Path(truth), notes)
     merge = dict(merge or {})
@@ -151,6 +147,15 @@ def score_folders(
     per_case = pd.DataFrame(rows).sort_values("case", kind="stable").reset_index(drop=True)
     left_out = dict(sorted(ignored.items()))
     return Scores(per_case, names, left_out, tuple(sorted(planes)), tuple(problems), edge, named_by, tuple(notes))
+
+
+def check_options(plane: str, metrics: Sequence[str], edge: str) -> None:
+    """Raise ValueError if one of these is not what :func:`score_folders` takes."""
+    check_choice("edge", edge, get_args(Edge))
+    if plane not in ("auto", *PLANES):
+        raise ValueError(f"plane must be auto, {', '.join(PLANES)}; got {plane!r}")
+    if unknown := [name for name in metrics if name not in METRICS]:
+        raise ValueError(f"no metric {', '.join(unknown)}; there are {', '.join(METRICS)}")
 
 
 def _structures(
@@ -186,11 +191,11 @@ def _run(work: Mapping[str, tuple[Any, ...]], jobs: int, progress: bool) -> Any:
     with bar:
         if jobs == 1:
             for case, arguments in work.items():
-                yield case, _score(*arguments)
+                yield case, score_pair(*arguments)
                 bar.update()
             return
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-            futures = {pool.submit(_score, *arguments): case for case, arguments in work.items()}
+            futures = {pool.submit(score_pair, *arguments): case for case, arguments in work.items()}
             for future in as_completed(futures):
                 case = futures[future]
                 try:
@@ -201,11 +206,14 @@ def _run(work: Mapping[str, tuple[Any, ...]], jobs: int, progress: bool) -> Any:
                 bar.update()
 
 
-def _score(
+def score_pair(
     case: str, prediction: Path, truth: Path, classes: dict[int, str], merges: tuple[dict[int, int], dict[int, int]],
     plane: str, metrics: tuple[str, ...], edge: Edge,
 ) -> tuple[list[dict[str, Any]], set[int], str] | str:  # fmt: skip
-    """Rows, labels taken for background and the plane of one case; or the problem, in one line."""
+    """Rows, labels taken for background and the plane of one case; or the problem, in one line.
+
+    The arguments are those of :func:`score_folders`; `merges` are those of the prediction and of the truth.
+    """
     try:
         maps = [read_labels(path) for path in (prediction, truth)]
         if difference := grid_difference(*maps):

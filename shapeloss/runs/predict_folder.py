@@ -134,6 +134,46 @@ def predict_files(
             of another run or side, which would be kept.
     """
     source, target = Path(images), Path(output)
+    found, problems = find_images(source)
+    for case, path in found.items():
+        if (target / f"{case}.nii.gz").resolve() == path.resolve():
+            raise ValueError(one_line(f"{path}: is an image that its label map would replace; choose another folder"))
+    with exclusive(target, PREDICT_LOCK, f"another prediction writes into {target}; waiting until it ends"):
+        side_of = find_sides(run, source, found, side)
+        predictor = Predictor(run, target, side_of, device, overwrite, any_spacing)
+        if notes is not None and not overwrite:
+            notes += _describe_kept(target, found, predictor.record)
+        written: list[Path] = []
+        unlike: dict[str, list[str]] = {}  # line → cases
+        for case, path in tqdm(found.items(), desc="predict", unit="image", disable=not progress):
+            if (target / f"{case}.nii.gz").exists() and not overwrite:
+                continue
+            try:
+                place, lines = predictor.predict(case, path)
+            except (VolumeError, OSError, MemoryError, torch.OutOfMemoryError) as error:
+                problems.append(predictor.reason(error, path))
+                continue
+            written.append(place)
+            for line in lines:
+                unlike.setdefault(line, []).append(case)
+    if notes is not None:
+        notes += [one_line(f"{_some(cases)}: {line}") for line, cases in unlike.items()]
+        if run.trained_on is None:
+            notes.append(
+                "the run does not record what it was trained on: voxel sizes were not compared; train it again"
+            )
+    return written, problems
+
+
+def find_images(source: Path) -> tuple[dict[str, Path], list[str]]:
+    """Case → image, of an image or of a folder of them, and what is wrong with the others.
+
+    nnU-Net's `_0000` is dropped from a name.
+
+    Raises:
+        FileNotFoundError: no such image or folder.
+        ValueError: a folder without images.
+    """
     if source.is_dir():
         found, problems = find_volumes(source)
     elif source.exists():
@@ -150,11 +190,7 @@ def predict_files(
         del found[name]
     if not found and not problems:
         raise ValueError(f"{source}: holds no image that can be read; give NIfTI, NRRD or MetaImage files")
-    for case, path in ((name.removesuffix("_0000"), path) for name, path in found.items()):
-        if (target / f"{case}.nii.gz").resolve() == path.resolve():
-            raise ValueError(one_line(f"{path}: is an image that its label map would replace; choose another folder"))
-    with exclusive(target, PREDICT_LOCK, f"another prediction writes into {target}; waiting until it ends"):
-        return _predict(run, source, found, problems, target, device, overwrite, side, progress, notes, any_spacing)
+    return {name.removesuffix("_0000"): path for name, path in found.items()}, problems
 
 
 def _case_of_channel(name: str, names: Collection[str]) -> str:
@@ -163,71 +199,82 @@ def _case_of_channel(name: str, names: Collection[str]) -> str:
     return case if name not in (case, f"{case}_0000") and f"{case}_0000" in names else ""
 
 
-def _predict(
-    run: TrainedRun, source: Path, found: Mapping[str, Path], problems: list[str], target: Path, device: str,
-    overwrite: bool, side: str, progress: bool, notes: list[str] | None, any_spacing: bool,
-) -> tuple[list[Path], list[str]]:  # fmt: skip
+def find_sides(run: TrainedRun, source: Path, cases: Iterable[str], side: str = "") -> dict[str, str]:
+    """Case → left or right, where the run mirrors knees to one side: `side`, or what an import recorded, else empty."""
     sides = read_sides((source if source.is_dir() else source.parent).absolute().parent) if run.data.mirror_to else {}
-    cases, fingerprint = [name.removesuffix("_0000") for name in found], run.fingerprint
-    side_of = {case: (side or sides.get(case, "")) if run.data.mirror_to else "" for case in cases}
-    remove_partial_files(target)
-    record = _read_record(target, fingerprint, side_of, overwrite)
-    if notes is not None and not overwrite:
-        notes += _describe_kept(target, cases, record)
-    where = find_device(device)
-    network = run.network.to(where)
-    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in its stub
-    written: list[Path] = []
-    unlike: dict[str, list[str]] = {}  # line → cases
-    for name, path in tqdm(found.items(), desc="predict", unit="image", disable=not progress):
-        case = name.removesuffix("_0000")
-        place = target / f"{case}.nii.gz"
-        if place.exists() and not overwrite:
-            continue
-        its_side = side_of[case]
+    return {case: (side or sides.get(case, "")) if run.data.mirror_to else "" for case in cases}
+
+
+class Predictor:
+    """A run that writes label maps into one folder, one image at a time, and records there which run made each.
+
+    The caller holds :data:`PREDICT_LOCK` of the folder.
+
+    Args:
+        run: from :func:`load_run`.
+        folder: for `<case>.nii.gz` and `predict.json`.
+        side_of: every case that may be predicted → its side, from :func:`find_sides`.
+        device: see :func:`shapeloss.runs.device.find_device`.
+        overwrite: label maps of another run or side may be made again.
+        any_spacing: segment images of any voxel size.
+
+    Raises:
+        ValueError: the folder has label maps of another run or side that would be kept.
+    """
+
+    def __init__(
+        self, run: TrainedRun, folder: Path, side_of: Mapping[str, str], device: str = "cpu",
+        overwrite: bool = False, any_spacing: bool = False,
+    ) -> None:  # fmt: skip
+        self.run, self.folder, self.side_of, self.device, self.any_spacing = run, folder, side_of, device, any_spacing
+        self.fingerprint = run.fingerprint
+        remove_partial_files(folder)
+        self.record = _read_record(folder, self.fingerprint, side_of, overwrite)
+        """Case → which run made its label map, for which side."""
+        self.where = find_device(device)
+        self.network = run.network.to(self.where)
+        self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in its stub
+
+    def predict(self, case: str, path: Path) -> tuple[Path, list[str]]:
+        """Write the label map of an image: its place, and how the image differs from those of the training.
+
+        Raises:
+            VolumeError, OSError, MemoryError, torch.OutOfMemoryError: there is none; :meth:`reason` says why.
+        """
+        run, record = self.run, self.record
+        its_side = self.side_of[case]
         if run.data.mirror_to and not its_side:
-            problems.append(f"{path}: left or right knee? The run mirrors knees to one side; say it by --side")
-            continue
+            raise VolumeError(f"{path}: left or right knee? The run mirrors knees to one side; say it by --side")
         mirrored = run.data.mirror_to is not None and its_side != run.data.mirror_to
-        try:
-            scan = read_volume(path)
-            if fault := image_fault(scan.array):
-                problems.append(f"{path}: {fault}")
-                continue
-            own, spacing = describe(scan), run.data.spacing
-            if run.trained_on and not any_spacing and (refusal := run.trained_on.refusal(own)):
-                problems.append(f"{path}: {refusal}")
-                continue
-            if run.trained_on and spacing is None:
-                spacing = run.trained_on.resample_to(own.spacing)
-            ras = scan.oriented("RAS")
-            grid = working_grid(ras, spacing, run.data.size, mirrored)
-            image = torch.from_numpy(normalise(grid.image_to_working(ras.array), run.data.intensity))[None, None]
-            labels = predict_labels(network, image.to(where), run.training.patch_size, run.training.precision)
-            labels = postprocess(labels, run.postprocessing)
-            if record.pop(case, None):  # killed before the new entry, its maker is unknown rather than wrong
-                write_json(target / RECORD, {"maps": record})
-            write_labels_as(place, labels, scan, spacing, run.data.size, mirrored)
-            written.append(place)
-            record[case] = {"run": fingerprint, "side": its_side, "resampled_to": list(spacing) if spacing else None}
-            for line in _unlike(run, own, spacing):
-                unlike.setdefault(line, []).append(case)
-            write_json(target / RECORD, {"maps": dict(sorted(record.items()))})
-        except VolumeError as error:
-            problems.append(one_line(str(error)))
-        except OSError as error:
-            problems.append(one_line(f"{path}: {os_error_message(error, target)}"))
-        except (MemoryError, torch.OutOfMemoryError):
-            problems.append(
-                f"{path}: there is not enough memory on {device}; train with training.patch_size, or use cpu"
-            )
-    if notes is not None:
-        notes += [one_line(f"{_some(cases)}: {line}") for line, cases in unlike.items()]
-        if run.trained_on is None:
-            notes.append(
-                "the run does not record what it was trained on: voxel sizes were not compared; train it again"
-            )
-    return written, problems
+        scan = read_volume(path)
+        if fault := image_fault(scan.array):
+            raise VolumeError(f"{path}: {fault}")
+        own, spacing = describe(scan), run.data.spacing
+        if run.trained_on and not self.any_spacing and (refusal := run.trained_on.refusal(own)):
+            raise VolumeError(f"{path}: {refusal}")
+        if run.trained_on and spacing is None:
+            spacing = run.trained_on.resample_to(own.spacing)
+        ras = scan.oriented("RAS")
+        grid = working_grid(ras, spacing, run.data.size, mirrored)
+        image = torch.from_numpy(normalise(grid.image_to_working(ras.array), run.data.intensity))[None, None]
+        labels = predict_labels(self.network, image.to(self.where), run.training.patch_size, run.training.precision)
+        labels = postprocess(labels, run.postprocessing)
+        if record.pop(case, None):  # killed before the new entry, its maker is unknown rather than wrong
+            write_json(self.folder / RECORD, {"maps": record})
+        place = self.folder / f"{case}.nii.gz"
+        write_labels_as(place, labels, scan, spacing, run.data.size, mirrored)
+        made = {"run": self.fingerprint, "side": its_side, "resampled_to": list(spacing) if spacing else None}
+        record[case] = made
+        write_json(self.folder / RECORD, {"maps": dict(sorted(record.items()))})
+        return place, _unlike(run, own, spacing)
+
+    def reason(self, error: Exception, path: Path) -> str:
+        """Why an image gave no label map, in one line with its remedy."""
+        if isinstance(error, OSError):
+            return one_line(f"{path}: {os_error_message(error, self.folder)}")
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+            return f"{path}: there is not enough memory on {self.device}; train with training.patch_size, or use cpu"
+        return one_line(str(error))
 
 
 def _unlike(run: TrainedRun, scan: Scan, spacing: Triple | None) -> list[str]:

@@ -24,6 +24,7 @@ LAYERS = (
     ("runs",),
     ("replication",),
     ("review", "importers", "integrations"),
+    ("shards",),
     ("workshop",),
     ("cli",),
     ("__main__",),

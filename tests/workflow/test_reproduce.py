@@ -475,5 +475,5 @@ def test_every_page_says_how_far_the_default_is_from_convergence():
 
 
 def test_a_marker_of_no_known_part_is_refused():
-    with pytest.raises(ValueError, match="tabel:begin --> names no generated part; known are table, exact, seeds"):
+    with pytest.raises(ValueError, match="tabel:begin --> names no generated part; known are table, exact, study"):
         readme.filled("<!-- tabel:begin -->\n<!-- tabel:end -->")
