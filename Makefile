@@ -73,13 +73,13 @@ quick: $(VENV)/.test ## ruff, types and the unit tests: under two minutes
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@$(PY) -m pytest -m "unit and not slow" -n "$$RUN_CORES" --dist loadgroup
+	@$(PY) -m pytest -m "unit and not slow" -n "$$RUN_CORES" --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.test ## ruff, types, unit tests, and the smoke profile end to end
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@$(PY) -m pytest -m "not slow" --durations=5 -n "$$RUN_CORES" --dist loadgroup
+	@$(PY) -m pytest -m "not slow" --durations=5 -n "$$RUN_CORES" --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/.test ## the tests, the slow ones too, and the mutations
 	@$(PY) -m pytest

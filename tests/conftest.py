@@ -3,11 +3,15 @@
 import json
 import locale
 import os
+import signal
+from contextlib import suppress
 
 import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+with suppress(ValueError):  # in another thread than the main one
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has all it starts ignore it
 
 import torch
 
@@ -63,8 +67,13 @@ KINDS = {"workflow": "workflow", "journeys": "journey"}
 """Folder of tests → what kind they are; all others are unit tests."""
 
 
+FIRST = ("workflow", "workshop", "browser")
+"""Folders of the tests that take longest: `make test` deals out files in this order, none of these at the end."""
+
+
 def pytest_collection_modifyitems(items):
     """Mark each test by its kind: `workflow`, `journey`, or `unit`; those that draw their inputs are `fuzz` too."""
+    items.sort(key=lambda item: (*FIRST, item.path.parent.name).index(item.path.parent.name))
     for item in items:
         folder = item.path.parent.name
         item.add_marker(KINDS.get(folder, "unit"))

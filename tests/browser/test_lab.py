@@ -15,7 +15,6 @@ from helpers.project import ROOT
 
 WORKSHOP = ROOT / "notebooks" / "workshop"
 NOTEBOOKS = sorted(path.stem for path in WORKSHOP.glob("*.ipynb"))
-pytestmark = pytest.mark.xdist_group("lab")
 MODEL = "jupyterapp.shell.currentWidget.content.model.sharedModel.toJSON().cells"
 OUTPUTS = f"{MODEL}.flatMap((cell) => cell.outputs ?? [])"
 

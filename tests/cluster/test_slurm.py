@@ -20,7 +20,7 @@ from helpers.slurm import TIMEOUT, Slurm, missing, output
 from shapeloss._files import write_json
 from shapeloss.runs.provenance import commit
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
+pytestmark = pytest.mark.slow
 LOG = Path(__file__).with_name("log.json")
 FILES = ("table1.csv", "table1.md", "per_case.csv")
 LOSSES = ("dpce", "ce", "dice")

@@ -140,7 +140,7 @@ def try_versions(uv: str, python: str, resolution: str, folder: Path, jobs: int,
     folders = [f"tests/{name}" for name in tests]
     left_out = LOWEST_LEAVES_OUT if resolution == "lowest" else {}
     done = run(
-        *(program, "-m", "pytest", "-m", "unit and not slow", "-n", str(jobs), "--dist", "loadgroup"),
+        *(program, "-m", "pytest", "-m", "unit and not slow", "-n", str(jobs), "--dist", "loadfile"),
         *("-p", "no:cacheprovider", f"--junitxml={junit}", *folders),
         *(f"--deselect=tests/{test}" for test in left_out),
         check=False,

@@ -8,7 +8,6 @@ import pytest
 from helpers.project import ROOT
 from nbclient import NotebookClient
 
-pytestmark = pytest.mark.xdist_group("notebooks")
 # the error maps need all that the others make: opened first, that notebook makes it, and the others find it
 ORDER = (
     "00_start_here",

@@ -31,7 +31,6 @@ import run
 from shapeloss.data.manifest import read_manifest
 from shapeloss.replication.profile import load_experiment
 
-pytestmark = pytest.mark.xdist_group("reproduce")  # in one process: most take up what one run has made
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
