@@ -216,8 +216,6 @@ def recorded_tables(folder: str | Path) -> dict[str, tuple[str, str]]:
 def read_measured(path: str | Path, **options: Any) -> pd.DataFrame:
     """A measured table (CSV), once it is found to have the SHA-256 that was recorded of it, if one was.
 
-    Every number is the one that was written, also with a pandas whose default rounds the last digit.
-
     Args:
         path: the table; beside it lie `evaluation.json` or `<path>.sha256`.
         options: of :func:`pandas.read_csv`; default: cases are text.
@@ -232,7 +230,7 @@ def read_measured(path: str | Path, **options: Any) -> pd.DataFrame:
     digest, record = recorded_tables(path.parent).get(path.name, ("", ""))
     if record and file_hash(path) != digest:
         raise ValueError(f"{path}: is not what {record} recorded: its SHA-256 differs; {_again(path)}")
-    return pd.read_csv(path, float_precision="round_trip", **(options or {"dtype": {"case": str}}))
+    return pd.read_csv(path, **(options or {"dtype": {"case": str}}))
 
 
 def _again(path: Path) -> str:
