@@ -135,7 +135,7 @@ def versions() -> str:
     tried = {tuple(run["python"].split(".")[:2]) for run in runs}
     missing = [python for python in supported if tuple(python.split(".")) not in tried]
     if missing:
-        lines += ["", f"Not tried here, for want of the interpreter: Python {', '.join(missing)}."]
+        lines += ["", f"Not recorded yet: Python {', '.join(missing)}."]
     systems = ", ".join(sorted({run["system"] for run in runs}))
     return "\n".join([*lines, "", f"Run on {systems}; tests marked slow are left out."])
 

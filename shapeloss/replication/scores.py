@@ -218,8 +218,6 @@ def recorded_tables(folder: str | Path) -> dict[str, tuple[str, str]]:
 def read_measured(path: str | Path, **options: Any) -> pd.DataFrame:
     """A measured table (CSV), once it is found to have the SHA-256 that was recorded of it, if one was.
 
-    Every number is the one that was written, also with a pandas whose default rounds the last digit.
-
     Args:
         path: the table; beside it lie `evaluation.json` or `<path>.sha256`.
         options: of :func:`pandas.read_csv`; default: cases are text.

@@ -51,6 +51,7 @@ LOWEST_LEAVES_OUT = {
     "dice-medpy]": "of two empty masks MedPy says 0, with a later NumPy NaN",
     "data/test_volumes.py::test_what_a_quaternion_may_turn_is_one_grid_at_every_corner": "two axes are a tie",
     "stats/test_crossed.py::test_scores_are_paired_by_case_and_seed": "equal but for the last digit",
+    "stats/test_statistics.py::test_written_tables": "pandas 2 reads the last digit otherwise than it was written",
     "stats/test_seeds.py::test_only_cases_of_every_training_count_and_the_rest_is_said": "equal but for the last digit",
 }
 """Tests that hold a peculiarity of later libraries → what an earlier one does. All others run with the lowest too."""

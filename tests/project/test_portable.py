@@ -202,6 +202,10 @@ def test_lines_end_in_the_same_byte_on_every_system(tmp_path, monkeypatch):
     )
     _files.write_json(tmp_path / "a.json", {"a": 1})
     assert opened == ["\n"]
+
+
+def test_a_checkout_has_the_same_bytes_on_every_system():
+    """Or committed tables would have other checksums on Windows."""
     assert "* text=auto eol=lf" in (ROOT / ".gitattributes").read_text(encoding="utf-8").splitlines()
 
 
