@@ -114,17 +114,21 @@ def read_object(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files of a volume; the path alone where they cannot be told, which is said when it is read."""
+    try:
+        return volume_files(path)
+    except VolumeError:
+        return [path]
+
+
 def stamp(path: Path) -> list[list[int]]:
     """Size in bytes and time of the last change in ns of each file of a volume: equal for one that did not change.
 
     Raises:
         OSError: a file that cannot be reached.
     """
-    try:
-        files = volume_files(path)
-    except VolumeError:  # said when it is read
-        files = [path]
-    return [[about.st_size, about.st_mtime_ns] for about in (file.stat() for file in files)]
+    return [[about.st_size, about.st_mtime_ns] for about in (file.stat() for file in files_of(path))]
 
 
 def split(cases: Iterable[str], size: int, known: Mapping[str, list[str]]) -> dict[str, list[str]]:

@@ -22,12 +22,12 @@ from shapeloss._closure import code_hash
 from shapeloss._extras import install_command
 from shapeloss._files import FULL, atomic, content_hash, exclusive, file_hash, os_error_message, write_json
 from shapeloss.data.headers import VolumeError
-from shapeloss.data.names import one_line, volume_files
+from shapeloss.data.names import one_line
 from shapeloss.metrics import METRICS
 from shapeloss.review.score_folders import score_pair
 from shapeloss.runs.predict_folder import PREDICT_LOCK, Predictor, find_sides, load_run
 from shapeloss.shards.journal import ROWS, Journal
-from shapeloss.shards.plan import DONE, ORDER, SHARDS, Settings, stamp
+from shapeloss.shards.plan import DONE, ORDER, SHARDS, Settings, files_of, stamp
 
 SCORES = "scores"
 FILES = ("image", "truth")
@@ -260,11 +260,7 @@ def signature(path: Path, before: Mapping[str, Any] | None) -> dict[str, Any]:
     now = stamp(path)
     if before and before.get("stamp") == now:
         return dict(before)
-    try:
-        files = volume_files(path)
-    except VolumeError:  # said when it is read
-        files = [path]
-    return {"stamp": now, "hash": content_hash(*map(file_hash, files))}
+    return {"stamp": now, "hash": content_hash(*map(file_hash, files_of(path)))}
 
 
 def write_parquet(path: Path, cases: Iterable[list[dict[str, Any]]]) -> None:
