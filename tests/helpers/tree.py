@@ -40,17 +40,32 @@ class Tree:
             start_new_session=True, cwd=self.folder, **options,
         )  # fmt: skip
 
+    def start_and_lock(self):
+        """Start, and wait until the run holds its results folder."""
+        process, lock = self.start(), self.results / ".lock"
+        self.wait(process, lambda: lock.exists() and lock.read_text(encoding="utf-8").startswith(f"[{process.pid},"))
+        return process
+
     def start_and_train(self, step):
-        """Start, and wait until a training has done so many steps."""
-        process, deadline = self.start(), time.monotonic() + 300
-        while not any(
-            int(p.read_text(encoding="utf-8").split("/")[0] or 0) >= step
-            for p in self.results.glob("runs/*/*/progress")
-        ):
+        """Start, and wait until a training of this run has done so many steps."""
+        for path in self.results.glob("runs/*/*/progress"):
+            path.unlink()  # of an earlier run
+        process = self.start()
+        self.wait(process, lambda: any(step <= done for done in self.steps_done()))
+        return process
+
+    def steps_done(self):
+        """How many steps each training has done."""
+        texts = [path.read_text(encoding="utf-8") for path in self.results.glob("runs/*/*/progress")]
+        return [int(text.split("/")[0] or 0) for text in texts]
+
+    def wait(self, process, until):
+        """Wait until something is true of a run that goes on."""
+        deadline = time.monotonic() + 300
+        while not until():
             assert process.poll() is None, process.stdout.read()
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        return process
 
     def processes(self):
         """The command lines of what runs here: the run, its steps and their kernels."""

@@ -250,14 +250,6 @@ def test_what_changes_is_made_again_and_nothing_else(whole):
 def test_stopped_and_killed_in_the_middle_of_training_it_ends_with_the_same_numbers(whole, tmp_path):
     tree = Tree(tmp_path).without_figures()
     process = tree.start_and_train(2)
-    other = tree.start()  # the same command again, which waits
-    lines = [other.stdout.readline() for _ in range(2)]
-    assert re.search(rf"another run of profile smoke is going on; .* \(process {process.pid} on ", lines[1]), lines
-    assert f"run.py --profile smoke --cores 2; to end it: kill {process.pid})" in lines[1]
-    os.killpg(other.pid, signal.SIGTERM)
-    assert other.wait(timeout=20) == 128 + signal.SIGTERM
-    assert "Interrupted" in other.stdout.read()
-
     assert any("ipykernel" in line for line in tree.processes())
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(timeout=run.child.GRACE + 10) == 128 + signal.SIGTERM
@@ -272,8 +264,17 @@ def test_stopped_and_killed_in_the_middle_of_training_it_ends_with_the_same_numb
     process.wait()
     assert tree.wait_until_quiet(10) == []
     assert not (tree.figures / "table1.csv").exists()
-    status, output = tree.run()
-    assert status == 0, output
+
+    process = tree.start_and_lock()
+    other = tree.start()  # the same command again, which waits
+    lines = [other.stdout.readline() for _ in range(2)]
+    assert re.search(rf"another run of profile smoke is going on; .* \(process {process.pid} on ", lines[1]), lines
+    assert f"run.py --profile smoke --cores 2; to end it: kill {process.pid})" in lines[1]
+    os.killpg(other.pid, signal.SIGTERM)
+    assert other.wait(timeout=20) == 128 + signal.SIGTERM
+    assert "Interrupted" in other.stdout.read()
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
     assert tree.numbers() == whole[0].numbers()
     assert not any(path.exists() for path in left)
 
