@@ -22,9 +22,10 @@ class MultiTaskLoss(SignedDistanceMapLoss):
     d is the signed distance in mm to the boundary of each class, negative inside, and y the output of the network's
     second head, in units of r. Beyond r mm the distance counts as r: there it says nothing about the boundary.
 
-    With `weighting="learned"`, L = exp(−s_s) L_s + ½ exp(−s_d) L_d + ½ (s_s + s_d), where s_s and s_d, the logarithms
+    With `weighting="learned"`, L = exp(−s_s) L_s + ½ s_s + ½ w (exp(−s_d) L_d + s_d), where s_s and s_d, the logarithms
     of the variances of both tasks, are parameters of this module that are trained with the network (Kendall, Gal &
-    Cipolla 2018, equations 7 and 10).
+    Cipolla 2018, equations 7 and 10, with w = 1). With w = 0 a cross-entropy of learnt weight is left: the control that
+    tells what the regression does from what the learnt weight does.
 
     It takes 2 K channels in place of K: the logits, then the distances, as `VNet(…, distance_head=True)` gives them in
     training.
@@ -32,7 +33,7 @@ class MultiTaskLoss(SignedDistanceMapLoss):
     Args:
         num_classes: K.
         spacing: mm, one number for each spatial axis: computes the map at a call without one.
-        weight: w, for fixed weights.
+        weight: w; without it the second head is not trained.
         reach_mm: r.
         weighting: "fixed" or "learned".
 
@@ -74,5 +75,5 @@ class MultiTaskLoss(SignedDistanceMapLoss):
         if self.log_variances is None:
             return segmentation + self.weight * regression
         of_segmentation, of_regression = self.log_variances
-        weighted = torch.exp(-of_segmentation) * segmentation + torch.exp(-of_regression) * regression / 2
-        return weighted + (of_segmentation + of_regression) / 2
+        first = torch.exp(-of_segmentation) * segmentation + of_segmentation / 2
+        return first + self.weight * (torch.exp(-of_regression) * regression + of_regression) / 2

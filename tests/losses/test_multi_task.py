@@ -91,6 +91,20 @@ def test_learned_weights_settle_at_the_variances_of_both_tasks():
     assert found == pytest.approx([2 * segmentation, regression], rel=1e-4)
 
 
+def test_a_learnt_weight_without_regression_trains_neither_the_second_head_nor_its_variance():
+    outputs, target = case()
+    loss = MultiTaskLoss(3, SPACING, weight=0.0, weighting="learned").double()
+    with torch.no_grad():
+        loss.log_variances[0] = 0.4
+    segmentation = build_loss("ce", num_classes=3)(outputs[:, :3], target)
+    value = loss(outputs.requires_grad_(), target)
+    assert float(value) == pytest.approx(np.exp(-0.4) * float(segmentation) + 0.2)
+    value.backward()
+    assert (outputs.grad[:, 3:] == 0).all()
+    assert outputs.grad[:, :3].abs().sum() > 0
+    assert loss.log_variances.grad[1] == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
