@@ -31,7 +31,10 @@ def evaluate(
     ] = "open",
     jobs: Annotated[int | None, typer.Option(min=1, help="Cases to score at a time. Default: one per core.")] = None,
     biomarkers: Annotated[
-        bool, typer.Option("--biomarkers", help="Size and shape too, and of a knee its biomarkers: biomarkers.csv.")
+        bool,
+        typer.Option(
+            "--biomarkers", help="Size and shape too, and of a knee its biomarkers: biomarkers.csv, shape_errors.csv."
+        ),
     ] = False,
     side: Annotated[str, typer.Option(help="Of the knees: left, right, or a CSV with the columns case and side.")] = "",
 ) -> None:
@@ -57,11 +60,14 @@ def evaluate(
     paths = write_scores(scores, output, predictions, truth)
     show_markdown(summary_markdown(scores, predictions, truth, short=True))
     if biomarkers:
-        from shapeloss.review.score_biomarkers import biomarkers_markdown, measure_folders, write_biomarkers
+        from shapeloss.review import score_biomarkers as shape
 
-        rows = measure_folders(predictions, truth, scores, *merges, side)
-        paths.insert(0, write_biomarkers(rows, output))
-        show_markdown(biomarkers_markdown(rows))
+        rows = shape.measure_folders(predictions, truth, scores, *merges, side)
+        errors = shape.measure_shapes(predictions, truth, scores, *merges)
+        paths.insert(0, shape.write_rows(rows, output, "biomarkers.csv"))
+        paths.insert(1, shape.write_rows(errors, output, "shape_errors.csv"))
+        show_markdown(shape.biomarkers_markdown(rows))
+        show_markdown(shape.shapes_markdown(errors))
     print(f"Written: {', '.join(map(str, paths))}")
     if scores.problems:
         raise ValueError(

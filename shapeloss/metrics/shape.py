@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from shapeloss.distance import boundary_distance, check_labels
-from shapeloss.metrics.mesh import surface_error, vertex_areas
+from shapeloss.metrics.mesh import label_surface, surface_error, vertex_areas
 
 if TYPE_CHECKING:
     import pyvista as pv
@@ -109,6 +109,49 @@ def surface_errors(predicted: pv.PolyData, truth: pv.PolyData) -> SurfaceErrors:
     return SurfaceErrors(
         directed_error(forward, vertex_areas(predicted)), directed_error(backward, vertex_areas(truth))
     )
+
+
+SHAPE_ERRORS = {
+    "bias_mm": "mean signed error: above 0, the prediction is too large",
+    "absolute_mm": "mean size of the error",
+    "p95_mm": "95 % of the surface is at most so far off",
+    "max_mm": "largest error",
+    "missed_mm": "mean size of the error as the truth sees it: what a prediction lacks counts",
+    "curvature_weighted_mm": "the same, each place weighted by the size of the truth's mean curvature",
+}
+"""The scores of :meth:`TrueShape.errors`, all in mm; the first four from the predicted surface to the truth."""
+
+
+@dataclass(frozen=True)
+class TrueShape:
+    """A structure of a truth, with which predictions are compared."""
+
+    surface: pv.PolyData
+    mean_curvature: NDArray[np.float64]
+    """(n,), 1/mm, at the surface's points."""
+    spacing: tuple[float, ...]
+    affine: NDArray[Any] | None
+
+    @classmethod
+    def of(cls, mask: NDArray[Any], spacing: Sequence[float], affine: NDArray[Any] | None = None) -> TrueShape | None:
+        """The shape of a mask; None where it has no surface: the structure is absent, or fills the volume.
+
+        Args:
+            mask, spacing, affine: as for :func:`shapeloss.metrics.mesh.label_surface`.
+        """
+        surface = label_surface(mask, spacing, affine)
+        if surface.n_points == 0:
+            return None
+        curvature = surface_curvature(mask, spacing, surface.points, affine).mean
+        return cls(surface, curvature, tuple(spacing), affine)
+
+    def errors(self, mask: NDArray[Any]) -> dict[str, float]:
+        """The scores of :data:`SHAPE_ERRORS` of a predicted mask (X, Y, Z); infinite where it has no surface."""
+        predicted = label_surface(mask, self.spacing, self.affine)
+        both = surface_errors(predicted, self.surface)
+        one, weighted = both.predicted, curvature_weighted_error(predicted, self.surface, self.mean_curvature)
+        values = one.mean_mm, one.absolute_mm, one.p95_mm, one.max_mm, both.truth.absolute_mm, weighted
+        return dict(zip(SHAPE_ERRORS, values, strict=True))
 
 
 def curvature_weighted_error(predicted: pv.PolyData, truth: pv.PolyData, mean_curvature: ArrayLike) -> float:

@@ -56,8 +56,8 @@ def figure_agreement(rows: pd.DataFrame, biomarkers: Sequence[tuple[str, str]]) 
         line[0].set_ylim(-1.45 * reach or -1, 1.45 * reach or 1)  # room for the text above
     figure.supylabel("prediction − truth", fontsize=10, color=GREY)
     text = (
-        "Mean of truth and prediction. Line: bias; dashed: limits of agreement, bias ± 1.96 SD; bands: their 95 % "
-        "intervals; grey: no difference."
+        "Mean of truth and prediction. Line: bias; dashed: limits of agreement, bias ± 1.96 SD; bars at the right: "
+        "their 95 % intervals; grey: no difference."
     )
     figure.supxlabel(fill(text, 30 * len(losses)), fontsize=10, color=GREY)
     return figure
@@ -79,10 +79,11 @@ def _draw_agreement(axes: Axes, part: pd.DataFrame, color: str, digits: int) -> 
         markeredgewidth=0,
     )
     found = bland_altman(difference)
-    for limit, style in ((found.bias, "-"), (found.lower, "--"), (found.upper, "--")):
+    for limit, style, place in ((found.bias, "-", 0.95), (found.lower, "--", 0.98), (found.upper, "--", 0.98)):
         if np.isfinite(limit.low):
             axes.axhline(limit.value, color=INK, linewidth=1.2, linestyle=style)
-            axes.axhspan(limit.low, limit.high, color=color, alpha=0.13, linewidth=0)
+            across = axes.get_yaxis_transform()  # x as a share of the panel's width
+            axes.vlines(place, limit.low, limit.high, color=color, linewidth=3.5, alpha=0.55, transform=across)
     text = "not measured" if not len(pairs) else f"{found.bias.value:+.{digits}f}"
     if np.isfinite(found.sd):
         text += f" ± {1.96 * found.sd:.{digits}f}"
@@ -90,6 +91,7 @@ def _draw_agreement(axes: Axes, part: pd.DataFrame, color: str, digits: int) -> 
         text += f"   n = {len(pairs)} of {len(cases)}"
     box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}
     axes.text(0.03, 0.96, text.replace("-", "−"), transform=axes.transAxes, va="top", fontsize=8.5, bbox=box, zorder=5)
+    axes.margins(x=0.12)
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.tick_params(labelsize=8.5)
@@ -99,7 +101,7 @@ def _draw_agreement(axes: Axes, part: pd.DataFrame, color: str, digits: int) -> 
 
 @styled
 def figure_surface_values(
-    panels: Mapping[str, tuple[pv.PolyData, str]], limit: float, label: str, direction: Sequence[float]
+    panels: Mapping[str, tuple[pv.PolyData, str]], limit: float, label: str, direction: Sequence[float], note: str = ""
 ) -> Figure:
     """Surfaces coloured by a value that has a sign, such as a curvature or a signed error, one panel each.
 
@@ -108,6 +110,7 @@ def figure_surface_values(
         limit: the ends of the colour scale are ± this.
         label: of the colour scale, with its unit.
         direction: from the structures to the viewer, in RAS.
+        note: whose surfaces they are, below the panels.
     """
     figure = canvas(None, 3.1 * len(panels) + 1, 3.9)
     meshes = [mesh for mesh, _ in panels.values()]
@@ -122,4 +125,6 @@ def figure_surface_values(
         axes.set_title(loss_name(title), loc="center", fontsize=11)
         axes.set_axis_off()
     color_bar(figure, scale, list(grid), label, shrink=0.75, extend="both")
+    if note:
+        figure.supxlabel(note, fontsize=10, color=GREY)
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ def figure_regressed_distances(
     regressed: Mapping[str, NDArray[Any]],
     spacing: Sequence[float],
     reach_mm: float,
+    name: str = "",
 ) -> Figure:
     """One slice: the image, the true signed distance to the nearest structure, and what each row regresses.
 
@@ -31,6 +33,7 @@ def figure_regressed_distances(
         regressed: row of the table → the same.
         spacing: mm along X, Y, Z.
         reach_mm: the largest distance that was regressed; the ends of the colour scale.
+        name: of the case and the training, for the line below.
     """
     cut = _Slice(labels, spacing, None, None)
     panels = {"truth": np.clip(truth, -reach_mm, reach_mm), **regressed}
@@ -41,36 +44,41 @@ def figure_regressed_distances(
     cut.outlines(first, cut.labels, "white", 1.2)
     cut.directions(first)
     first.set_title("image and truth", fontsize=11)
-    for axes, (name, values) in zip(others, panels.items(), strict=True):
+    for axes, (row, values) in zip(others, panels.items(), strict=True):
         plane = cut.of(values)
         shown = cut.show(axes, plane, cmap="RdBu", vmin=-reach_mm, vmax=reach_mm, interpolation="bilinear")
         y, x = ((np.arange(n) + 0.5) * step for n, step in zip(plane.shape, cut.pixel_size, strict=True))
         axes.contour(x, y, plane, levels=[-reach_mm / 2, 0, reach_mm / 2], colors=INK, linewidths=[0.5, 1.5, 0.5])
-        title = "true distance" if name == "truth" else f"regressed: {loss_name(name)}"
-        axes.set_title(title, fontsize=11, color=INK if name == "truth" else loss_color(name))
+        title = "true distance" if row == "truth" else f"regressed: {loss_name(row)}"
+        axes.set_title(title, fontsize=11, color=INK if row == "truth" else loss_color(row))
     color_bar(figure, shown, others, "mm to the boundary, negative inside", shrink=0.8)
-    figure.supxlabel(f"Lines: 0 and ± {reach_mm / 2:g} mm. {cut.name.capitalize()}.", fontsize=10, color=GREY)
+    note = f"{name + '. ' if name else ''}Lines: 0 and ± {reach_mm / 2:g} mm. {cut.name.capitalize()}."
+    figure.supxlabel(note, fontsize=10, color=GREY)
     return figure
 
 
 @styled
-def figure_calibration(tables: Mapping[str, pd.DataFrame]) -> Figure:
+def figure_calibration(table: pd.DataFrame) -> Figure:
     """The true distance where so much is regressed: on the diagonal, if the estimate is calibrated.
 
     Args:
-        tables: row of the table → regressed, mean, low, high (mm), as `calibration` gives them.
+        table: loss, seed, case, bin, regressed and truth (mm), as `Heads.calibration` has them.
     """
-    figure = canvas(None, 5.6, 5)
+    require_columns("table", table, ("loss", "seed", "case", "bin", "regressed", "truth"))
+    figure = canvas(None, 6.4, 5.8)
     axes = figure.subplots()
-    for number, (name, table) in enumerate(tables.items()):
-        require_columns("tables", table, ("regressed", "mean", "low", "high"))
-        color = loss_color(name) if number == 0 else INK
-        axes.fill_between(table["regressed"], table["low"], table["high"], color=color, alpha=0.15, linewidth=0)
-        axes.plot(table["regressed"], table["mean"], "o-", color=color, markersize=4, label=loss_name(name))
-    ends = [min(t["regressed"].min() for t in tables.values()), max(t["regressed"].max() for t in tables.values())]
-    axes.plot(ends, ends, color=GREY, linewidth=1, linestyle="--")
+    ends = [table["regressed"].min(), table["regressed"].max()]
+    axes.plot(ends, ends, color=GREY, linewidth=1, linestyle="--", label="calibrated")
+    for (name, rows), marker in zip(table.groupby("loss", sort=False), "osD^v", strict=False):
+        groups, color = rows.groupby("bin"), loss_color(str(name))
+        x, y = groups["regressed"].mean(), groups["truth"].mean()
+        low, high = groups["truth"].quantile(0.1), groups["truth"].quantile(0.9)
+        axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+        axes.plot(x, y, marker=marker, color=color, markersize=4, label=loss_name(str(name)))
     axes.set(xlabel="regressed distance, mm", ylabel="true distance, mm", aspect="equal")
     axes.grid(color=PALE, linewidth=0.6)
     axes.legend(loc="upper left")
-    figure.supxlabel("Line: mean. Band: 10th to 90th percentile of the voxels.", fontsize=10, color=GREY)
+    cases, seeds = table["case"].nunique(), table["seed"].nunique()
+    note = f"Line: mean over {cases} test volumes and {seeds} trainings a row. Band: 10th to 90th percentile of them."
+    figure.supxlabel(fill(f"{note} Negative inside a structure.", 70), fontsize=10, color=GREY)
     return figure

@@ -200,8 +200,8 @@ def figure_distance_maps(
         axes.text(0.04, 0.95, name, transform=axes.transAxes, va="top", fontsize=10, path_effects=halo)
         if place == 0:
             axes.set_title("Map of each compartment").set_in_layout(False)  # it is wider than this panel
-    if notes := _not_shown(structures, labels, cut):
-        figure.supxlabel(notes, fontsize=10, color=GREY)
+    notes = f"Grey: outside the compartment. {_not_shown(structures, labels, cut)}"
+    figure.supxlabel(fill(notes.strip(), 120), fontsize=10, color=GREY)
 
     axes = figure.add_subplot(grid[2])
     axes.set_title("Combined map φ, boundaries in white")
@@ -209,6 +209,7 @@ def figure_distance_maps(
     cut.outlines(axes, cut.labels, "white", 1.8)
     cut.directions(axes)
     bar = figure.colorbar(shown, cax=axes.inset_axes((1.03, 0, 0.045, 1)))
+    bar.set_label("maps and φ, no unit")
     bar.outline.set_visible(False)
     return figure.get_figure(root=True)
 
@@ -261,10 +262,20 @@ def figure_variants(
         cut.show(axes, np.where(left_out, 1, np.nan), cmap=ListedColormap([PALE]))
         cut.outlines(axes, cut.labels, "white", 0.9)
         axes.set_title(name, fontsize=11)
-    for unit, scale in reversed(scales.items()):  # each further bar lies inside the one before
-        color_bar(left, ScalarMappable(scale, PHI_MAP), [a for a, _ in panels], f"φ, {unit}", aspect=35)
-    if any_left_out:
-        left.supxlabel("Grey: left out, φ = 0.", fontsize=10, color=GREY)
+    (unit, scale), *further = scales.items()
+    shown, pad = ScalarMappable(scale, PHI_MAP), 0.09 if further else 0.02
+    bar = color_bar(left, shown, [axes for axes, _ in panels], f"φ, {unit}", aspect=35, pad=pad)
+    for unit, scale in further:  # the same colours, on the other side of the bar
+        other = bar.ax.twinx()
+        other.set(ylim=(scale.vmin, scale.vmax), ylabel=f"φ, {unit}")
+        other.yaxis.set_ticks_position("left")
+        other.yaxis.set_label_position("left")
+        bar.ax.yaxis.set_ticks_position("right")
+        bar.ax.yaxis.set_label_position("right")
+        for spine in other.spines.values():
+            spine.set_visible(False)
+    note = "Darkest: farthest from a boundary." + " Grey: left out, φ = 0 throughout." * any_left_out
+    left.supxlabel(note, fontsize=10, color=GREY)
     cells = [["variant", "largest φ", "mean\n1 + φ", "share within\n2 mm"]]
     for name, phi in phi_by_variant.items():
         share, mean = weight_near_boundary(phi, labels, spacing, within=2.0)
@@ -332,7 +343,7 @@ def _not_shown(structures: Mapping[int, str], labels: NDArray[Any], cut: _Slice)
         "Not on this slice": [name for label, name in structures.items() if label in anywhere - here],
         "Absent from this volume": [name for label, name in structures.items() if label not in anywhere],
     }
-    return fill(" ".join(f"{text}: {', '.join(names)}." for text, names in parts.items() if names), 120)
+    return " ".join(f"{text}: {', '.join(names)}." for text, names in parts.items() if names)
 
 
 def _legend_columns(names: Collection[str]) -> int:

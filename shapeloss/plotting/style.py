@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -74,6 +75,8 @@ LOSSES = {
     "tversky": ("Tversky", "#CCBB44"),
     "topk": ("Top-k CE", "#4477AA"),
     "mtl": ("Multi-task", "#BB5566"),
+    "mtl_learned": ("Multi-task, learnt weights", "#7A3B8F"),
+    "ce_learned": ("CE, learnt weight", "#2F6F8F"),
 }
 """Key → name and colour: of the palettes of Okabe & Ito and of Tol, which colour-blind readers can tell apart."""
 OTHER_LOSSES = ("#44AA99", "#DDCC77", "#AA4499", "#117733")
@@ -163,11 +166,12 @@ def canvas(into: SubFigure | None, width: float, height: float) -> Any:
 
 def color_bar(
     figure: Figure | SubFigure, shown: ScalarMappable, axes: Sequence[Axes], label: str, **options: Any
-) -> None:
+) -> Colorbar:
     """The bar of a scale that panels share, to their right."""
-    bar = figure.colorbar(shown, ax=list(axes), fraction=0.03, pad=0.02, **options)
+    bar = figure.colorbar(shown, ax=list(axes), **{"fraction": 0.03, "pad": 0.02, **options})
     bar.set_label(label)
     cast(Any, bar.outline).set_visible(False)
+    return bar
 
 
 def save_figure(figure: Figure, path_stem: str | Path) -> tuple[Path, Path]:
@@ -194,6 +198,8 @@ def _rendered(figure: Figure, file_format: str) -> bytes:
         if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
             figure.draw_without_rendering()  # lays out
             figure.set_layout_engine("none")  # or each further drawing would move everything a little
+            for axes in figure.findobj(Axes):  # whose places the solver finds up to the last bits only
+                axes.set_position(np.round(axes.get_position(original=True).bounds, 9), which="both")
         figure.savefig(buffer, format=file_format, dpi=200, metadata=dict.fromkeys(unset))
     return buffer.getvalue()
 

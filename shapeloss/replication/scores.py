@@ -23,7 +23,8 @@ SCORES, RECORD, SEAL = "per_case.csv", "evaluation.json", ".sha256"
 _NOTEBOOKS = {
     "per_case_variations.csv": "06_study", "trainings.csv": "06_study", "weights.csv": "06_study",
     "surface_regions.csv": "04_error_maps", "heads.csv": "07_multi_task", "multi_task.csv": "07_multi_task",
-    "biomarkers.csv": "08_shape", "biomarkers_agreement.csv": "08_shape",
+    "calibration.csv": "07_multi_task", "learnt_weights.csv": "07_multi_task",
+    "biomarkers.csv": "08_shape", "biomarkers_agreement.csv": "08_shape", "shape_errors.csv": "08_shape",
 }  # fmt: skip
 """Table → the notebook that measures it; all others are measured by 03_evaluate."""
 _EXACT: Any = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}

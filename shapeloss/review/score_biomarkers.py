@@ -16,6 +16,7 @@ from shapeloss.data.manifest import read_sides
 from shapeloss.data.volume import Volume, read_labels
 from shapeloss.metrics.biomarkers import BONES, Side, biomarker_unit
 from shapeloss.metrics.knee import all_biomarkers, side_of
+from shapeloss.metrics.shape import SHAPE_ERRORS, TrueShape
 from shapeloss.replication.agreement import agreement_markdown, agreement_table
 from shapeloss.review.score_folders import Scores, keep_labels, match
 
@@ -84,7 +85,7 @@ def measure_folders(
     pairs, _ = match(Path(predictions), Path(truth))
     cases = list(dict.fromkeys(scores.per_case["case"]))
     sides = knee_sides(side, truth, cases)
-    merges = {**(merge or {}), **(merge_predictions or {})}, dict(merge or {})
+    merges = _merges(merge, merge_predictions)
     rows: list[dict[str, Any]] = []
     for case in tqdm(cases, desc="biomarkers", unit="case", disable=not progress):
         found, true = (
@@ -101,11 +102,50 @@ def measure_folders(
     return pd.DataFrame(rows)
 
 
-def _measured(path: Path, classes: Mapping[int, str], merge: Mapping[int, int], side: Side | None) -> Any:
+def measure_shapes(
+    predictions: str | Path,
+    truth: str | Path,
+    scores: Scores,
+    merge: Mapping[int, int] | None = None,
+    merge_predictions: Mapping[int, int] | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Case, structure and :data:`shapeloss.metrics.shape.SHAPE_ERRORS` of the cases that were scored.
+
+    A structure that a truth lacks has no surface and no row; of one that a prediction lacks the errors are infinite.
+
+    Args:
+        As for :func:`measure_folders`.
+    """
+    pairs, _ = match(Path(predictions), Path(truth))
+    rows: list[dict[str, Any]] = []
+    for case in tqdm(dict.fromkeys(scores.per_case["case"]), desc="shape errors", unit="case", disable=not progress):
+        found, true = (
+            _kept(path, scores.classes, names)
+            for path, names in zip(pairs[case], _merges(merge, merge_predictions), strict=True)
+        )
+        for label, structure in scores.classes.items():
+            if shape := TrueShape.of(true.array == label, true.spacing, true.affine):
+                rows.append({"case": case, "structure": structure} | shape.errors(found.array == label))
+    return pd.DataFrame(rows, columns=["case", "structure", *SHAPE_ERRORS])
+
+
+def _merges(
+    merge: Mapping[int, int] | None, merge_predictions: Mapping[int, int] | None
+) -> tuple[dict[int, int], dict[int, int]]:
+    """Of the predictions, and of the truth."""
+    return {**(merge or {}), **(merge_predictions or {})}, dict(merge or {})
+
+
+def _kept(path: Path, classes: Mapping[int, str], merge: Mapping[int, int]) -> Volume:
     volume = read_labels(path)
     kept, _ = keep_labels(volume.array, classes, merge)
-    turned = Volume(kept, volume.affine).oriented("RAS")
-    return all_biomarkers(turned.array, turned.affine, classes, side)
+    return Volume(kept, volume.affine).oriented("RAS")
+
+
+def _measured(path: Path, classes: Mapping[int, str], merge: Mapping[int, int], side: Side | None) -> Any:
+    volume = _kept(path, classes, merge)
+    return all_biomarkers(volume.array, volume.affine, classes, side)
 
 
 def biomarkers_markdown(rows: pd.DataFrame) -> str:
@@ -126,9 +166,20 @@ def biomarkers_markdown(rows: pd.DataFrame) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def write_biomarkers(rows: pd.DataFrame, output: str | Path) -> Path:
-    """Write `biomarkers.csv` into a folder, atomically; returns its path."""
-    path = Path(output) / "biomarkers.csv"
+def shapes_markdown(rows: pd.DataFrame) -> str:
+    """The shape errors of each structure: mean over the cases in which it was found, and how many lack it."""
+    lines = ["## Shape errors", "", f"| structure | n | missed | {' | '.join(SHAPE_ERRORS)} |"]
+    lines += ["|" + " --- |" * (3 + len(SHAPE_ERRORS))]
+    for structure, group in rows.groupby("structure", sort=False):
+        found = group[np.isfinite(group["absolute_mm"])]
+        means = [f"{found[name].mean():{'+' if name == 'bias_mm' else ''}.3f}" for name in SHAPE_ERRORS]
+        lines.append(f"| {structure} | {len(found)} | {len(group) - len(found)} | {' | '.join(means)} |")
+    return "\n".join([*lines, "", *(f"- {name}: {text}." for name, text in SHAPE_ERRORS.items())]) + "\n"
+
+
+def write_rows(rows: pd.DataFrame, output: str | Path, name: str) -> Path:
+    """Write a table as CSV into a folder, atomically; returns its path."""
+    path = Path(output) / name
     with atomic(path) as temporary:
         rows.to_csv(temporary, index=False, lineterminator="\n")
     return path

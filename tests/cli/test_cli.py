@@ -131,6 +131,9 @@ def test_evaluate_biomarkers(monkeypatch, capsys, tmp_path, pair):
     rows = pd.read_csv(tmp_path / "scores" / "biomarkers.csv")
     assert rows.groupby(["case", "structure"]).ngroups == 4
     assert (rows[rows["biomarker"] == "volume_cm3"]["difference"] == 0).all()  # moved, not resized
+    assert "Shape errors" in shown
+    assert "shape_errors.csv" in shown
+    assert (pd.read_csv(tmp_path / "scores" / "shape_errors.csv")["absolute_mm"] > 0).all()
     assert "--side is that of the knees" in call(monkeypatch, "evaluate", *pair, *options, "--side", "left")
     message = call(monkeypatch, "evaluate", *pair, *options, "--biomarkers", "--side", "up")
     assert "--side must be left, right, or a CSV" in message

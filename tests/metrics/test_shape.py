@@ -10,7 +10,14 @@ import pyvista as pv
 from helpers.solids import EULER, RADIUS, SOLIDS, curvature, solid, volume_and_area
 
 from shapeloss.metrics.mesh import label_surface, shape_biomarkers, vertex_areas
-from shapeloss.metrics.shape import curvature_weighted_error, directed_error, surface_curvature, surface_errors
+from shapeloss.metrics.shape import (
+    SHAPE_ERRORS,
+    TrueShape,
+    curvature_weighted_error,
+    directed_error,
+    surface_curvature,
+    surface_errors,
+)
 
 COARSE, MIDDLE, FINE = (2.8, 1.4, 1.4), (1.4, 0.7, 0.7), (0.7, 0.35, 0.35)
 
@@ -197,3 +204,39 @@ def test_where_a_structure_is_cut_it_goes_on():
 def test_bad_arguments_are_named(mask, smoothing, message):
     with pytest.raises(ValueError, match=message):
         surface_curvature(mask, (1.0, 1.0, 1.0), np.zeros((1, 3)), smoothing_mm=smoothing)
+
+
+def ball(radius, spacing=MIDDLE, shape=(24, 48, 48)):
+    grid = np.meshgrid(
+        *((np.arange(n) - n / 2 + 0.5) * step for n, step in zip(shape, spacing, strict=True)), indexing="ij"
+    )
+    return sum(axis**2 for axis in grid) <= radius**2
+
+
+@pytest.mark.parametrize("grown", [2.0, -2.0])
+def test_shape_errors_of_a_ball_that_is_too_large_or_too_small(grown):
+    """Everywhere the same distance, outside or inside: bias ± 2 mm, all sizes 2 mm, whatever the weights."""
+    found = TrueShape.of(ball(12), MIDDLE).errors(ball(12 + grown))
+    assert list(found) == list(SHAPE_ERRORS)
+    assert found["bias_mm"] == pytest.approx(grown, abs=0.1)
+    for name in ("absolute_mm", "missed_mm", "curvature_weighted_mm"):
+        assert found[name] == pytest.approx(2, abs=0.1)
+    assert found["p95_mm"] == pytest.approx(2, abs=0.3)
+    assert found["p95_mm"] <= found["max_mm"] < 2.6
+
+
+def test_what_a_prediction_lacks_is_missed_but_lies_off_no_predicted_surface():
+    """Of two balls the prediction has one: its own surface is right, half of the true surface is not."""
+    one, two = ball(8, shape=(24, 48, 24)), ball(8, shape=(24, 48, 24))
+    found = TrueShape.of(np.concatenate([one, two], axis=2), MIDDLE).errors(np.concatenate([one, 0 * two], axis=2))
+    assert found["absolute_mm"] < 0.05
+    distance = 24 * MIDDLE[2]  # of the centres: the mean distance to one ball over the surface of the other
+    over_sphere = (distance + 8**2 / (3 * distance)) - 8
+    assert found["missed_mm"] == pytest.approx(over_sphere / 2, rel=0.02)
+
+
+def test_a_shape_without_a_surface_is_none_and_a_missed_one_infinitely_far():
+    mask = ball(12)
+    assert TrueShape.of(np.zeros_like(mask), MIDDLE) is None
+    assert TrueShape.of(np.ones_like(mask), MIDDLE) is None
+    assert set(TrueShape.of(mask, MIDDLE).errors(np.zeros_like(mask)).values()) == {np.inf}

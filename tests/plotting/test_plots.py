@@ -279,9 +279,10 @@ def test_structures_that_the_slice_does_not_show_are_named_and_have_no_panel():
     figure = slices.figure_distance_maps(**arguments, slice_index=3)
     maps_shown = [axes for axes in figure.axes if len(axes.images) == 2 and axes.images[1].get_clim() == (0, 1)]
     assert [axes.texts[0].get_text() for axes in maps_shown] == ["structure 1", "structure 2", "background"]
-    assert figure._supxlabel.get_text() == "Not on this slice: patella. Absent from this volume: fibula."
+    note = "Grey: outside the compartment. Not on this slice: patella. Absent from this volume: fibula."
+    assert figure._supxlabel.get_text() == note
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["structure 1", "structure 2"]
-    assert slices.figure_distance_maps(**maps(2))._supxlabel is None
+    assert slices.figure_distance_maps(**maps(2))._supxlabel.get_text() == "Grey: outside the compartment."
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3, 5])
@@ -366,7 +367,11 @@ def test_readings_of_one_unit_share_a_scale_and_what_is_left_out_is_grey():
         assert (colours == (outside if "inside" in name else np.zeros_like(outside))).all(), name
         assert (grey == ~colours).all()  # the deepest voxel has φ = 0 too, but the colour of zero
     (note,) = [text.get_text() for sub in figure.subfigs for text in sub.texts if text.get_text()]
-    assert note == "Grey: left out, φ = 0."
+    assert note == "Darkest: farthest from a boundary. Grey: left out, φ = 0 throughout."
+    bar, other = (axes for axes in figure.axes if axes.get_ylabel())
+    assert bar.bbox.bounds == other.bbox.bounds  # one bar with both scales
+    assert (bar.yaxis.get_ticks_position(), other.yaxis.get_ticks_position()) == ("right", "left")
+    assert other.get_ylim() == (0, pytest.approx(float(variants["mm"].max())))
 
 
 def test_predictions_are_outlined_in_the_colour_of_their_loss_and_gaps_are_noted():

@@ -61,8 +61,10 @@ def test_the_claims_are_fixed(paper: Paper) -> None:
         "global_equal": ("equivalence", 0.01, 0.05, 1),
         "notch": ("superiority", None, 0.05, 3),
         "tibial_condyles": ("superiority", None, 0.05, 3),
+        "multi_task": ("superiority", None, 0.05, 1),
     }
-    assert {c.reference for c in paper.claims} == {"dpce"}
+    assert {c.reference for c in paper.claims} == {"dpce", "mtl"}
+    assert claims["multi_task"].against == ("ce",)
     assert claims["notch"].better == "lower"
 
 

@@ -74,7 +74,8 @@ def test_scores_without_a_record_or_checksums_are_read_as_they_are(figures):
 
 SEALED = {
     VARIATIONS: "06_study", TRAININGS: "06_study", WEIGHTS: "06_study", "surface_regions.csv": "04_error_maps",
-    "heads.csv": "07_multi_task", "biomarkers.csv": "08_shape",
+    "heads.csv": "07_multi_task", "calibration.csv": "07_multi_task", "learnt_weights.csv": "07_multi_task",
+    "biomarkers.csv": "08_shape", "shape_errors.csv": "08_shape",
 }  # fmt: skip
 
 

@@ -9,7 +9,15 @@ from helpers.label_maps import write
 from helpers.solids import BLOCK_CLASSES, BLOCK_KNEE, block_labels
 
 from shapeloss.metrics.biomarkers import biomarker_names, structure_biomarkers
-from shapeloss.review.score_biomarkers import biomarkers_markdown, knee_sides, measure_folders, write_biomarkers
+from shapeloss.metrics.shape import SHAPE_ERRORS, TrueShape
+from shapeloss.review.score_biomarkers import (
+    biomarkers_markdown,
+    knee_sides,
+    measure_folders,
+    measure_shapes,
+    shapes_markdown,
+    write_rows,
+)
 from shapeloss.review.score_folders import score_folders
 
 SPACING = (4.0, 0.5, 0.8)
@@ -34,11 +42,28 @@ def test_any_structure_has_a_size_and_shape(tmp_path):
     for name, value in expected.items():
         assert last.loc[name, "prediction"] == pytest.approx(value.value)
         assert last.loc[name, "difference"] == pytest.approx(last.loc[name, "prediction"] - last.loc[name, "truth"])
-    path = write_biomarkers(rows, tmp_path / "out")
+    path = write_rows(rows, tmp_path / "out", "biomarkers.csv")
     pd.testing.assert_frame_equal(pd.read_csv(path).drop(columns="reason"), rows.drop(columns="reason"))
     text = biomarkers_markdown(rows)
     assert "| liver | `extent_y_mm` (mm) | 2 | −0.75 [" in text  # 0.5 and 1 mm shorter
     assert "--side" not in text
+
+
+def test_shape_errors_of_folders_are_those_of_the_masks(tmp_path):
+    """A shift by a voxel of 0.5 mm; of a case without a prediction of the structure the errors are infinite."""
+    affine = np.diag([*SPACING, 1.0])
+    for name, found in (("a", np.roll(blob(), 1, axis=1)), ("b", 0 * blob())):
+        write(tmp_path / "truth" / f"{name}.nii.gz", blob(), affine)
+        write(tmp_path / "found" / f"{name}.nii.gz", found, affine)
+    places = tmp_path / "found", tmp_path / "truth"
+    scores = score_folders(*places, {4: "liver"}, metrics=["dice"], progress=False)
+    rows = measure_shapes(*places, scores, progress=False).set_index("case")
+    expected = TrueShape.of(blob() == 4, SPACING, affine).errors(np.roll(blob(), 1, axis=1) == 4)
+    assert rows.loc["a", list(SHAPE_ERRORS)].to_dict() == pytest.approx(expected)
+    assert rows.loc["a", "max_mm"] == pytest.approx(0.5, abs=0.01)
+    assert np.isinf(rows.loc["b", list(SHAPE_ERRORS)].astype(float)).all()
+    text = shapes_markdown(rows.reset_index())
+    assert f"| liver | 1 | 1 | {expected['bias_mm']:+.3f} | {expected['absolute_mm']:.3f} |" in text
 
 
 def test_labels_are_merged_as_for_the_scores(tmp_path):
@@ -48,6 +73,7 @@ def test_labels_are_merged_as_for_the_scores(tmp_path):
     scores = score_folders(*places, {4: "liver"}, merge_predictions={9: 4}, metrics=["dice"], progress=False)
     rows = measure_folders(*places, scores, None, {9: 4}, progress=False)
     assert (rows["difference"] == 0).all()
+    assert (measure_shapes(*places, scores, None, {9: 4}, progress=False)["absolute_mm"] == 0).all()
 
 
 def test_a_knee_by_its_names_and_what_is_absent(tmp_path):
