@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import slurm_resources
 import yaml
-from benchmarks import population
+from benchmarks import accuracy, population
 
 from shapeloss._files import write_text
 from shapeloss.metrics import definition_table
@@ -155,7 +155,8 @@ def flavours() -> str:
             cells = [f"{errors[shape, spacing, gap, name]:+.1f} %" for name in names]
             lines.append(f"|{shape}|{spacing}|{gap:g}|{'|'.join(cells)}|")
     cost = " and ".join(f"{found['times']['ratio'][name]:.1f} ({name})" for name in ("voxels", "mesh"))
-    return "\n".join([*lines, "", f"MASD against the truth. Time against that of the elements: {cost}."])
+    lines += ["", f"MASD against the truth. Time against that of the elements: {cost}.", "", accuracy.SUMMARY, ""]
+    return "\n".join([*lines, *accuracy.summary(accuracy.table_of(found), list(names))])
 
 
 BUGS = {
