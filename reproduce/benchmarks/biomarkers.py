@@ -24,7 +24,7 @@ from shapeloss.metrics.knee import all_biomarkers
 from shapeloss.metrics.mesh import label_surface, vertex_areas
 from shapeloss.metrics.shape import surface_curvature
 from shapeloss.phantom.anatomy import Anatomy, bone_field, distance_and_normal, select
-from shapeloss.phantom.biomarkers import exact_biomarkers, exact_size
+from shapeloss.phantom.biomarkers import exact_biomarkers, exact_shape
 from shapeloss.phantom.contrast import PhantomOptions
 from shapeloss.phantom.knee import _slab_coordinates, make_anatomy
 
@@ -66,8 +66,8 @@ def measure_subject(subject: int) -> list[dict[str, Any]]:
         labels, affine = exact_labels(anatomy, spacing)
         low = affine[:3, 3] - np.array(spacing) / 2
         for bone, name in zip(anatomy.bones, BONES, strict=True):
-            volume, surface = exact_size(bone, low, low + np.array(spacing) * labels.shape)
-            exact |= {(name, "volume_cm3"): volume, (name, "surface_cm2"): surface}
+            shape = exact_shape(bone, name, low, low + np.array(spacing) * labels.shape)
+            exact |= {(name, biomarker): value for biomarker, value in shape.items()}
         found = all_biomarkers(labels, affine, dict(enumerate(BONES, start=1)), side)
         rows += [
             {"subject": subject, "spacing": " × ".join(f"{step:g}" for step in spacing), "structure": structure}
@@ -177,7 +177,7 @@ def main(
         f"{subjects} phantom knees whose surfaces are known exactly, sampled as label maps in a field of view of",
         "112 × 140 × 140 mm, and measured. The error (measured less exact, bias ± SD over the knees) is that of voxels",
         "and meshing alone: no error of a segmentation is in it. n counts knees where the field of view cuts nothing",
-        "that is needed.",
+        "that is needed. Of each bone, the exact surface is cut by the field of view as the label map is.",
         "",
         *summary(rows),
         "",

@@ -38,7 +38,7 @@ NO_NOTCH = "no notch opens below the middle of that section"
 
 SHAPE_BIOMARKERS = (
     BiomarkerDefinition("volume_cm3", "cm³", (), "voxels times their volume", "–"),
-    BiomarkerDefinition("surface_cm2", "cm²", (), "area of the smooth surface, without cuts", _OWN),
+    BiomarkerDefinition("surface_cm2", "cm²", (), "area of the smooth surface; cuts are left out", "–"),
     BiomarkerDefinition("sphericity", "1", (), "π^(1/3) (6 V)^(2/3) / A, cuts closed", "Wadell, J Geol 1935, 43:250"),
     BiomarkerDefinition("extent_x_mm", "mm", (), "side of the box around the voxels, along X (left to right)", "–"),
     BiomarkerDefinition("extent_y_mm", "mm", (), "the same along Y (posterior to anterior)", "–"),
@@ -81,7 +81,7 @@ KNEE_BIOMARKERS = (
         "mm",
         ("femur",),
         "from the wall of the notch, at the level of its width, to the outer end of the section",
-        _OWN,
+        f"{_OWN}; no published definition was found",
         f"{NO_NOTCH}; side unknown",
     ),
     BiomarkerDefinition(
@@ -113,7 +113,8 @@ KNEE_BIOMARKERS = (
         "angle between the least-squares line of the plateau, over the middle 60 % of its depth in the same section, "
         "and the perpendicular of the tibia's axis; falling backwards is positive",
         "Hashemi et al., J Bone Joint Surg Am 2008, 90:2724–2734, who join the plateau's peaks, and the middles of the "
-        f"shaft's depth; the fitted line and the levels, 35–55 % of the width below the plateaus, are {_OWN}",
+        "shaft's depth in one section; the fitted line, and the axis through the centres of cross-sections, 35–55 % of "
+        f"the width below the plateaus, are {_OWN}",
         "side unknown; the shaft is not in view down to that level",
     ),
     BiomarkerDefinition(

@@ -324,8 +324,7 @@ def _tibia_frame(bone: Bone) -> _Tibia:
     """The tibia's axes and what its levels are shares of.
 
     Seen from the front, right is the line through the middles of the two plateaus; from above, it is the long axis of
-    the cross-section below them. Up is the line through the middles of the shaft's depth in the middle sagittal
-    section, as in Hashemi et al. 2008.
+    the cross-section below them. Up is the line through the centres of the shaft's cross-sections.
     """
     right, forward, up = np.eye(3)
     width = float(np.ptp(extent(bone, right)))
@@ -339,11 +338,25 @@ def _tibia_frame(bone: Bone) -> _Tibia:
         right = right + up * (tops[1] - tops[0]) / (2 * PLATEAU * width) + forward * v / u
         right, forward, up = _settled(right, up)
         width, place = _amid_the_plateaus(bone, _Frame(right, forward, up), place)
-        sagittal = bone.section(place, forward, up)
-        up = up + forward * _lean(sagittal, place @ up - width * np.linspace(*TIBIA_SHAFT, 9))
+        up = up + forward * _lean_of_centres(bone, _Frame(right, forward, up), place, width)
         right, forward, up = _settled(right, up)
     width, place = _amid_the_plateaus(bone, _Frame(right, forward, up), place)
     return _Tibia(_Frame(right, forward, up), width, place)
+
+
+def _lean_of_centres(bone: Bone, frame: _Frame, place: Vector, width: float) -> float:
+    """How far the centre of the shaft's cross-sections moves forwards with each mm upwards.
+
+    The middles of one sagittal section would move with its two walls and with the place of the section: at voxels of
+    3.4 mm such an axis was up to 5.4° off, and turned both slopes with it.
+    """
+    heights, centres = place @ frame.up - width * np.linspace(*TIBIA_SHAFT, 5), []
+    for height in heights:
+        across = bone.section(height * frame.up, frame.right, frame.forward)
+        if not across.is_closed:
+            raise NotMeasurable("too little of its shaft is in view for its axis")
+        centres.append(across.centroid[1])
+    return float(np.polyfit(heights, centres, 1)[0])
 
 
 def _amid_the_plateaus(bone: Bone, frame: _Frame, place: Vector) -> tuple[float, Vector]:

@@ -11,9 +11,10 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 from skimage.measure import find_contours
 
-from shapeloss.metrics.biomarkers import BONES, Measurement, Side
+from shapeloss.metrics.biomarkers import BONES, SHAPE_BIOMARKERS, Measurement, Side
 from shapeloss.metrics.knee import measure_bones
 from shapeloss.metrics.sections import Section, Vector
 from shapeloss.phantom.anatomy import Anatomy, Bone, bone_field, box, coordinates, distance_and_normal, to_world
@@ -91,6 +92,34 @@ def exact_size(bone: Bone, low: Vector, high: Vector, step: float = 0.7) -> tupl
         layer = np.abs(distance) < 2 * step
         surface += float((1 + np.cos(np.pi * distance[layer] / (2 * step))).sum()) / (4 * step) * cell
     return volume / 1000, surface / 100
+
+
+def exact_shape(bone: Bone, name: str, low: Vector, high: Vector) -> dict[str, float]:
+    """The biomarkers of :data:`shapeloss.metrics.biomarkers.SHAPE_BIOMARKERS` of a bone within a box of world mm."""
+    points = ExactBone(bone, name).points
+    points = points[((points > low) & (points < high)).all(axis=1)]
+    low, high = np.maximum(low, points.min(axis=0) - 2), np.minimum(high, points.max(axis=0) + 2)
+    volume, surface = exact_size(bone, low, high)
+    cuts = np.array([[_cut_area(bone, low, high, axis, end) for end in (low, high)] for axis in range(3)])
+    ends = np.where(cuts > 0, np.stack([low, high], axis=1), np.stack([points.min(axis=0), points.max(axis=0)], axis=1))
+    tree, centre, half, step = cKDTree(points), (low + high) / 2, (high - low) / 2, 2.0
+    for _ in range(3):  # the largest ball inside: on a grid, and on finer ones about the best place
+        grid = box(centre, half, step)
+        inside = grid[((grid > low) & (grid < high)).all(axis=1)]
+        inside = inside[bone_field(coordinates(inside), bone) < 0]
+        distance = tree.query(inside)[0]
+        centre, half, step = inside[np.argmax(distance)], np.full(3, step), step / 5
+    sphericity = np.pi ** (1 / 3) * (6000 * volume) ** (2 / 3) / (100 * surface + cuts.sum())
+    values = (volume, surface, sphericity, *(ends[:, 1] - ends[:, 0]), distance.max())
+    return {d.name: float(value) for d, value in zip(SHAPE_BIOMARKERS, values, strict=True)}
+
+
+def _cut_area(bone: Bone, low: Vector, high: Vector, axis: int, end: Vector, step: float = 0.5) -> float:
+    """mm² of a bone on the face of a box on which coordinate `axis` is that of `end`."""
+    sides = [np.arange(a + step / 2, b, step) for a, b in zip(low, high, strict=True)]
+    sides[axis] = end[axis : axis + 1]
+    face = np.stack(np.meshgrid(*sides, indexing="ij"), axis=-1)
+    return float(np.count_nonzero(bone_field(coordinates(face), bone) < 0)) * step**2
 
 
 def exact_biomarkers(anatomy: Anatomy) -> dict[str, Measurement]:

@@ -14,7 +14,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from shapeloss.metrics.agreement import bland_altman
+from shapeloss.metrics.agreement import LIMITS_FROM, bland_altman
 from shapeloss.metrics.biomarkers import KNEE, biomarker_unit
 from shapeloss.plotting.render import render_surfaces
 from shapeloss.plotting.style import GREY, INK, canvas, color_bar, loss_color, loss_name, require_columns, styled
@@ -27,7 +27,7 @@ def figure_agreement(rows: pd.DataFrame, biomarkers: Sequence[tuple[str, str]]) 
     Args:
         rows: columns case, loss, structure, biomarker, truth and prediction, and seed where there are several: a case
             is the mean of its seeds. Cases without a finite value on both sides are not drawn; the panel says how many
-            are.
+            are. With fewer than :data:`LIMITS_FROM` no limits are drawn.
         biomarkers: (structure, biomarker) pairs to show, in this order.
 
     Raises:
@@ -56,8 +56,8 @@ def figure_agreement(rows: pd.DataFrame, biomarkers: Sequence[tuple[str, str]]) 
         line[0].set_ylim(-1.45 * reach or -1, 1.45 * reach or 1)  # room for the text above
     figure.supylabel("prediction − truth", fontsize=10, color=GREY)
     text = (
-        "Mean of truth and prediction. Line: bias; dashed: limits of agreement, bias ± 1.96 SD; bars at the right: "
-        "their 95 % intervals; grey: no difference."
+        "Mean of truth and prediction. Line: bias; dashed: limits of agreement, bias ± 1.96 SD, from "
+        f"{LIMITS_FROM} cases on; bars at the right: their 95 % intervals; grey: no difference."
     )
     figure.supxlabel(fill(text, 30 * len(losses)), fontsize=10, color=GREY)
     return figure
@@ -80,12 +80,12 @@ def _draw_agreement(axes: Axes, part: pd.DataFrame, color: str, digits: int) -> 
     )
     found = bland_altman(difference)
     for limit, style, place in ((found.bias, "-", 0.95), (found.lower, "--", 0.98), (found.upper, "--", 0.98)):
-        if np.isfinite(limit.low):
+        if np.isfinite(limit.low) and (limit is found.bias or found.n >= LIMITS_FROM):
             axes.axhline(limit.value, color=INK, linewidth=1.2, linestyle=style)
             across = axes.get_yaxis_transform()  # x as a share of the panel's width
             axes.vlines(place, limit.low, limit.high, color=color, linewidth=3.5, alpha=0.55, transform=across)
     text = "not measured" if not len(pairs) else f"{found.bias.value:+.{digits}f}"
-    if np.isfinite(found.sd):
+    if found.n >= LIMITS_FROM:
         text += f" ± {1.96 * found.sd:.{digits}f}"
     if len(pairs) < len(cases) and len(pairs):
         text += f"   n = {len(pairs)} of {len(cases)}"
@@ -95,7 +95,8 @@ def _draw_agreement(axes: Axes, part: pd.DataFrame, color: str, digits: int) -> 
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.tick_params(labelsize=8.5)
-    sizes = np.abs([*difference, found.lower.value, found.upper.value])
+    limits = [found.lower.value, found.upper.value] if found.n >= LIMITS_FROM else []
+    sizes = np.abs([*difference, *limits])
     return float(sizes[np.isfinite(sizes)].max(initial=0.0))
 
 

@@ -21,13 +21,15 @@ from tqdm import tqdm
 
 from shapeloss._files import write_text
 from shapeloss.data.manifest import Case, Manifest, read_sides
+from shapeloss.metrics.agreement import LIMITS_FROM
 from shapeloss.metrics.biomarkers import KNEE, Measurement, Side, biomarker_unit
 from shapeloss.metrics.knee import all_biomarkers, side_of
 from shapeloss.metrics.mesh import label_surface, surface_error
 from shapeloss.metrics.shape import Curvature, surface_curvature
 from shapeloss.phantom.biomarkers import exact_biomarkers
 from shapeloss.phantom.dataset import EXACT
-from shapeloss.replication.agreement import agreement_matrix, agreement_table
+from shapeloss.plotting.style import loss_name
+from shapeloss.replication.agreement import agreement_matrix, agreement_table, on_common_cases, spread_reference
 from shapeloss.replication.profile import Experiment
 from shapeloss.replication.scores import first_predictions, run_folders, write_sealed
 from shapeloss.replication.surface_errors import read_anatomy, read_landmarks
@@ -132,14 +134,16 @@ def _exact(manifest: Manifest, case: Case, side: Side | None) -> tuple[Values, V
 def error_parts(rows: pd.DataFrame) -> pd.DataFrame:
     """Bias and SD of each part of the error, over cases, for each biomarker of which the exact value is known.
 
+    A case counts that has all four values, the prediction under every loss: where the drawn truth cannot be measured,
+    the exact mask stands for nothing.
+
     Args:
         rows: of :func:`measure_biomarkers`.
 
     Returns:
-        structure, biomarker, unit, loss, n (cases with all parts known), and for each of :data:`PARTS` and "total"
-        `<part>_bias` and `<part>_sd`.
+        structure, biomarker, unit, loss, n, and for each of :data:`PARTS` and "total" `<part>_bias` and `<part>_sd`.
     """
-    known = rows.dropna(subset=["surface", "mask", "truth", "prediction"])
+    known = on_common_cases(rows).dropna(subset=["surface", "mask", "truth", "prediction"])
     parts = {name: known[later] - known[earlier] for name, (later, earlier) in PARTS.items()}
     parts["total"] = known["prediction"] - known["surface"]
     keys = ["structure", "biomarker", "unit", "loss"]
@@ -154,7 +158,7 @@ def error_parts(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_agreement(rows: pd.DataFrame, output: str | Path) -> pd.DataFrame:
-    """Write `output` (Markdown): bias and limits of agreement per loss, and the parts of the errors.
+    """Write `output` (Markdown): bias and limits of agreement per loss on common cases, and the parts of the errors.
 
     All numbers, with intervals and p-values, go into a CSV beside it, `<name>_agreement.csv`.
 
@@ -165,20 +169,25 @@ def write_agreement(rows: pd.DataFrame, output: str | Path) -> pd.DataFrame:
     output = Path(output)
     write_sealed(table, output.with_name(f"{output.stem}_agreement.csv"))
     shown = table[~table["biomarker"].str.match("extent|inscribed")]
+    reference = loss_name(spread_reference(list(dict.fromkeys(table["loss"]))))
     lines = [
         "# Biomarkers of the predictions", "",
-        f"Prediction less truth over {rows['case'].nunique()} test cases: bias, and in brackets the limits of",
-        "agreement, bias ± 1.96 SD (Bland & Altman 1999). A star marks a bias that is not 0: p < 0.05 by Wilcoxon's",
-        f"signed-rank test, corrected over the losses by Holm's method. `{output.stem}_agreement.csv` has the 95 %",
-        "intervals, all p-values, and the other biomarkers.", "",
+        "Prediction less truth: bias, and in brackets the limits of agreement, bias ± 1.96 SD (Bland & Altman 1999),",
+        f"over those n of {rows['case'].nunique()} test cases that can be measured in the truth and under every loss.",
+        f"With fewer than {LIMITS_FROM} cases no limits are given: the 95 % interval of a limit would reach over the",
+        "bias. A star marks a bias that is not 0: p < 0.05 by Wilcoxon's signed-rank test, corrected over the losses",
+        f"by Holm's method. A dagger marks limits whose width is not that of {reference}: p < 0.05 by Pitman and",
+        f"Morgan's test of paired variances, corrected likewise. `{output.stem}_agreement.csv` has the 95 % intervals, all",
+        "p-values, the ratios of SDs, and the other biomarkers.", "",
         agreement_matrix(shown), "",
+        _spread_sentence(table, reference), "",
     ]  # fmt: skip
     if len(parts := error_parts(rows)):
         lines += [
             "## Where the errors come from", "",
-            "Bias ± SD over cases. Measure: voxels and meshing, the exact mask beside the exact surface. Reader: the",
-            "drawn truth beside the exact mask. Then the segmentation of each loss: the prediction beside the drawn",
-            "truth. For each case the three add up to the error against the exact surface.", "",
+            "Bias ± SD over the same cases. Measure: voxels and meshing, the exact mask beside the exact surface.",
+            "Reader: the drawn truth beside the exact mask. Then the segmentation of each loss: the prediction beside",
+            "the drawn truth. For each case the three add up to the error against the exact surface.", "",
             _parts_markdown(parts), "",
         ]  # fmt: skip
     if notes := _notes(table):
@@ -187,17 +196,30 @@ def write_agreement(rows: pd.DataFrame, output: str | Path) -> pd.DataFrame:
     return table
 
 
+def _spread_sentence(table: pd.DataFrame, reference: str) -> str:
+    """How many of the comparisons of spread tell a difference, and how far the ratios of SDs reach."""
+    tested = table[(table["n"] >= LIMITS_FROM) & table["p_spread"].notna()]
+    if tested.empty:
+        return f"Spread: with fewer than {LIMITS_FROM} cases, or no spread at all, no two losses are compared."
+    told = int((tested["p_spread_holm"] < 0.05).sum())
+    low, high = tested["sd_ratio"].min(), tested["sd_ratio"].max()
+    return (
+        f"Spread: in {told} of {len(tested)} comparisons the SD is told from that of {reference}; the ratios of SDs "
+        f"lie between {low:.2f} and {high:.2f}. By chance alone one biomarker in twenty would have such a difference."
+    )
+
+
 def _parts_markdown(parts: pd.DataFrame) -> str:
-    """Measure and reader as they are over the most cases that a loss left, and the segmentation of each loss."""
+    """Measure, reader, and the segmentation of each loss."""
     losses = list(dict.fromkeys(parts["loss"]))
     header = ["biomarker", "n", "measure", "reader", *losses]
     lines = [f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
     for biomarker, group in parts.groupby("biomarker", sort=False):
-        best = max(group.to_dict("records"), key=lambda row: int(row["n"]))
         by_loss = {row["loss"]: row for row in group.to_dict("records")}
-        cells = [_bias(best, "measure"), _bias(best, "reader")]
-        cells += [_bias(by_loss[loss], "segmentation") if loss in by_loss else "–" for loss in losses]
-        lines.append(f"| `{biomarker}` | {best['n']} | {' | '.join(cells)} |")
+        first = next(iter(by_loss.values()))
+        cells = [_bias(first, "measure"), _bias(first, "reader")]
+        cells += [_bias(by_loss[loss], "segmentation") for loss in losses]
+        lines.append(f"| `{biomarker}` | {first['n']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -208,13 +230,12 @@ def _bias(row: Mapping[Any, Any], part: str) -> str:
 
 
 def _notes(table: pd.DataFrame) -> list[str]:
-    """Which cases are left out and why, once for all biomarkers and losses that share it."""
+    """Which cases are left out and why, once for all biomarkers that share it."""
     noted = table[table["note"] != ""]
-    groups: dict[tuple[str, str], list[str]] = {}
-    for (loss, note), group in noted.groupby(["loss", "note"], sort=False):
-        names = ", ".join(f"`{name}`" for name in dict.fromkeys(group["biomarker"]))
-        groups.setdefault((names, str(note)), []).append(str(loss))
-    return [f"{names} ({', '.join(losses)}): {note}" for (names, note), losses in groups.items()]
+    return [
+        f"{', '.join(f'`{name}`' for name in dict.fromkeys(group['biomarker']))}: {note}"
+        for note, group in noted.groupby("note", sort=False)
+    ]
 
 
 def shown_biomarkers(rows: pd.DataFrame) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from shapeloss._files import atomic
 from shapeloss.data.manifest import read_sides
 from shapeloss.data.volume import Volume, read_labels
+from shapeloss.metrics.agreement import LIMITS_FROM
 from shapeloss.metrics.biomarkers import BONES, Side, biomarker_unit
 from shapeloss.metrics.knee import all_biomarkers, side_of
 from shapeloss.metrics.shape import SHAPE_ERRORS, TrueShape
@@ -154,7 +155,7 @@ def biomarkers_markdown(rows: pd.DataFrame) -> str:
     lines = [
         "## Biomarkers", "",
         "Prediction less truth: bias and limits of agreement, bias ± 1.96 SD (Bland & Altman 1999), with 95 %",
-        "intervals; p is that of Wilcoxon's signed-rank test of no bias.", "",
+        f"intervals, from {LIMITS_FROM} cases on; p is that of Wilcoxon's signed-rank test of no bias.", "",
         agreement_markdown(table), "",
     ]  # fmt: skip
     if rows["biomarker"].str.contains("towards_").any():

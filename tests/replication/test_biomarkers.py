@@ -4,16 +4,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import pyvista as pv
+from scipy import optimize, stats
 
 from shapeloss.data.manifest import prepare
 from shapeloss.data.volume import write_nifti
-from shapeloss.metrics.agreement import bland_altman
+from shapeloss.metrics.agreement import LIMITS_FROM, bland_altman, pitman_morgan
 from shapeloss.phantom.biomarkers import exact_biomarkers
 from shapeloss.phantom.contrast import PhantomOptions
 from shapeloss.phantom.dataset import write_dataset
 from shapeloss.phantom.knee import make_anatomy
 from shapeloss.plotting.agreement import figure_agreement, figure_surface_values
-from shapeloss.replication.agreement import agreement_markdown, agreement_table
+from shapeloss.replication.agreement import (
+    agreement_markdown,
+    agreement_matrix,
+    agreement_table,
+    on_common_cases,
+    spread_reference,
+)
 from shapeloss.replication.biomarkers import (
     curved_surface,
     error_parts,
@@ -64,6 +71,59 @@ def test_few_cases_have_no_limits():
         bland_altman([1.0, np.nan])
 
 
+def test_limits_are_given_where_their_interval_leaves_the_bias_out():
+    """The rule behind LIMITS_FROM, at every n: an upper limit's interval begins above the bias, or does not."""
+    for n in range(2, 30):
+        found = bland_altman([*[0.0] * (n - 2), -1.0, 1.0])
+        assert (found.upper.low > found.bias.value) == (n >= LIMITS_FROM), n
+
+
+def test_the_ratio_of_two_spreads_is_that_of_pitman_and_morgan():
+    """Against statistic and interval from their definition: the ratio at which the correlation becomes significant."""
+    rng = np.random.default_rng(1)
+    b = rng.normal(0, 1, 12)
+    a = 1.7 * (0.6 * b + 0.8 * rng.normal(0, 1, 12))
+    found = pitman_morgan(a, b)
+    assert found.ratio.value == pytest.approx(np.std(a, ddof=1) / np.std(b, ddof=1))
+    # Morgan 1939: t = (F − 1) √(n − 2) / √(4 F (1 − r²)) for F = var(a)/var(b)
+    f, r = found.ratio.value**2, np.corrcoef(a, b)[0, 1]
+    t = (f - 1) * np.sqrt(10) / np.sqrt(4 * f * (1 - r * r))
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(t), 10))
+
+    def p_at(ratio):
+        return stats.pearsonr(a / ratio + b, a / ratio - b).pvalue - 0.05
+
+    low = optimize.brentq(p_at, 0.05 * found.ratio.value, found.ratio.value * 0.999)
+    high = optimize.brentq(p_at, found.ratio.value * 1.001, 20 * found.ratio.value)
+    assert (found.ratio.low, found.ratio.high) == (pytest.approx(low), pytest.approx(high))
+    other = pitman_morgan(b, a)
+    assert other.p == pytest.approx(found.p)
+    assert other.ratio.high == pytest.approx(1 / found.ratio.low)
+
+
+def test_the_test_of_spreads_errs_as_often_as_it_says():
+    """7 pairs, correlated, of one SD, then of a double one: 5 % of 4,000 are told, and 95 % of the intervals hold."""
+    rng = np.random.default_rng(2)
+    for true in (1.0, 2.0):
+        found = []
+        for _ in range(4000):
+            common = rng.normal(0, 1, 7)
+            a, b = (np.sqrt(0.5) * common + np.sqrt(0.5) * rng.normal(0, 1, 7) for _ in range(2))
+            found.append(pitman_morgan(true * a + 3, b))
+        assert np.mean([f.ratio.low <= true <= f.ratio.high for f in found]) == pytest.approx(0.95, abs=0.012)
+        told = np.mean([f.p < 0.05 for f in found])
+        assert told == pytest.approx(0.05, abs=0.012) if true == 1 else told > 0.3
+
+
+def test_spreads_that_cannot_be_compared():
+    assert np.isnan(pitman_morgan([1.0, 2.0], [1.0, 3.0]).p)
+    assert np.isnan(pitman_morgan([1.0, 2.0, 4.0], [1.0, 1.0, 1.0]).ratio.value)
+    same = pitman_morgan([1.0, 2.0, 4.0], [1.0, 2.0, 4.0])
+    assert (same.p, same.ratio.value) == (1.0, 1.0)
+    with pytest.raises(ValueError, match="paired lists of finite numbers"):
+        pitman_morgan([1.0, 2.0, 3.0], [1.0, 2.0])
+
+
 def table_of(differences, loss="ce", name="notch_width_mm", seeds=(0,)):
     return pd.DataFrame([
         {"case": case, "loss": loss, "seed": seed, "structure": "knee", "biomarker": name, "unit": "mm",
@@ -85,6 +145,54 @@ def test_a_case_counts_once_and_one_without_a_value_is_named():
     partly = table_of({"a": 1.0, "b": 2.0, "c": 4.0}, seeds=(0, 1))
     partly.loc[0, "prediction"] = np.nan
     assert agreement_table(partly).iloc[0]["n"] == 2
+
+
+def test_losses_are_compared_on_the_cases_that_all_of_them_have():
+    cases = {str(i): float(i * i) for i in range(8)}
+    rows = pd.concat([table_of(cases | {"0": np.nan}), table_of(cases | {"0": np.nan, "7": np.nan}, "dice")])
+    rows.loc[rows["case"] == "0", ["truth", "reason"]] = np.nan, "truth: femur: cut"
+    table = agreement_table(rows).set_index("loss")
+    assert table["n"].tolist() == [6, 6]
+    assert table["measured"].tolist() == [7, 6]
+    assert table["left_out"].tolist() == [2, 2]
+    assert table["bias"].tolist() == [pytest.approx(np.mean([i * i for i in range(1, 7)]))] * 2
+    assert table["p_wilcoxon"].tolist() == [signed_rank_test([i * i for i in range(1, 7)]).p] * 2
+    assert table["note"].unique().tolist() == ["without 0 (truth: femur: cut); 7 of dice (prediction: femur: so)"]
+    kept = on_common_cases(rows)
+    assert kept[kept["prediction"].notna()].groupby("loss")["case"].apply(list).tolist() == [list("123456")] * 2
+    assert kept["truth"].equals(rows["truth"])
+
+
+def test_spreads_are_compared_with_cross_entropy():
+    rng = np.random.default_rng(3)
+    narrow = dict(zip("abcdefghij", rng.normal(0, 1, 10), strict=True))
+    wide = {case: 8 * d for case, d in zip("abcdefghij", rng.normal(0, 1, 10), strict=True)}
+    other = dict(zip("abcdefghij", reversed(narrow.values()), strict=True))  # of the same SD
+    rows = pd.concat([table_of(wide, "dpce"), table_of(narrow), table_of(other, "dice")])
+    table = agreement_table(rows).set_index("loss")
+    expected = pitman_morgan(list(wide.values()), list(narrow.values()))
+    assert table.loc["dpce", "sd_ratio"] == pytest.approx(expected.ratio.value)
+    assert table.loc["dpce", "p_spread"] == pytest.approx(expected.p)
+    assert table.loc["dpce", "p_spread_holm"] == pytest.approx(2 * expected.p)
+    assert np.isnan(table.loc["ce", "p_spread"])
+    text = agreement_matrix(table.reset_index())
+    assert text.count("†") == 1
+    assert "†" in text.splitlines()[2].split("|")[4]  # the first loss
+    assert spread_reference(["dice", "mtl"]) == "dice"
+
+
+def test_few_cases_have_a_bias_and_no_limits():
+    cases = {str(i): float(i) for i in range(LIMITS_FROM)}
+    rows = pd.concat([table_of(cases, "a"), table_of(cases, "b")])
+    assert "| 6 | +2.50 (−1.17 to +6.17) | +2.50 (−1.17 to +6.17) |" in agreement_matrix(agreement_table(rows))
+    few = rows[rows["case"] != "5"]
+    assert "| 5 | +2.00 | +2.00 |" in agreement_matrix(agreement_table(few))
+    assert np.isfinite(agreement_table(few)["upper_high"]).all()  # the table of numbers is whole
+    one = agreement_table(few[few["loss"] == "a"].drop(columns="loss"))
+    assert "| 5 | +2.00 [+0.04, +3.96] | – | – |" in agreement_markdown(one)
+    axes = figure_agreement(few, [("knee", "notch_width_mm")]).axes[0]
+    assert len(axes.lines) == 3  # zero, cases, bias
+    assert "±" not in axes.texts[0].get_text()
 
 
 def test_holm_s_family_is_the_losses_of_one_biomarker():
@@ -109,6 +217,13 @@ def test_parts_of_an_error_add_up():
     assert parts["total_bias"] == 2.5
     assert parts["measure_sd"] == pytest.approx(0.5 / np.sqrt(2))
     assert len(error_parts(rows.assign(surface=np.nan))) == 0
+    # a truth that is refused takes the exact mask of its case with it
+    refused = rows.assign(truth=[np.nan, 20.0], mask=[12.0, 19.0])
+    (parts,) = error_parts(refused).to_dict("records")
+    assert (parts["n"], parts["measure_bias"]) == (1, 0)
+    # and a case that one loss lacks counts for none
+    two = pd.concat([rows, rows.assign(loss="dice", prediction=[np.nan, 22.0])])
+    assert error_parts(two)["n"].tolist() == [1, 1]
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +269,9 @@ def test_the_page_has_agreement_and_parts(run, tmp_path):
     assert "## Where the errors come from" in text
     assert len(table) == rows.groupby(["structure", "biomarker", "loss"]).ngroups
     assert text.count("| femur | `volume_cm3` (cm³) |") == 1  # a column for each loss
-    assert "| structure | biomarker | dpce | ce |" in text
+    assert "| structure | biomarker | n | dpce | ce |" in text
+    assert "With fewer than 6 cases no limits are given" in text
+    assert "Spread: with fewer than 6 cases" in text
     pd.testing.assert_frame_equal(
         pd.read_csv(tmp_path / "biomarkers_agreement.csv")[["bias", "n"]], table[["bias", "n"]]
     )
@@ -195,17 +312,17 @@ def test_a_sign_shows_as_red_or_blue():
 
 
 def test_panels_show_each_case_the_bias_and_the_limits():
-    differences = {str(i): float(d) for i, d in enumerate((1, 2, 4, 3))}
+    differences = {str(i): float(d) for i, d in enumerate((1, 2, 4, 3, 1, 2, 3))}
     rows = pd.concat([table_of(differences), table_of(differences | {"0": np.nan}, "dice")])
     figure = figure_agreement(rows, [("knee", "notch_width_mm"), ("knee", "absent")])
     first, second = figure.axes
     x, y = first.lines[1].get_data()
-    assert sorted(y) == [1, 2, 3, 4]
-    assert sorted(x) == [20.5, 21, 21.5, 22]
+    assert sorted(y) == [1, 1, 2, 2, 3, 3, 4]
+    assert sorted(x) == [20.5, 20.5, 21, 21, 21.5, 21.5, 22]
     found = bland_altman(list(differences.values()))
     drawn = [line.get_ydata()[0] for line in first.lines[2:]]
     assert drawn == pytest.approx([found.bias.value, found.lower.value, found.upper.value])
-    assert "n = 3 of 4" in second.texts[0].get_text()
+    assert "n = 6 of 7" in second.texts[0].get_text()
     assert first.get_ylim() == second.get_ylim()
     with pytest.raises(ValueError, match="none of the biomarkers"):
         figure_agreement(rows, [("femur", "notch_width_mm")])
