@@ -509,11 +509,11 @@ def markdown(found: Mapping[str, Any]) -> str:
         *missed(table),
         "",
         "The aim was 1 % (NSD: 0.01) in every row, at no more than twice the elements' time. The mesh reaches it for "
-        "the means of smooth surfaces, planes at 1 mm excepted, and nearly for NSD. It misses it for HD and HD95, which "
-        "no flavour or library reaches, and in time (below). Of HD95 the mesh is no better than the elements. No local "
-        "method can do as much for the largest distance between surfaces a voxel apart: where a surface runs along the "
-        "voxels, all positions within half a voxel give one mask. Edges and corners are rounded by smoothing; sheets of "
-        "two voxels are worn. Gaps beyond 8 mm are measured between concentric spheres only.",
+        "the means of smooth surfaces, planes at 1 mm excepted, and nearly for NSD. It misses it for HD and HD95, "
+        "which no flavour or library reaches, and in time (below). Of HD95 the mesh is no better than the elements. No "
+        "local method can do as much for the largest distance between surfaces a voxel apart: where a surface runs "
+        "along the voxels, all positions within half a voxel give one mask. Edges and corners are rounded by "
+        "smoothing; sheets of two voxels are worn. Gaps beyond 8 mm are measured between concentric spheres only.",
         "",
         "## Time",
         "",
