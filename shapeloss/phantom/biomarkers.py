@@ -102,12 +102,12 @@ def exact_shape(bone: Bone, name: str, low: Vector, high: Vector) -> dict[str, f
     volume, surface = exact_size(bone, low, high)
     cuts = np.array([[_cut_area(bone, low, high, axis, end) for end in (low, high)] for axis in range(3)])
     ends = np.where(cuts > 0, np.stack([low, high], axis=1), np.stack([points.min(axis=0), points.max(axis=0)], axis=1))
-    tree, centre, half, step = cKDTree(points), (low + high) / 2, (high - low) / 2, 2.0
+    tree, centre, half, step = cKDTree(points), (low + high) / 2, (high - low) / 2, 1.0
     for _ in range(3):  # the largest ball inside: on a grid, and on finer ones about the best place
         grid = box(centre, half, step)
         inside = grid[((grid > low) & (grid < high)).all(axis=1)]
         inside = inside[bone_field(coordinates(inside), bone) < 0]
-        distance = tree.query(inside)[0]
+        distance = np.asarray(tree.query(inside)[0])
         centre, half, step = inside[np.argmax(distance)], np.full(3, step), step / 5
     sphericity = np.pi ** (1 / 3) * (6000 * volume) ** (2 / 3) / (100 * surface + cuts.sum())
     values = (volume, surface, sphericity, *(ends[:, 1] - ends[:, 0]), distance.max())

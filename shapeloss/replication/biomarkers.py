@@ -177,8 +177,8 @@ def write_agreement(rows: pd.DataFrame, output: str | Path) -> pd.DataFrame:
         f"With fewer than {LIMITS_FROM} cases no limits are given: the 95 % interval of a limit would reach over the",
         "bias. A star marks a bias that is not 0: p < 0.05 by Wilcoxon's signed-rank test, corrected over the losses",
         f"by Holm's method. A dagger marks limits whose width is not that of {reference}: p < 0.05 by Pitman and",
-        f"Morgan's test of paired variances, corrected likewise. `{output.stem}_agreement.csv` has the 95 % intervals, all",
-        "p-values, the ratios of SDs, and the other biomarkers.", "",
+        f"Morgan's test of paired variances, corrected likewise. `{output.stem}_agreement.csv` has the 95 % intervals,",
+        "all p-values, the ratios of SDs, and the other biomarkers.", "",
         agreement_matrix(shown), "",
         _spread_sentence(table, reference), "",
     ]  # fmt: skip

@@ -23,7 +23,7 @@ from shapeloss.metrics.mesh import label_surface, mesh_arrays, vertex_areas
 from shapeloss.metrics.triangles import triangle_distances
 from shapeloss.plotting.render import POSTERIOR, widest_view
 from shapeloss.plotting.style import loss_name
-from shapeloss.replication.correspondence import PointMap, in_view, is_phantom, point_map
+from shapeloss.replication.correspondence import PointMap, Points, in_view, is_phantom, point_map
 from shapeloss.replication.profile import Experiment
 from shapeloss.replication.regions import Division, case_surfaces, divide, longest_axes, weighted_percentile
 from shapeloss.replication.scores import first_predictions, provenance_line
@@ -35,6 +35,9 @@ SAMPLES = 80
 """Steps of the common surface along its longest side; finer than the errors' own pattern, and quick to compare."""
 LANDMARK_MM = 5.0
 """A landmark farther than this from the common surface, such as the middle of the patella, is no point of it."""
+
+LANDMARK_PARTS = ("distance_mm", "across_mm", "along_mm")
+"""How far the correspondence puts a landmark from the case's own: see :func:`landmark_distances`."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Population:
     """The loss from which the differences are taken."""
     surfaces: Mapping[str, CommonSurface]
     landmarks: pd.DataFrame
-    """Columns `landmark`, `case`, `distance_mm`: of where the correspondence puts the median case's from the case's."""
+    """Columns `landmark`, `case`, `distance_mm`, `across_mm`, `along_mm`: see :func:`landmark_distances`."""
     by_parameters: bool
     """Whether the correspondence is the phantom's own; else it is a registration."""
     lacking: tuple[str, ...] = ()
@@ -123,7 +126,7 @@ def population_errors(experiment: Experiment, manifest: Manifest, results: str |
             same = _regions(divisions[structure], parts["places"]) == regions[structure]
             weights = areas[structure] * np.isfinite(parts["offset"])
             gathered[structure].append(parts | {"same": float(np.average(same, weights=weights))})
-        landmarks += _landmark_rows(manifest, common, case, meshes, maps)
+        landmarks += _landmark_rows(manifest, common, case, meshes, maps, truths)
     surfaces = {
         name: CommonSurface(
             meshes[name],
@@ -142,7 +145,7 @@ def population_errors(experiment: Experiment, manifest: Manifest, results: str |
         losses,
         reference,
         surfaces,
-        pd.DataFrame(landmarks, columns=["landmark", "case", "distance_mm"]),
+        pd.DataFrame(landmarks, columns=["landmark", "case", *LANDMARK_PARTS]),
         is_phantom(manifest),
         tuple(name for name in manifest.classes.values() if name not in surfaces),
         compare(surfaces, losses, reference),
@@ -273,11 +276,11 @@ def _average(values: NDArray[np.float64], area: NDArray[np.float64], here: NDArr
 
 
 def correspondence_errors(population: Population) -> pd.DataFrame:
-    """How far the correspondence is off: one row for each structure's surface, then one for each landmark.
+    """How far the correspondence is from the true surface: one row for each structure.
 
     Returns:
-        Columns `what`, `mean_mm`, `p95_mm`, over cases and points weighted by area, or over cases; and
-        `same_region_percent`, of the area.
+        Columns `structure`, `mean_mm`, `p95_mm`, over cases and points weighted by area; and `same_region_percent`, of
+        the area.
     """
     rows: list[tuple[str, float, float, float]] = []
     others = [index for index, name in enumerate(population.cases) if name != population.case]
@@ -287,10 +290,46 @@ def correspondence_errors(population: Population) -> pd.DataFrame:
         values = offsets[np.isfinite(offsets)]
         if len(values):
             mean, p95 = float(np.average(values, weights=weights)), weighted_percentile(values, weights, 95)
-            rows.append((f"surface of the {name}", mean, p95, 100 * float(surface.same_region[others].mean())))
-    for landmark, part in population.landmarks.groupby("landmark", sort=False)["distance_mm"]:
-        rows.append((f"landmark {landmark}", float(part.mean()), float(np.percentile(part, 95)), float("nan")))
-    return pd.DataFrame(rows, columns=["what", "mean_mm", "p95_mm", "same_region_percent"])
+            rows.append((name, mean, p95, 100 * float(surface.same_region[others].mean())))
+    return pd.DataFrame(rows, columns=["structure", "mean_mm", "p95_mm", "same_region_percent"])
+
+
+def landmark_errors(population: Population) -> pd.DataFrame:
+    """How far the correspondence puts each landmark from the case's own, over the cases.
+
+    Returns:
+        Columns `landmark`, and `<part>_mean_mm` and `<part>_p95_mm` for each of :data:`LANDMARK_PARTS`.
+    """
+    groups = population.landmarks.groupby("landmark", sort=False)
+    return pd.DataFrame([
+        {"landmark": str(landmark)}
+        | {f"{part.removesuffix('_mm')}_{word}_mm": float(value)
+           for part in LANDMARK_PARTS
+           for word, value in (("mean", rows[part].mean()), ("p95", np.percentile(rows[part], 95)))}
+        for landmark, rows in groups
+    ])  # fmt: skip
+
+
+def landmark_distances(moved: Points, landmark: Sequence[float], truth: pv.PolyData) -> dict[str, float]:
+    """A mapped landmark beside the case's own, in mm: how far apart, and the parts across and along the surface.
+
+    A landmark that is the extreme point of a round or flat place slides along the surface as the bone tilts: that is
+    no fault of the correspondence. So the distance has two parts: across, from the mapped point to the nearest point of
+    the true surface; along, from there to the landmark (the chord).
+
+    Args:
+        moved: (3,), where the correspondence puts it.
+        landmark: (3,), the case's own.
+        truth: the case's true surface.
+
+    >>> ball = pv.Sphere(radius=10, theta_resolution=200, phi_resolution=200)
+    >>> parts = landmark_distances(np.array([12.0, 0.0, 0.0]), (0.0, 10.0, 0.0), ball)
+    >>> {name: round(value, 2) for name, value in parts.items()}  # √(12² + 10²), 12 − 10, √(10² + 10²)
+    {'distance_mm': 15.62, 'across_mm': 2.0, 'along_mm': 14.14}
+    """
+    nearest = np.asarray(truth.find_closest_cell(moved, return_closest_point=True)[1])  # type: ignore[index, arg-type]
+    gaps = (moved - np.asarray(landmark), moved - nearest, nearest - np.asarray(landmark))
+    return dict(zip(LANDMARK_PARTS, (float(np.linalg.norm(gap)) for gap in gaps), strict=True))
 
 
 def write_population(
@@ -313,13 +352,27 @@ def write_population(
         "",
         "## How exact the correspondence is",
         "",
-        f"Over the {others} other cases. Surface: from where the correspondence puts a point to the case's true "
-        "surface, weighted by area; and the share of the area that comes to lie in the region of the same name. "
-        "Landmark: from where it puts the landmark to the case's own. Landmarks that are the extreme point along a "
-        "direction of the scanner (condyles, eminence) slide over a flat place as a bone tilts: their distance "
-        "overstates.",
+        f"Over the {others} other cases: from where the correspondence puts a point to the case's true surface, "
+        "weighted by area; and the share of the area that comes to lie in the region of the same name.",
         "",
         *_markdown(correspondence_errors(population), ["", "mean, mm", "95th percentile, mm", "same region, %"]),
+        "",
+        "From where it puts a landmark to the case's own, and the two parts of that: across, to the nearest point of "
+        "the true surface, and along the surface from there. Landmarks that are the extreme point along a direction of "
+        "the scanner (condyles, eminence) slide over a flat place as a bone tilts; the part across the surface, and "
+        "not the distance, then says how exact the correspondence is.",
+        "",
+        *_markdown(
+            landmark_errors(population),
+            [
+                "landmark",
+                *(
+                    f"{part}: {word}, mm"
+                    for part in ("distance", "across", "along")
+                    for word in ("mean", "95th percentile")
+                ),
+            ],
+        ),
         "",
         "## By region",
         "",
@@ -366,7 +419,12 @@ def _common_mesh(case: Case, label: int) -> pv.PolyData:
 
 
 def _landmark_rows(
-    manifest: Manifest, common: Case, case: Case, meshes: Mapping[str, pv.PolyData], maps: Mapping[str, PointMap]
+    manifest: Manifest,
+    common: Case,
+    case: Case,
+    meshes: Mapping[str, pv.PolyData],
+    maps: Mapping[str, PointMap],
+    truths: Mapping[str, pv.PolyData],
 ) -> list[dict[str, Any]]:
     """Of each landmark that both cases have on a surface: where the correspondence puts it, from where it is."""
     if case.name == common.name or not maps:
@@ -377,6 +435,6 @@ def _landmark_rows(
         nearest = min(away, key=lambda name: away[name])
         if landmark in there and away[nearest] < LANDMARK_MM:
             moved = maps[nearest](np.array([point], dtype=np.float64))[0]
-            distance = float(np.linalg.norm(moved - there[landmark]))
-            rows.append({"landmark": landmark, "case": case.name, "distance_mm": distance})
+            parts = landmark_distances(moved, there[landmark], truths[nearest])
+            rows.append({"landmark": landmark, "case": case.name} | parts)
     return rows

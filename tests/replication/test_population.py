@@ -22,6 +22,8 @@ from shapeloss.replication.correspondence import is_phantom, register
 from shapeloss.replication.population import (
     correspondence_errors,
     errors_at,
+    landmark_distances,
+    landmark_errors,
     population_errors,
     population_panels,
     region_means,
@@ -169,9 +171,14 @@ def test_the_population_of_two_knees(results, tmp_path, monkeypatch):
     assert table.loc[("femur", "condyles", "dpce"), "difference_mm"] > 0.5
     assert table.loc[("femur", "condyles", "dpce"), "larger_percent"] == 0
     assert np.isnan(table.loc[("femur", "condyles", "ce"), "difference_mm"])
-    errors = correspondence_errors(population).set_index("what")
-    assert errors.loc["landmark notch_roof", "mean_mm"] < 3
-    assert errors.loc["surface of the tibia", "same_region_percent"] > 80
+    errors = correspondence_errors(population).set_index("structure")
+    assert errors.loc["tibia", "same_region_percent"] > 80
+    away = landmark_errors(population).set_index("landmark")
+    assert away.loc["notch_roof", "distance_mean_mm"] < 3
+    assert set(away.index) == set(landmarks(make_anatomy(0))) - {"patella_centre"}
+    # at voxels of 5 mm: across the surface no landmark is far off, along it the condyles' extreme points are
+    assert away["across_mean_mm"].max() < 3
+    assert away.loc["medial_condyle_distal", "distance_mean_mm"] > away.loc["medial_condyle_distal", "across_mean_mm"]
     panels = population_panels(population)
     assert "no difference can be told from zero: no p is below 0.5" in panels["note"]
     figure = figure_population(**panels)
@@ -181,9 +188,22 @@ def test_the_population_of_two_knees(results, tmp_path, monkeypatch):
     assert "missed in 1 of 2" in [text.get_text() for axes in figure.subfigs[0].axes for text in axes.texts]
     monkeypatch.setattr(module, "provenance_line", lambda *_: "Data: two knees.")
     text = write_population(population, experiment, manifest, folder, tmp_path / "population.md")
-    assert "|landmark notch roof|" in text
+    assert "|notch roof|" in text
+    assert "|medial condyle distal|" in text
     assert "|patella|patella|dpce|" in text
     assert pd.isna(table.loc[("patella", "patella", "dpce"), "difference_mm"])
+
+
+def test_a_landmark_that_slides_along_a_surface_is_told_from_one_that_leaves_it():
+    """On a ball of 20 mm: the parts of a mapped landmark's distance by hand."""
+    ball = pv.Sphere(radius=20, theta_resolution=300, phi_resolution=300)
+    angle = np.deg2rad(30)
+    slid = landmark_distances(20 * np.array([np.sin(angle), 0, -np.cos(angle)]), (0, 0, -20), ball)
+    assert slid["across_mm"] < 0.02
+    assert slid["along_mm"] == pytest.approx(2 * 20 * np.sin(angle / 2), abs=0.02) == slid["distance_mm"]
+    off = landmark_distances(np.array([0.0, 0, -23]), (0, 0, -20), ball)
+    assert (off["distance_mm"], off["across_mm"]) == (pytest.approx(3), pytest.approx(3, abs=0.02))
+    assert off["along_mm"] < 0.02
 
 
 def test_without_a_structure_there_is_no_picture():

@@ -131,7 +131,7 @@ def test_estimated_landmarks_give_nearly_the_same_regions(results):
         case, given = manifest.original(name), read_landmarks(manifest, name)
         truths = case_surfaces(case, case.labels, manifest.classes)
         places = estimated_landmarks(truths["femur"], truths["tibia"])
-        for landmark, limit in (("notch_roof", 6), ("eminence", 11)):  # one of two spines, about 10 mm apart
+        for landmark, limit in (("notch_roof", 6), ("eminence", 11)):  # one of two spines
             assert np.linalg.norm(places[landmark] - given[landmark]) < limit, (name, landmark)
         known, found = divide(truths, given, {}), divide(truths, {}, {})
         assert found["femur"].rule == found["patella"].rule == "landmarks estimated from the surfaces"
