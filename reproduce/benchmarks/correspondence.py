@@ -73,8 +73,8 @@ def main() -> None:
         "Points: from where registration puts them to where the parameters of the two bones do. Landmarks: from where "
         "a method puts the first knee's to where the other knee's is, and the two parts of that: across, to the "
         "nearest point of the true surface, and along the surface from there. Condyles and eminence are the extreme "
-        "points along a direction of the scanner, and slide over a flat place as a bone tilts: of these the part across the "
-        "surface says how exact a method is. Mean, and 95th percentile in brackets.",
+        "points along a direction of the scanner, and slide over a flat place as a bone tilts: of these the part "
+        "across the surface says how exact a method is. Mean, and 95th percentile in brackets.",
         "",
         "|what|method|distance, mm|across, mm|along, mm|",
         "|---|---|---|---|---|",
