@@ -107,7 +107,7 @@ def exact_shape(bone: Bone, name: str, low: Vector, high: Vector) -> dict[str, f
         grid = box(centre, half, step)
         inside = grid[((grid > low) & (grid < high)).all(axis=1)]
         inside = inside[bone_field(coordinates(inside), bone) < 0]
-        distance = tree.query(inside)[0]
+        distance = np.asarray(tree.query(inside)[0])
         centre, half, step = inside[np.argmax(distance)], np.full(3, step), step / 5
     sphericity = np.pi ** (1 / 3) * (6000 * volume) ** (2 / 3) / (100 * surface + cuts.sum())
     values = (volume, surface, sphericity, *(ends[:, 1] - ends[:, 0]), distance.max())
