@@ -98,9 +98,10 @@ def exact_shape(bone: Bone, name: str, low: Vector, high: Vector) -> dict[str, f
     """The biomarkers of :data:`shapeloss.metrics.biomarkers.SHAPE_BIOMARKERS` of a bone within a box of world mm."""
     points = ExactBone(bone, name).points
     points = points[((points > low) & (points < high)).all(axis=1)]
-    low, high = np.maximum(low, points.min(axis=0) - 2), np.minimum(high, points.max(axis=0) + 2)
-    volume, surface = exact_size(bone, low, high)
     cuts = np.array([[_cut_area(bone, low, high, axis, end) for end in (low, high)] for axis in range(3)])
+    low = np.where(cuts[:, 0] > 0, low, np.maximum(low, points.min(axis=0) - 2))  # empty space needs no grid
+    high = np.where(cuts[:, 1] > 0, high, np.minimum(high, points.max(axis=0) + 2))
+    volume, surface = exact_size(bone, low, high)
     ends = np.where(cuts > 0, np.stack([low, high], axis=1), np.stack([points.min(axis=0), points.max(axis=0)], axis=1))
     tree, centre, half, step = cKDTree(points), (low + high) / 2, (high - low) / 2, 1.0
     for _ in range(3):  # the largest ball inside: on a grid, and on finer ones about the best place
