@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import slurm_resources
 import yaml
-from benchmarks import accuracy, population
+from benchmarks import accuracy, biomarkers, population
 
 from shapeloss._files import write_text
 from shapeloss.metrics import definition_table
@@ -56,6 +56,7 @@ def blocks() -> dict[str, str]:
         "definitions": definition_table(),
         "flavours": flavours(),
         "biomarkers": biomarker_table(),
+        "measures": measures(),
         "budget": budget,
         "short": short_table(budget),
         "resources": slurm_resources.page(pd.read_csv(ROOT / "reproduce" / "slurm" / "measured.csv")),
@@ -157,6 +158,13 @@ def flavours() -> str:
     cost = " and ".join(f"{found['times']['ratio'][name]:.1f} ({name})" for name in ("voxels", "mesh"))
     lines += ["", f"MASD against the truth. Time against that of the elements: {cost}.", "", accuracy.SUMMARY, ""]
     return "\n".join([*lines, *accuracy.summary(accuracy.table_of(found), list(names))])
+
+
+def measures() -> str:
+    """How exact some of the biomarkers are themselves, as measured."""
+    rows = pd.read_csv(ROOT / "reproduce" / "benchmarks" / "biomarkers.csv")
+    names = ("notch_width_mm", "posterior_radius_medial_mm", "tibial_slope_medial_deg", "patellar_height_mm")
+    return "\n".join(biomarkers.summary(rows[rows["biomarker"].isin(names)]))
 
 
 BUGS = {
