@@ -246,7 +246,7 @@ def run(tmp_path_factory):
 def test_a_run_is_measured_against_its_truth_and_the_exact_surfaces(run):
     folder, manifest, rows = run
     written = pd.read_csv(folder / "biomarkers.csv")
-    assert written["reason"].fillna("").tolist() == rows["reason"].tolist()
+    assert written["reason"].astype(object).fillna("").tolist() == rows["reason"].tolist()
     np.testing.assert_allclose(written["truth"], rows["truth"])
     assert rows["case"].unique().tolist() == manifest.names("test")
     assert (rows[rows["loss"] == "ce"]["truth"].dropna() == rows[rows["loss"] == "ce"]["prediction"].dropna()).all()
