@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy import ndimage
 
+from shapeloss.losses import MultiTaskLoss
 from shapeloss.losses.label_maps import signed_distance
 from shapeloss.plotting.distances import figure_calibration, figure_regressed_distances
 from shapeloss.replication import multi_task
@@ -12,6 +13,7 @@ from shapeloss.replication.multi_task import (
     calibration,
     calibration_line,
     calibration_tests,
+    compare_rows,
     labels_of_distances,
     learnt_weights,
     multi_task_page,
@@ -95,9 +97,9 @@ def test_the_page_says_what_the_test_shows():
     )
     weights = pd.DataFrame({"loss": "mtl", "seed": [0, 1], "segmentation": [4.0, 6.0], "regression": [2.0, 6.0]})
     page = multi_task_page(compared, heads, weights, 0.02, "Data: these.")
-    first = "| `mtl` | +0.0030 | -0.0040 to +0.0100 | 0.500 | not shown to differ; below the claimed 0.02 |"
+    first = "| `mtl` | `ce` | +0.0030 | -0.0040 to +0.0100 | 0.500 | not shown to differ; below the claimed 0.02 |"
     assert f"| Boundary Dice {first}" in page
-    assert "| Global Dice | `mtl` | +0.0030 | +0.0010 to +0.0100 | 0.010 | higher |" in page
+    assert "| Global Dice | `mtl` | `ce` | +0.0030 | +0.0010 to +0.0100 | 0.010 | higher |" in page
     assert "Over 3 test volumes and 2 trainings a row" in page
     assert "| `mtl` | classes | 0.550 | 0.900 | 0.40 | -0.10 |" in page
     assert "| `mtl` | distances | 0.400 |" in page
@@ -106,6 +108,29 @@ def test_the_page_says_what_the_test_shows():
     assert "| `mtl` | 5.00 (4.00 to 6.00) | 4.00 (2.00 to 6.00) | 0.75 (0.50 to 1.00) |" in page
     assert page.endswith("Data: these.\n")
     assert "Learnt, at the end" not in multi_task_page(compared, heads, weights[:0], 0.02, "")
+
+
+def test_learnt_weights_are_compared_with_the_learnt_weight_alone():
+    rng = np.random.default_rng(0)
+    rows = {
+        "mtl": MultiTaskLoss(3),
+        "mtl_learned": MultiTaskLoss(3, weighting="learned"),
+        "ce_learned": MultiTaskLoss(3, weight=0.0, weighting="learned"),
+    }
+    level = {"ce": 0.5, "mtl": 0.49, "mtl_learned": 0.52, "ce_learned": 0.53}
+    scores = pd.DataFrame(
+        {"loss": loss, "seed": seed, "case": case, "boundary_dice_in_plane": mean + rng.normal(0, 0.002)}
+        | {"dice": mean + 0.4 + rng.normal(0, 0.002)}
+        for loss, mean in level.items()
+        for seed in range(3)
+        for case in range(6)
+    )
+    found = compare_rows(scores, rows).set_index(["metric", "loss", "reference"])["difference"]
+    pairs = [("mtl", "ce"), ("mtl_learned", "ce"), ("ce_learned", "ce"), ("mtl_learned", "ce_learned")]
+    assert found["dice"].index.tolist() == pairs
+    for loss, reference in pairs:
+        expected = level[loss] - level[reference]
+        assert found["boundary_dice_in_plane", loss, reference] == pytest.approx(expected, abs=0.003)
 
 
 def test_pictures():
