@@ -278,7 +278,10 @@ def test_every_biomarker_is_compared_with_its_exact_value():
     table = pd.read_csv(ROOT / "reproduce" / "benchmarks" / "biomarkers.csv")
     expected = {("knee", name) for name in biomarker_names("left")}
     expected |= {(bone, definition.name) for bone in BLOCK_CLASSES.values() for definition in SHAPE_BIOMARKERS}
-    assert table["exact"].notna().all()
+    known = table["exact"].notna().groupby(table["biomarker"]).agg(["all", "sum"])
+    tuberosity = known.index == "insall_salvati_ratio"  # which does not stand out in each knee
+    assert known["all"][~tuberosity].all()
+    assert known["sum"][tuberosity].item() >= 5 * table["spacing"].nunique()
     for spacing, rows in table.groupby("spacing"):
         assert set(zip(rows["structure"], rows["biomarker"], strict=True)) == expected, spacing
         measured = rows.groupby(["structure", "biomarker"])["measured"].count()
