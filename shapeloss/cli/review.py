@@ -60,12 +60,14 @@ def evaluate(
     paths = write_scores(scores, output, predictions, truth)
     show_markdown(summary_markdown(scores, predictions, truth, short=True))
     if biomarkers:
+        from shapeloss.replication.scores import write_scores as write_table
         from shapeloss.review import score_biomarkers as shape
 
         rows = shape.measure_folders(predictions, truth, scores, *merges, side)
         errors = shape.measure_shapes(predictions, truth, scores, *merges)
-        paths.insert(0, shape.write_rows(rows, output, "biomarkers.csv"))
-        paths.insert(1, shape.write_rows(errors, output, "shape_errors.csv"))
+        for name, table in (("shape_errors.csv", errors), ("biomarkers.csv", rows)):
+            write_table(table, output / name)
+            paths.insert(0, output / name)
         show_markdown(shape.biomarkers_markdown(rows))
         show_markdown(shape.shapes_markdown(errors))
     print(f"Written: {', '.join(map(str, paths))}")

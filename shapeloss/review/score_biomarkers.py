@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from shapeloss._files import atomic
 from shapeloss.data.manifest import read_sides
 from shapeloss.data.volume import Volume, read_labels
 from shapeloss.metrics.agreement import LIMITS_FROM
@@ -83,15 +82,10 @@ def measure_folders(
         One row per case, structure and biomarker: unit, truth, prediction, difference (prediction − truth), and reason,
         why one of the two is NaN.
     """
-    pairs, _ = match(Path(predictions), Path(truth))
-    cases = list(dict.fromkeys(scores.per_case["case"]))
-    sides = knee_sides(side, truth, cases)
-    merges = _merges(merge, merge_predictions)
+    sides = knee_sides(side, truth, _cases(scores))
     rows: list[dict[str, Any]] = []
-    for case in tqdm(cases, desc="biomarkers", unit="case", disable=not progress):
-        found, true = (
-            _measured(path, scores.classes, names, sides[case]) for path, names in zip(pairs[case], merges, strict=True)
-        )
+    for case, *both in _pairs(predictions, truth, scores, merge, merge_predictions, progress and "biomarkers"):
+        found, true = (all_biomarkers(v.array, v.affine, scores.classes, sides[case]) for v in both)
         for (structure, biomarker), value in true.items():
             other = found[structure, biomarker]
             whys = (("truth", value.reason), ("prediction", other.reason))
@@ -118,35 +112,38 @@ def measure_shapes(
     Args:
         As for :func:`measure_folders`.
     """
-    pairs, _ = match(Path(predictions), Path(truth))
     rows: list[dict[str, Any]] = []
-    for case in tqdm(dict.fromkeys(scores.per_case["case"]), desc="shape errors", unit="case", disable=not progress):
-        found, true = (
-            _kept(path, scores.classes, names)
-            for path, names in zip(pairs[case], _merges(merge, merge_predictions), strict=True)
-        )
+    for case, found, true in _pairs(predictions, truth, scores, merge, merge_predictions, progress and "shape errors"):
         for label, structure in scores.classes.items():
             if shape := TrueShape.of(true.array == label, true.spacing, true.affine):
                 rows.append({"case": case, "structure": structure} | shape.errors(found.array == label))
     return pd.DataFrame(rows, columns=["case", "structure", *SHAPE_ERRORS])
 
 
-def _merges(
-    merge: Mapping[int, int] | None, merge_predictions: Mapping[int, int] | None
-) -> tuple[dict[int, int], dict[int, int]]:
-    """Of the predictions, and of the truth."""
-    return {**(merge or {}), **(merge_predictions or {})}, dict(merge or {})
+def _cases(scores: Scores) -> list[str]:
+    return list(dict.fromkeys(scores.per_case["case"]))
+
+
+def _pairs(
+    predictions: str | Path,
+    truth: str | Path,
+    scores: Scores,
+    merge: Mapping[int, int] | None,
+    merge_predictions: Mapping[int, int] | None,
+    bar: str | Literal[False],
+) -> Iterator[tuple[str, Volume, Volume]]:
+    """(case, prediction, truth) of the cases that were scored: their structures, in RAS; `bar` names the progress."""
+    pairs, _ = match(Path(predictions), Path(truth))
+    merges = {**(merge or {}), **(merge_predictions or {})}, dict(merge or {})
+    for case in tqdm(_cases(scores), desc=bar or None, unit="case", disable=not bar):
+        found, true = (_kept(path, scores.classes, names) for path, names in zip(pairs[case], merges, strict=True))
+        yield case, found, true
 
 
 def _kept(path: Path, classes: Mapping[int, str], merge: Mapping[int, int]) -> Volume:
     volume = read_labels(path)
     kept, _ = keep_labels(volume.array, classes, merge)
     return Volume(kept, volume.affine).oriented("RAS")
-
-
-def _measured(path: Path, classes: Mapping[int, str], merge: Mapping[int, int], side: Side | None) -> Any:
-    volume = _kept(path, classes, merge)
-    return all_biomarkers(volume.array, volume.affine, classes, side)
 
 
 def biomarkers_markdown(rows: pd.DataFrame) -> str:
@@ -176,11 +173,3 @@ def shapes_markdown(rows: pd.DataFrame) -> str:
         means = [f"{found[name].mean():{'+' if name == 'bias_mm' else ''}.3f}" for name in SHAPE_ERRORS]
         lines.append(f"| {structure} | {len(found)} | {len(group) - len(found)} | {' | '.join(means)} |")
     return "\n".join([*lines, "", *(f"- {name}: {text}." for name, text in SHAPE_ERRORS.items())]) + "\n"
-
-
-def write_rows(rows: pd.DataFrame, output: str | Path, name: str) -> Path:
-    """Write a table as CSV into a folder, atomically; returns its path."""
-    path = Path(output) / name
-    with atomic(path) as temporary:
-        rows.to_csv(temporary, index=False, lineterminator="\n")
-    return path

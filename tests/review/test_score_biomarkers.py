@@ -10,13 +10,13 @@ from helpers.solids import BLOCK_CLASSES, BLOCK_KNEE, block_labels
 
 from shapeloss.metrics.biomarkers import biomarker_names, structure_biomarkers
 from shapeloss.metrics.shape import SHAPE_ERRORS, TrueShape
+from shapeloss.replication.scores import write_scores
 from shapeloss.review.score_biomarkers import (
     biomarkers_markdown,
     knee_sides,
     measure_folders,
     measure_shapes,
     shapes_markdown,
-    write_rows,
 )
 from shapeloss.review.score_folders import score_folders
 
@@ -42,7 +42,8 @@ def test_any_structure_has_a_size_and_shape(tmp_path):
     for name, value in expected.items():
         assert last.loc[name, "prediction"] == pytest.approx(value.value)
         assert last.loc[name, "difference"] == pytest.approx(last.loc[name, "prediction"] - last.loc[name, "truth"])
-    path = write_rows(rows, tmp_path / "out", "biomarkers.csv")
+    path = tmp_path / "biomarkers.csv"
+    write_scores(rows, path)
     pd.testing.assert_frame_equal(pd.read_csv(path).drop(columns="reason"), rows.drop(columns="reason"))
     text = biomarkers_markdown(rows)
     assert "| liver | `extent_y_mm` (mm) | 2 | −0.75 [" in text  # 0.5 and 1 mm shorter
