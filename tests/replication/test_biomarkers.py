@@ -4,14 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import pyvista as pv
+from helpers.knees import two_test_knees
 from scipy import optimize, stats
 
-from shapeloss.data.manifest import prepare
 from shapeloss.data.volume import write_nifti
 from shapeloss.metrics.agreement import LIMITS_FROM, bland_altman, pitman_morgan
 from shapeloss.phantom.biomarkers import exact_biomarkers
-from shapeloss.phantom.contrast import PhantomOptions
-from shapeloss.phantom.dataset import write_dataset
 from shapeloss.phantom.knee import make_anatomy
 from shapeloss.plotting.agreement import figure_agreement, figure_surface_values
 from shapeloss.replication.agreement import (
@@ -230,10 +228,7 @@ def test_parts_of_an_error_add_up():
 def run(tmp_path_factory):
     """Three knees, two of them for testing; `ce` predicts the truth, `dpce` one dilated towards the right."""
     folder = tmp_path_factory.mktemp("biomarkers")
-    split = {"train": 1, "validation": 1, "test": 2}
-    experiment = Experiment(name="x", description="x", losses=["dpce", "ce"], data={"split": split}, seeds=(0,))
-    write_dataset(folder / "data", 4, PhantomOptions(shape=(50, 64, 64), spacing=(2.2, 2.2, 2.2), reader_mm=0.5))
-    manifest = prepare(experiment.data, folder / "data", folder / "cases.json")
+    experiment, manifest = two_test_knees(folder, shape=(50, 64, 64), spacing=(2.2, 2.2, 2.2), reader_mm=0.5)
     for name in manifest.names("test"):
         case = manifest.original(name)
         wider = np.where(case.labels == 0, np.roll(case.labels, 1, axis=0), case.labels)

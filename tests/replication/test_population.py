@@ -6,14 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import pyvista as pv
+from helpers.knees import two_test_knees
 
-from shapeloss.data.manifest import Case, prepare
+from shapeloss.data.manifest import Case
 from shapeloss.data.volume import write_nifti
 from shapeloss.metrics.mesh import label_surface
 from shapeloss.phantom.anatomy import coordinates, distance_and_normal
-from shapeloss.phantom.contrast import PhantomOptions
 from shapeloss.phantom.correspondence import map_points
-from shapeloss.phantom.dataset import write_dataset
 from shapeloss.phantom.knee import landmarks, make_anatomy
 from shapeloss.plotting.population_maps import figure_population
 from shapeloss.replication import correspondence
@@ -29,7 +28,6 @@ from shapeloss.replication.population import (
     region_means,
     write_population,
 )
-from shapeloss.replication.profile import Experiment
 
 SPACING = np.array([2.0, 1.0, 1.0])
 SHAPE = (34, 68, 68)
@@ -133,10 +131,7 @@ def test_the_phantom_s_map_keeps_bones_and_landmarks():
 def results(tmp_path_factory):
     """Two test knees; `ce` predicts the truth, `dpce` a femur 3 mm too far forward and no patella of the first."""
     folder = tmp_path_factory.mktemp("population")
-    split = {"train": 1, "validation": 1, "test": 2}
-    experiment = Experiment(name="x", description="x", losses=["dpce", "ce"], data={"split": split}, seeds=(0,))
-    write_dataset(folder / "data", 4, PhantomOptions(shape=(20, 48, 62), spacing=(5.0, 2.2, 2.2)))
-    manifest = prepare(experiment.data, folder / "data", folder / "cases.json")
+    experiment, manifest = two_test_knees(folder, shape=(20, 48, 62), spacing=(5.0, 2.2, 2.2))
     for index, name in enumerate(manifest.names("test")):
         one = manifest.original(name)
         moved = np.where(one.labels == 1, 0, one.labels).astype(np.uint8)

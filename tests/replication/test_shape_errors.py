@@ -3,12 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.knees import two_test_knees
 
-from shapeloss.data.manifest import prepare
 from shapeloss.data.volume import write_nifti
 from shapeloss.metrics.shape import SHAPE_ERRORS, TrueShape
-from shapeloss.phantom.dataset import PhantomOptions, write_dataset
-from shapeloss.replication.profile import Experiment
 from shapeloss.replication.shape_errors import shape_table, write_shape_errors
 
 
@@ -16,10 +14,7 @@ from shapeloss.replication.shape_errors import shape_table, write_shape_errors
 def run(tmp_path_factory):
     """Two test knees; `ce` predicts the truth, `dpce` one that is grown to the right and has no patella."""
     folder = tmp_path_factory.mktemp("shapes")
-    split = {"train": 1, "validation": 1, "test": 2}
-    experiment = Experiment(name="x", description="x", losses=["dpce", "ce"], data={"split": split}, seeds=(0,))
-    write_dataset(folder / "data", 4, PhantomOptions(shape=(16, 32, 40), spacing=(6.0, 3.5, 3.5)))
-    manifest = prepare(experiment.data, folder / "data", folder / "cases.json")
+    experiment, manifest = two_test_knees(folder, shape=(16, 32, 40), spacing=(6.0, 3.5, 3.5))
     for name in manifest.names("test"):
         case = manifest.original(name)
         wider = np.where(case.labels == 0, np.roll(case.labels, 1, axis=0), case.labels)
