@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).resolve().parent
 CHECKOUT = {"profiles": "reproduce/profiles", "paper.yaml": "reproduce/paper.yaml",
             "relation.csv": "reproduce/relation.csv", "correlations.csv": "reproduce/correlations.csv",
             "trainings.csv": "reproduce/trainings.csv", "notebooks": "notebooks",
-            "per_case_seeds.csv": "figures/phantom-seeds/per_case.csv"}  # fmt: skip
+            "figures/study": "figures/study"}  # fmt: skip
 """Name of a resource → where it lies in a checkout; pyproject.toml puts it into the wheel, below `_resources`."""
 
 

@@ -5,9 +5,9 @@
 From the per-case scores in figures/, without training anything, in a second:
 
 - correlations.csv: the correlation over the test volumes between the scores of each two losses, averaged over seeds.
-  `phantom` is one training a loss, the first of the three of `phantom-seeds`: the two are not independent;
+  `phantom` is one training a loss, as a paper reports it, `study` the mean of several; both have the same volumes;
 - trainings.csv: mean and SD over the test volumes of each training, for each structure. `phantom` is left out, since
-  `phantom-seeds` holds it.
+  `study` holds trainings of the same losses, seeds and data.
 """
 
 from __future__ import annotations
@@ -23,10 +23,7 @@ from shapeloss.replication.scores import read_measured
 from shapeloss.review.audit.trainings import measure_correlations, summarise_trainings
 
 ROOT = Path(__file__).resolve().parents[2]
-SCORES = {
-    "phantom": "per_case.csv", "phantom-seeds": "phantom-seeds/per_case.csv",
-    "hippocampus": "hippocampus/per_case.csv",
-}  # fmt: skip
+SCORES = {"phantom": "per_case.csv", "study": "study/per_case.csv", "hippocampus": "hippocampus/per_case.csv"}
 """Data → file below figures/."""
 
 

@@ -94,7 +94,7 @@ def _more_steps(study: Study, steps: int) -> list[str]:
     table = budget_table(study, BOUNDARY)
     larger = table[(table["steps"] > steps) & table["change"].notna()]
     more = larger[larger["steps"] == larger["steps"].min()]
-    seeds = study.of()["seed"].nunique()
+    seeds = int(more["seeds"].min())
     moves = [f"that of `{row['loss']}` by {row['change']:+.3f}" for row in more.to_dict("records")]
     listed = f"{', '.join(moves[:-1])} and {moves[-1]}" if len(moves) > 1 else moves[0]
     return [f"Over {seeds} seeds, {int(more['steps'].iloc[0])} steps change the boundary Dice: {listed}."]

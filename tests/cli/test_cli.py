@@ -266,7 +266,7 @@ def test_audit_says_how_probable_it_is_that_a_claim_is_false(monkeypatch, capsys
     out = capsys.readouterr().out
     for r, p in (("0", "17 %"), ("0.5", "10 %"), ("0.84", "2.3 %"), ("0.9", "1 %")):
         assert f"- if the paired scores correlate at r = {r}, {p} (" in out
-    assert "correlations that Boundary Dice of two losses showed on phantom, phantom-seeds, hippocampus" in out
+    assert "correlations that Boundary Dice of two losses showed on phantom, study, hippocampus" in out
     assert "correlations that Global Dice of two losses showed" in out
     assert not call(monkeypatch, "audit", *numbers, "--metric", "dice")
     assert "that Boundary Dice of two losses showed" not in capsys.readouterr().out
@@ -308,12 +308,14 @@ def test_audit_of_a_table_says_what_its_digits_show(monkeypatch, capsys, tmp_pat
 
 def test_audit_of_a_paper_takes_other_measurements(monkeypatch, capsys, tmp_path):
     correlations = write_csv(tmp_path / "c.csv", "metric,r\nboundary_dice_in_plane,0\n")
-    seeds = PAPER.parents[1] / "figures" / "phantom-seeds" / "per_case.csv"
+    seeds = PAPER.parents[1] / "figures" / "study" / "per_case.csv"
     page = tmp_path / "a.md"
     assert not call(monkeypatch, "audit", "--correlations", correlations, "--trainings", seeds, PAPER, "--output", page)
     text = page.read_text(encoding="utf-8")
     assert "averaged over the 1 correlations that Boundary Dice of two losses showed on other data" in text
-    assert "15 trainings of 5 losses, each scored on the same 10 test volumes (phantom-seeds)" in text
+    trainings = pd.read_csv(seeds)[["loss", "seed"]].drop_duplicates()
+    trained = f"{len(trainings)} trainings of {trainings['loss'].nunique()} losses"
+    assert f"{trained}, each scored on the same 10 test volumes (study)" in text
     wrong = write_csv(tmp_path / "w.csv", "a,b\n1,2\n")
     assert "lacks the columns metric, r; it has a, b" in call(monkeypatch, "audit", "paper", "--correlations", wrong)
 

@@ -186,6 +186,36 @@ def test_the_order_of_the_axes_in_memory_changes_nothing(size, monkeypatch):
         torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("size", "volumes"), [((9, 10, 8), 1), ((30, 40, 6), 1), ((9, 10, 8), 2)])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (2, 2), (1, 1), (1, 2)])
+def test_convolutions_and_their_gradients_are_those_of_pytorch(size, volumes, kernel, stride):
+    torch.manual_seed(0)
+    ours = Conv3d(20, 4, kernel, stride=(stride, 1, stride), padding=kernel // 2)
+    theirs = nn.Conv3d(20, 4, kernel, stride=(stride, 1, stride), padding=kernel // 2)
+    theirs.load_state_dict(ours.state_dict())
+    image = torch.randn(volumes, 20, *size).to(memory_format=torch.channels_last_3d).requires_grad_()
+    results = []
+    for layer in (ours, theirs):
+        y = layer(image)
+        gradients = torch.autograd.grad(y.square().sum(), (image, layer.weight, layer.bias))
+        results.append((y, *gradients))
+    for first, second in zip(*results, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-3)
+
+
+def test_one_volume_needs_no_slow_convolution_and_no_gradient_laid_out_otherwise():
+    """PyTorch's slow one is taken in silence: for few voxels, and for 1 × 1 × 1, whose gradient lies channels first."""
+    network = VNet(1, 3, VNetOptions((4, 8), (2, 2), ((2, 2, 2),))).to(memory_format=torch.channels_last_3d)
+    gradients = []
+    network.decode[-1].register_full_backward_hook(lambda m, i, o: gradients.append(o[0].stride(1)))
+    with torch.profiler.profile() as record:
+        network(torch.rand(1, 1, 24, 48, 32)).square().sum().backward()
+    names = {event.name for event in record.events()}
+    assert "aten::mkldnn_convolution" in names
+    assert not {name for name in names if "slow_conv3d" in name}
+    assert gradients == [1]
+
+
 def test_the_smallest_axis_comes_last_in_memory_through_the_whole_network():
     """A layer that gave its result in another order would cost a copy, and the gain with it."""
     network = VNet(1, 3, VNetOptions((4, 8), (2, 2), ((1, 2, 2),))).to(memory_format=torch.channels_last_3d)

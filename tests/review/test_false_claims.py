@@ -170,7 +170,7 @@ def test_every_claimed_difference_of_the_paper(audit):
     measured = pd.read_csv(REPRODUCE / "correlations.csv")
     boundary = measured[measured["metric"] == "boundary_dice_in_plane"]["r"]
     assert over.correlations == tuple(boundary)
-    assert over.data == ("phantom", "phantom-seeds", "hippocampus")
+    assert over.data == ("phantom", "study", "hippocampus")
     page = audit_markdown(audit)
     assert "| A | boundary | dice | 0.02 | 17 % (6.5 % to 33 %) | 10 % (2.3 % to 27 %) |" in page
     assert "| A | boundary | dice | 10 | 83 / 30 | 44 / 17 |" in page

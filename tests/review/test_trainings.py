@@ -26,7 +26,7 @@ from shapeloss.review.audit.trainings import (
 
 ROOT = Path(__file__).resolve().parents[2]
 REPRODUCE = ROOT / "reproduce"
-SEEDS = ROOT / "figures" / "phantom-seeds" / "per_case.csv"
+SEEDS = ROOT / "figures" / "study" / "per_case.csv"
 
 
 def per_case(losses=("a", "b", "c"), seeds=3, cases=12, seed=0):
@@ -57,7 +57,7 @@ def test_the_committed_tables_are_those_of_the_committed_scores():
     for name, table in load_script("benchmarks/correlations.py").tables().items():
         there = pd.read_csv(REPRODUCE / name)
         pd.testing.assert_frame_equal(there, table.round(6).reset_index(drop=True), obj=name)
-    assert set(pd.read_csv(REPRODUCE / "correlations.csv")["data"]) == {"phantom", "phantom-seeds", "hippocampus"}
+    assert set(pd.read_csv(REPRODUCE / "correlations.csv")["data"]) == {"phantom", "study", "hippocampus"}
 
 
 def test_correlations_are_over_cases_between_seed_averages():
@@ -112,11 +112,11 @@ def test_any_table_with_seeds_serves(tmp_path, committed):
     for metric in ("dice", "boundary_dice_in_plane"):
         direct, summary = training_noise(scores, metric), training_noise(committed, metric)
         assert direct.difference.sd == pytest.approx(summary.difference.sd, rel=1e-3)
-        assert direct.trainings == summary.trainings == 15
-    pd.testing.assert_frame_equal(read_trainings(SEEDS), summarise_trainings(scores, "phantom-seeds"))
+        assert direct.trainings == summary.trainings == len(scores[["loss", "seed"]].drop_duplicates())
+    pd.testing.assert_frame_equal(read_trainings(SEEDS), summarise_trainings(scores, "study"))
     with pytest.raises(ValueError, match="several seeds of a loss, dice of mean, on one data set; none has"):
         training_noise(scores[scores["seed"] == 0], "dice")
-    with pytest.raises(ValueError, match="several data sets have: phantom-seeds, y; give one of them"):
+    with pytest.raises(ValueError, match="several data sets have: study, y; give one of them"):
         training_noise(pd.concat([committed, committed.assign(data="y")]), "dice")
     (tmp_path / "t.csv").write_text("case,loss,seed,structure,x\na,b,0,mean,1\n")
     with pytest.raises(ValueError, match="none of the score columns boundary_dice_in_plane, dice"):
