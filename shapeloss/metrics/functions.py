@@ -41,6 +41,18 @@ def nsd(geometry: MaskGeometry, tolerance_mm: float, surface: Surface = "surface
     return _share_within(geometry, _distances(geometry, surface), tolerance_mm)
 
 
+def weighted_percentile(values: Floats, weights: Floats, percentile: float) -> float:
+    """The smallest value such that values up to it have so many percent of the weight.
+
+    >>> weighted_percentile(np.array([3.0, 1.0]), np.array([1.0, 3.0]), 75)
+    1.0
+    """
+    order = np.argsort(values, kind="stable")
+    covered = np.cumsum(weights[order])
+    enough = covered[-1] * percentile / 100 / _ROUNDING  # half of the weight is half, though not in binary
+    return float(values[order][np.searchsorted(covered, enough)])
+
+
 def hausdorff(geometry: MaskGeometry, percentile: float = 100, surface: Surface = "voxel") -> float:
     """Hausdorff distance in mm, HD95 with `percentile=95`: the larger of the two directed percentiles.
 
@@ -53,10 +65,7 @@ def hausdorff(geometry: MaskGeometry, percentile: float = 100, surface: Surface 
     def directed(distances: Floats, weights: Floats) -> float:
         if surface == "voxel":
             return float(np.percentile(distances, percentile))
-        order = np.argsort(distances, kind="stable")
-        covered = np.cumsum(weights[order])
-        enough = covered[-1] * percentile / 100 / _ROUNDING  # half of the area is half, though not in binary
-        return float(distances[order][np.searchsorted(covered, enough)])
+        return weighted_percentile(distances, weights, percentile)
 
     return _distance_or_worst(
         geometry,

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from shapeloss.distance import boundary_distance, check_labels
+from shapeloss.metrics.functions import weighted_percentile
 from shapeloss.metrics.mesh import label_surface, surface_error, vertex_areas
 
 if TYPE_CHECKING:
@@ -77,15 +78,12 @@ def directed_error(error: ArrayLike, area: ArrayLike) -> DirectedError:
     e, w = np.asarray(error, dtype=float), np.asarray(area, dtype=float)
     size = np.abs(e)
     mean = float(np.average(e, weights=w))
-    order = np.argsort(size, kind="stable")
-    covered = np.cumsum(w[order])
-    p95 = size[order][np.searchsorted(covered, 0.95 * covered[-1])]
     return DirectedError(
         mean,
         float(np.sqrt(np.average((e - mean) ** 2, weights=w))),
         float(np.average(size, weights=w)),
         float(np.sqrt(np.average(e**2, weights=w))),
-        float(p95),
+        weighted_percentile(size, w, 95),
         float(size.max()),
     )
 

@@ -21,7 +21,7 @@ from shapeloss.metrics import score_case
 from shapeloss.predict import postprocess, predict_distances
 from shapeloss.replication.profile import Experiment
 from shapeloss.replication.scores import read_runs, run_folders
-from shapeloss.replication.study import BOUNDARY, PLAIN, answer, crossed_table
+from shapeloss.replication.study import BOUNDARY, PLAIN, answer, claimed_note, crossed_table
 from shapeloss.runs.predict_folder import load_run
 from shapeloss.stats.crossed import crossed_difference, score_grid
 from shapeloss.stats.headings import PAPER_METRICS
@@ -251,9 +251,7 @@ def multi_task_page(
     lines += [
         "",
         f"Over {volumes} test volumes and {trainings} trainings a row: for a new volume and a new training, p "
-        f"corrected by Holm over the rows that are compared with the same one. “Below the claimed {claimed:.2f}”: the "
-        f"whole interval lies within ± {claimed:.2f}, the smallest difference in boundary Dice that the paper reports "
-        "between its loss and another.",
+        f"corrected by Holm over the rows that are compared with the same one. {claimed_note(claimed)}",
         "",
         "| Row | Segmentation by | Boundary Dice | Global Dice | Error of the distance, mm | Bias, mm |",
         "|" + " --- |" * 6,

@@ -19,13 +19,14 @@ from tqdm import tqdm
 
 from shapeloss._files import write_text
 from shapeloss.data.manifest import Case, Manifest
+from shapeloss.metrics.functions import weighted_percentile
 from shapeloss.metrics.mesh import label_surface, mesh_arrays, vertex_areas
 from shapeloss.metrics.triangles import triangle_distances
 from shapeloss.plotting.render import POSTERIOR, widest_view
 from shapeloss.plotting.style import loss_name
 from shapeloss.replication.correspondence import PointMap, Points, in_view, is_phantom, point_map
 from shapeloss.replication.profile import Experiment
-from shapeloss.replication.regions import Division, case_surfaces, divide, longest_axes, weighted_percentile
+from shapeloss.replication.regions import Division, case_surfaces, divide, longest_axes
 from shapeloss.replication.scores import first_predictions, provenance_line
 from shapeloss.replication.surface_errors import PAPER_BONES, read_landmarks
 from shapeloss.stats.max_statistic import max_t_test

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from shapeloss.data.manifest import Case, Manifest
+from shapeloss.metrics.functions import weighted_percentile
 from shapeloss.metrics.mesh import label_surface, mesh_arrays, vertex_areas
 from shapeloss.metrics.triangles import triangle_distances
 from shapeloss.replication.profile import Experiment
@@ -178,13 +179,6 @@ def structure_errors(predicted: pv.PolyData, truth: pv.PolyData, division: Divis
             largest = weighted_percentile(error[here], area[here], 95), error[here].max()
             rows.append((region, float(mean), *map(float, largest)))
     return pd.DataFrame(rows, columns=["region", "mean_mm", "p95_mm", "max_mm"])
-
-
-def weighted_percentile(values: NDArray, weights: NDArray, percent: float) -> float:
-    """The smallest value such that values up to it have so many percent of the weight."""
-    order = np.argsort(values, kind="stable")
-    share = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(share, percent / 100 * share[-1] * (1 - 1e-12))])
 
 
 def case_surfaces(case: Case, labels: NDArray, classes: Mapping[int, str]) -> dict[str, pv.PolyData]:

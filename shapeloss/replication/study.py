@@ -22,7 +22,7 @@ from shapeloss.losses import DistancePenalizedCELoss
 from shapeloss.replication.profile import Experiment
 from shapeloss.replication.scores import read_measured, read_runs, read_scores, write_sealed
 from shapeloss.stats.compare_losses import compare_losses
-from shapeloss.stats.crossed import NoiseFloor, compare_crossed, noise_floor, score_grid
+from shapeloss.stats.crossed import CrossedDifference, NoiseFloor, compare_crossed, noise_floor, score_grid
 from shapeloss.stats.headings import PAPER_METRICS
 from shapeloss.stats.paired_tests import holm
 from shapeloss.stats.tables import format_p
@@ -128,6 +128,13 @@ def write_measurements(experiment: Experiment, manifest: Manifest, results: str 
     write_sealed(pd.DataFrame(weights, columns=["loss", "near", "mean"]), Path(folder) / WEIGHTS)
 
 
+def _difference(found: CrossedDifference) -> dict[str, Any]:
+    interval = found.interval
+    return {
+        "difference": interval.value, "low": interval.low, "high": interval.high, "p": found.p, "df": found.df,
+    }  # fmt: skip
+
+
 def difference_table(study: Study, metric: str, reference: str = PLAIN) -> pd.DataFrame:
     """Every row of the table less the reference, for new volumes and new trainings, and for new volumes alone.
 
@@ -144,9 +151,7 @@ def difference_table(study: Study, metric: str, reference: str = PLAIN) -> pd.Da
         found = compare_crossed(scores, loss, reference, metric)
         row = averaged.loc[loss]
         rows.append(
-            {
-                "loss": loss, "mean": row["mean_loss"], "difference": found.interval.value,
-                "low": found.interval.low, "high": found.interval.high, "p": found.p, "df": found.df,
+            {"loss": loss, "mean": row["mean_loss"]} | _difference(found) | {
                 "sd_volumes": found.sd_volumes, "sd_trainings": found.sd_trainings,
                 "low_volumes": -row["hl_high"], "high_volumes": -row["hl_low"], "p_volumes": row["p_wilcoxon"],
                 "beyond": abs(found.interval.value) > floor,
@@ -230,9 +235,8 @@ def crossed_table(per_case: pd.DataFrame, losses: Sequence[str], reference: str)
     rows = []
     for metric in PAPER_METRICS:
         for loss in losses:
-            found = compare_crossed(per_case, loss, reference, metric)
-            row = {"metric": metric, "loss": loss, "reference": reference, "difference": found.interval.value}
-            rows.append(row | {"low": found.interval.low, "high": found.interval.high, "p": found.p, "df": found.df})
+            found = _difference(compare_crossed(per_case, loss, reference, metric))
+            rows.append({"metric": metric, "loss": loss, "reference": reference} | found)
     table = pd.DataFrame(rows)
     return table.assign(p_holm=table.groupby("metric")["p"].transform(lambda p: holm(p.to_numpy())))
 
@@ -252,9 +256,8 @@ def contrast_table(study: Study, metric: str, pairs: Sequence[tuple[str, str, st
     rows = []
     for first, second, question in pairs:
         if first in study.losses and second in study.losses:
-            found = compare_crossed(study.of(), first, second, metric)
-            row = {"first": first, "second": second, "question": question, "difference": found.interval.value}
-            rows.append(row | {"low": found.interval.low, "high": found.interval.high, "p": found.p})
+            found = _difference(compare_crossed(study.of(), first, second, metric))
+            rows.append({"first": first, "second": second, "question": question} | found)
     table = pd.DataFrame(rows, columns=["first", "second", "question", "difference", "low", "high", "p"])
     return table.assign(p_holm=holm(table["p"]))
 
@@ -304,10 +307,17 @@ def _contrast_part(study: Study, claimed: float) -> str:
         )
     lines += [
         "",
-        f"“Below the claimed {claimed:.2f}” means that the whole interval lies within ± {claimed:.2f}, the smallest "
-        "difference in boundary Dice that the paper reports between its loss and another.",
+        claimed_note(claimed),
     ]
     return "\n".join(lines)
+
+
+def claimed_note(claimed: float) -> str:
+    """What an :func:`answer` means by "below the claimed"."""
+    return (
+        f"“Below the claimed {claimed:.2f}” means that the whole interval lies within ± {claimed:.2f}, the smallest "
+        "difference in boundary Dice that the paper reports between its loss and another."
+    )
 
 
 def answer(low: float, high: float, p: float, claimed: float) -> str:

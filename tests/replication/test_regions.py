@@ -7,6 +7,7 @@ import pyvista as pv
 
 from shapeloss.data.manifest import prepare
 from shapeloss.data.volume import write_nifti
+from shapeloss.metrics.functions import weighted_percentile
 from shapeloss.metrics.mesh import region_error, surface_error, vertex_areas
 from shapeloss.phantom.contrast import PhantomOptions
 from shapeloss.phantom.dataset import write_dataset
@@ -22,7 +23,6 @@ from shapeloss.replication.regions import (
     longest_axes,
     region_table,
     structure_errors,
-    weighted_percentile,
 )
 from shapeloss.replication.surface_errors import read_landmarks
 
