@@ -98,14 +98,24 @@ def surface_errors(predicted: pv.PolyData, truth: pv.PolyData) -> SurfaceErrors:
     Raises:
         ValueError: for a truth without points.
     """
-    forward = surface_error(predicted, truth)  # refuses a truth without points
+    return _surface_errors(predicted, truth, _truths_error(predicted, truth))
+
+
+def _truths_error(predicted: pv.PolyData, truth: pv.PolyData) -> NDArray[np.float64]:
+    """(n,) mm, the signed distance of the true vertices to the prediction; infinite where that has no points."""
+    if truth.n_points == 0:
+        surface_error(predicted, truth)  # refuses it
+    return surface_error(truth, predicted) if predicted.n_points else np.full(truth.n_points, np.inf)
+
+
+def _surface_errors(predicted: pv.PolyData, truth: pv.PolyData, truths_error: NDArray[np.float64]) -> SurfaceErrors:
     if predicted.n_points == 0:
         nothing = DirectedError(*[float("inf")] * 6)
         return SurfaceErrors(nothing, nothing)
-    # where the truth lies outside the prediction, the prediction lies inside the truth
-    backward = -surface_error(truth, predicted)
     return SurfaceErrors(
-        directed_error(forward, vertex_areas(predicted)), directed_error(backward, vertex_areas(truth))
+        directed_error(surface_error(predicted, truth), vertex_areas(predicted)),
+        # where the truth lies outside the prediction, the prediction lies inside the truth
+        directed_error(-truths_error, vertex_areas(truth)),
     )
 
 
@@ -146,8 +156,9 @@ class TrueShape:
     def errors(self, mask: NDArray[Any]) -> dict[str, float]:
         """The scores of :data:`SHAPE_ERRORS` of a predicted mask (X, Y, Z); infinite where it has no surface."""
         predicted = label_surface(mask, self.spacing, self.affine)
-        both = surface_errors(predicted, self.surface)
-        one, weighted = both.predicted, curvature_weighted_error(predicted, self.surface, self.mean_curvature)
+        error = _truths_error(predicted, self.surface)  # takes most of the time: once
+        both = _surface_errors(predicted, self.surface, error)
+        one, weighted = both.predicted, _curvature_weighted(error, self.surface, self.mean_curvature)
         values = one.mean_mm, one.absolute_mm, one.p95_mm, one.max_mm, both.truth.absolute_mm, weighted
         return dict(zip(SHAPE_ERRORS, values, strict=True))
 
@@ -166,18 +177,21 @@ def curvature_weighted_error(predicted: pv.PolyData, truth: pv.PolyData, mean_cu
     Raises:
         ValueError: for a truth without points, another number of values, or curvatures that are all zero.
     """
+    return _curvature_weighted(_truths_error(predicted, truth), truth, mean_curvature)
+
+
+def _curvature_weighted(error: NDArray[np.float64], truth: pv.PolyData, mean_curvature: ArrayLike) -> float:
     weight = np.abs(np.asarray(mean_curvature, dtype=float))
     if weight.shape != (truth.n_points,):
         raise ValueError(
             f"mean_curvature must have a value for each of the {truth.n_points} true vertices, got {weight.shape}"
         )
-    if predicted.n_points == 0 and truth.n_points:
+    if np.isinf(error).any():
         return float("inf")
-    error = np.abs(surface_error(truth, predicted)) if truth.n_points else surface_error(predicted, truth)
     weight = weight * vertex_areas(truth)
     if not weight.sum() > 0:
         raise ValueError("mean_curvature is zero everywhere: a flat surface has no weights; use surface_errors")
-    return float(np.average(error, weights=weight))
+    return float(np.average(np.abs(error), weights=weight))
 
 
 def surface_curvature(
