@@ -78,8 +78,9 @@ def main() -> None:
     except (ValueError, FileNotFoundError) as error:
         sys.exit(str(error))
     except PapermillExecutionError as error:
+        memory = " (the process may not have more memory: ulimit -v)" if "failed to map segment" in error.evalue else ""
         sys.exit(
-            f"{error.ename}: {error.evalue}\n(cell {error.exec_count} of "
+            f"{error.ename}: {error.evalue}{memory}\n(cell {error.exec_count} of "
             f"{arguments.output.with_suffix('.failed.ipynb')}, which holds everything up to there)"
         )
 

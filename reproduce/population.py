@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 from executor import Executor, find_executor
-from run import STOPPING, Progress, link, snakemake, snakemake_arguments, stop
+from run import STOPPING, Progress, bring_back, link, snakemake, snakemake_arguments, stop
 
 from shapeloss._files import locked, os_error_message, remove_partial_files, write_json, write_text
 from shapeloss.metrics import METRICS
@@ -113,6 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
     output.mkdir(parents=True, exist_ok=True)
     with locked(output / ".lock", f"another call works in {output}; waiting until it ends") as lock:
         remove_partial_files(output, depth=2)
+        bring_back(output)
         plan = make_plan(
             arguments.run, arguments.images, output, arguments.truth, arguments.shard_size, options,
             arguments.attempts, arguments.retry_all,

@@ -7,6 +7,7 @@ far it is. Killed at any moment, the same command goes on where it was. However 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import signal
 import subprocess
@@ -256,7 +257,29 @@ def run(
         link(results, project=ROOT, data=source, figures=figures)
         remove_partial_files(results, depth=4)
         remove_partial_files(figures, depth=0)  # below it, another profile may be writing
+        bring_back(results, figures, *[ROOT / part for part in ("shapeloss", "reproduce", "notebooks", "docs")])
         return snakemake(snakemake_arguments(results, cores, gpus, elsewhere), results, lock, progress, elsewhere)
+
+
+def bring_back(*places: Path) -> None:
+    """Where the clock was set back, give files that are younger than it the time of now, in their order.
+
+    Snakemake takes a result that is older than its input for a failure, and removes it.
+
+    Raises:
+        ValueError: a file's time cannot be changed; names it.
+    """
+    now = time.time_ns()
+    paths = [path for place in places for path in place.rglob("*") if path.is_file() and not path.is_symlink()]
+    ahead = sorted((made, path) for path in paths if (made := path.stat().st_mtime_ns) > now)
+    for before, (_, path) in enumerate(reversed(ahead)):
+        moment = now - before * 1000
+        try:
+            os.utime(path, ns=(moment, moment))
+        except OSError as error:
+            raise ValueError(f"{path}: is younger than the clock, which is wrong or was set back; touch it") from error
+    if ahead:
+        print(f"The clock was set back: {len(ahead)} files were younger than it, such as {ahead[-1][1]}; now none is.")
 
 
 def snakemake(

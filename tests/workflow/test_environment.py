@@ -9,9 +9,11 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import matplotlib
+import nbformat
 import pandas as pd
 import pytest
 import torch
@@ -31,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "reproduce"))
 
 import child
+import run
 
 MAKE = shutil.which("make")
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git makes the repositories")
@@ -322,3 +325,47 @@ def test_by_hand_no_notebook_writes_committed_figures(path):
     folders = {name: value for name, value in values.items() if name in ("results", "figures")}
     smoke = ("../results/smoke", "../results/smoke-study")
     assert all(any(Path(folder).is_relative_to(place) for place in smoke) for folder in folders.values()), folders
+
+
+def test_files_that_are_younger_than_the_clock_get_its_time_in_their_order(tmp_path, capsys):
+    old, first, second, outside = (tmp_path / name for name in ("old", "in/first", "in/second", "outside/file"))
+    tomorrow = time.time() + 86_400
+    for path, moment in ((old, 1e9), (first, tomorrow), (second, tomorrow + 1), (outside, tomorrow)):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+        os.utime(path, (moment, moment))
+    (first.parent / "link").symlink_to(outside)  # not of the project
+    run.bring_back(tmp_path / "in")
+    assert first.stat().st_mtime < second.stat().st_mtime <= time.time()
+    assert time.time() - first.stat().st_mtime < 60
+    assert outside.stat().st_mtime == tomorrow
+    assert f"The clock was set back: 2 files were younger than it, such as {second}" in capsys.readouterr().out
+    run.bring_back(tmp_path / "in", old.parent / "nowhere")
+    assert old.stat().st_mtime == 1e9
+    assert not capsys.readouterr().out
+
+
+def test_a_time_that_cannot_be_changed_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_text("")
+    os.utime(path, (time.time() + 86_400,) * 2)
+
+    def refuse(*arguments, **options):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    with pytest.raises(
+        ValueError, match=f"{path}: is younger than the clock, which is wrong or was set back; touch it"
+    ):
+        run.bring_back(tmp_path)
+
+
+def test_too_little_memory_for_a_library_is_said_to_be_that(tmp_path):
+    """The kernel's message is of a mapped segment, and does not tell what lacked."""
+    error = "raise ImportError('libtorch_cpu.so: failed to map segment from shared object')"
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(error)])
+    nbformat.write(book, tmp_path / "book.ipynb")
+    command = [sys.executable, ROOT / "reproduce" / "notebook.py", tmp_path / "book.ipynb", tmp_path / "made.ipynb"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode
+    assert "shared object (the process may not have more memory: ulimit -v)" in done.stderr
