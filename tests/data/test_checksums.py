@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from shapeloss.data import checksums
 from shapeloss.data.checksums import (
     DamagedError,
     cached_array,
@@ -54,6 +57,16 @@ def test_an_array_that_was_cut_off_is_damaged(length, tmp_path):
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:length])
     with pytest.raises(DamagedError):
         load_array(tmp_path / "a.npy")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no file that is a full disk")
+def test_a_full_disk_is_said_to_be_full(monkeypatch):
+    monkeypatch.setattr(checksums, "atomic", lambda path: nullcontext("/dev/full"))
+    monkeypatch.setattr(
+        np.lib.format, "write_array_header_1_0", lambda *arguments: None
+    )  # the array is what is too large
+    with pytest.raises(OSError, match="No space left on device"):
+        save_array(Path("a.npy"), np.zeros(100_000))
 
 
 def test_a_damaged_cache_is_made_again_and_said(tmp_path, capsys):

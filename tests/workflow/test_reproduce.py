@@ -233,6 +233,10 @@ def test_what_changes_is_made_again_and_nothing_else(whole):
         (tree.folder / name).write_text(text + "\n# changed\n", encoding="utf-8")
         assert tree.to_do() == rules, name
         (tree.folder / name).write_text(text, encoding="utf-8")
+    training = tree.results / "runs" / "ce"
+    training.rename(training.with_name("removed"))
+    assert tree.to_do() == {"train", "evaluate", "error_maps", "shape", "report"}
+    training.with_name("removed").rename(training)
     profile = tree.folder / "reproduce/profiles/smoke.yaml"
     text = profile.read_text(encoding="utf-8")
     profile.write_text(text.replace("steps: 20", "steps: 21"))
