@@ -62,9 +62,7 @@ def test_an_array_that_was_cut_off_is_damaged(length, tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no file that is a full disk")
 def test_a_full_disk_is_said_to_be_full(monkeypatch):
     monkeypatch.setattr(checksums, "atomic", lambda path: nullcontext("/dev/full"))
-    monkeypatch.setattr(
-        np.lib.format, "write_array_header_1_0", lambda *arguments: None
-    )  # the array is what is too large
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", lambda *header: None)  # the array alone is too large
     with pytest.raises(OSError, match="No space left on device"):
         save_array(Path("a.npy"), np.zeros(100_000))
 
