@@ -103,6 +103,9 @@ def chaos() -> str:
     commits = ", ".join(sorted({trial["commit"][:12] for trial in record.values()}))
     tried = sum(outcome["times"] for outcome in outcomes)
     lines += ["", f"Tried: {tried} faults; lost: {lost or 'nothing'}. Commit {commits}."]
+    trials = re.search(r"^TRIALS = \((.*)\)", path.with_suffix(".py").read_text(encoding="utf-8"), re.MULTILINE)
+    if trials and (missing := [name for name in trials[1].split(", ") if name not in record]):
+        lines[-1] += f" Not recorded yet: {', '.join(missing)}."
     if soak is None:
         return "\n".join([*lines, "", "The soak has not been recorded yet."])
     lines += ["", f"After {soak['runs']} runs in a row, from nothing each (commit {soak['commit'][:12]}):", ""]
