@@ -52,7 +52,7 @@ def environment(project: Path, folder: Path) -> dict[str, str]:
     }  # fmt: skip
     # one thread: steps share the machine, and numbers do not depend on how many cores it has
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    # freed memory is kept for the next array: Linux fills new pages with zeros, 5 % of a training step
+    # freed memory is kept for the next array: Linux fills new pages with zeros, 7 % of a training step
     memory = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
     folders = ("MPLCONFIGDIR", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
     own = {name: str(folder / name.lower()) for name in (*folders, "XDG_CACHE_HOME", "XDG_CONFIG_HOME")}

@@ -113,7 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
     output.mkdir(parents=True, exist_ok=True)
     with locked(output / ".lock", f"another call works in {output}; waiting until it ends") as lock:
         remove_partial_files(output, depth=2)
-        bring_back(output)
+        bring_back(output / "shards")  # not the predictions: there may be tens of thousands
         plan = make_plan(
             arguments.run, arguments.images, output, arguments.truth, arguments.shard_size, options,
             arguments.attempts, arguments.retry_all,

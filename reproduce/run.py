@@ -14,7 +14,9 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+from stat import S_ISREG
 from types import FrameType
 from typing import TextIO
 
@@ -270,8 +272,13 @@ def bring_back(*places: Path) -> None:
         ValueError: a file's time cannot be changed; names it.
     """
     now = time.time_ns()
-    paths = [path for place in places for path in place.rglob("*") if path.is_file() and not path.is_symlink()]
-    ahead = sorted((made, path) for path in paths if (made := path.stat().st_mtime_ns) > now)
+    found = []
+    for path in (path for place in places for path in place.rglob("*")):
+        with suppress(FileNotFoundError):  # another profile may be writing below the figures
+            found.append((path.lstat(), path))
+    ahead = sorted(
+        (state.st_mtime_ns, path) for state, path in found if S_ISREG(state.st_mode) and state.st_mtime_ns > now
+    )
     for before, (_, path) in enumerate(reversed(ahead)):
         moment = now - before * 1000
         try:

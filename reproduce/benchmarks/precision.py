@@ -20,25 +20,22 @@ from scipy import stats
 
 from shapeloss._files import atomic, write_text
 from shapeloss.replication.scores import read_measured
+from shapeloss.stats.crossed import score_grid
+from shapeloss.stats.headings import PAPER_METRICS
 from shapeloss.stats.paired_tests import bootstrap_mean, differences, holm
 from shapeloss.stats.tables import format_p
 
 HERE = Path(__file__).resolve().parent
-METRICS = {"boundary_dice_in_plane": "Boundary Dice", "dice": "Global Dice"}
 PRECISIONS = "bfloat16", "float32"
 
 
 def compare(coarse: pd.DataFrame, fine: pd.DataFrame) -> pd.DataFrame:
     """A row for each metric and loss: means, their difference with its interval over volumes, and SDs over seeds."""
     rows = []
-    for metric, title in METRICS.items():
+    coarse, fine = (table[table["structure"] == "mean"] for table in (coarse, fine))
+    for metric, title in PAPER_METRICS.items():
         for loss in fine["loss"].unique():
-            first, second = (
-                table[(table["loss"] == loss) & (table["structure"] == "mean")].pivot(
-                    index="case", columns="seed", values=metric
-                )
-                for table in (coarse, fine)
-            )
+            first, second = score_grid(coarse, loss, metric), score_grid(fine, loss, metric)
             if not (first.index.equals(second.index) and first.columns.equals(second.columns)):
                 raise ValueError(f"{loss}: both tables must have the same cases and seeds")
             change = bootstrap_mean(differences(second.mean(axis=1), first.mean(axis=1)))

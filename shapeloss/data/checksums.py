@@ -33,12 +33,11 @@ class DamagedError(ValueError):
 def save_array(path: Path, array: np.ndarray) -> None:
     """Write an array as `.npy`, with a checksum at its end."""
     array = np.ascontiguousarray(array)
-    with atomic(path) as temporary:
-        with open(temporary, "wb") as handle:  # np.save itself would not say that the disk is full
-            np.lib.format.write_array_header_1_0(handle, np.lib.format.header_data_from_array_1_0(array))
-            handle.write(array.data)
-        with open(temporary, "r+b") as handle:
-            handle.write(_file_sum(handle, os.path.getsize(temporary)))
+    with atomic(path) as temporary, open(temporary, "w+b") as handle:
+        # np.save itself would not say that the disk is full
+        np.lib.format.write_array_header_1_0(handle, np.lib.format.header_data_from_array_1_0(array))
+        handle.write(array.data)
+        handle.write(_file_sum(handle, handle.tell()))
 
 
 def load_array(path: Path) -> np.ndarray:
