@@ -167,8 +167,8 @@ class LabelBone:
     def _rim(self) -> cKDTree | None:
         """The points on edges of one triangle: where the field of view cuts."""
         edges = np.sort(self._triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
-        kinds, counts = np.unique(edges, axis=0, return_counts=True)
-        rim = np.unique(kinds[counts == 1])
+        numbers, counts = np.unique(edges @ [len(self.points), 1], return_counts=True)  # an edge, one number
+        rim = np.unique(np.divmod(numbers[counts == 1], len(self.points)))
         return cKDTree(self.points[rim]) if len(rim) else None
 
     def is_cut(self, point: Vector) -> bool:
@@ -183,8 +183,8 @@ class LabelBone:
         """The cut by the plane through a point along two unit vectors at right angles, coordinates p·u and p·v."""
         normal = np.cross(u, v)
         height = self.points @ normal - origin @ normal
-        above = height[self._triangles] > 0
-        triangles = self._triangles[above.any(axis=1) & ~above.all(axis=1)]
+        a, b, c = (height > 0)[self._triangles.T]
+        triangles = self._triangles[(a != b) | (b != c)]
         corners, heights = self.points[triangles], height[triangles]
         flat = np.stack([corners @ u, corners @ v], axis=-1)
         ends = []

@@ -23,6 +23,7 @@ from shapeloss.metrics.biomarkers import (
 from shapeloss.metrics.knee import _tibia_frame, all_biomarkers, knee_biomarkers, measure_bones, side_of
 from shapeloss.metrics.sections import LabelBone, Section
 from shapeloss.phantom import anatomy as anatomy_module
+from shapeloss.phantom import biomarkers as phantom_biomarkers
 from shapeloss.phantom.anatomy import Anatomy, Bone, Femur, Patella, Tibia, Waves
 from shapeloss.phantom.biomarkers import ExactBone, exact_biomarkers, exact_shape, exact_size
 from shapeloss.phantom.contrast import PhantomOptions
@@ -261,6 +262,23 @@ def test_an_exact_bone_is_measured_on_its_surface(plain):
     assert section.area == pytest.approx(
         4 * 17.5 * 15.2 * math.gamma(1 + 1 / 2.4) ** 2 / math.gamma(1 + 2 / 2.4), rel=0.05
     )
+
+
+@pytest.mark.parametrize("subject", range(3))
+def test_a_section_of_an_exact_bone_is_that_of_the_whole_plane(subject, monkeypatch):
+    """Of a section few points are taken where the surface is not near; its curves are those of all points."""
+    anatomy = make_anatomy(subject)
+    rng = np.random.default_rng(subject)
+    for name, bone in zip(("femur", "tibia", "patella"), anatomy.bones, strict=True):
+        exact = ExactBone(bone, name)
+        u, v, _ = np.linalg.qr(rng.normal(size=(3, 3)))[0].T
+        origin = exact.points.mean(axis=0) + rng.normal(0, 5, 3)
+        found = exact.section(origin, u, v)
+        with monkeypatch.context() as patch:
+            patch.setattr(phantom_biomarkers, "_EVERY", 1)
+            whole = exact.section(origin, u, v)
+        assert len(whole.segments) > 100
+        np.testing.assert_allclose(found.segments, whole.segments, atol=1e-9)
 
 
 @pytest.mark.parametrize(("subject", "degrees"), [(13, 1.5), (31, 1.5)])
