@@ -195,6 +195,15 @@ def count_gpus(device: str) -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
+def threads_of_a_training(experiment: Experiment, cores: int, gpus: int) -> int:
+    """A machine's cores, shared among the processes of the trainings that run at a time."""
+    devices = experiment.training.devices
+    at_a_time = len(experiment.losses) * len(experiment.seeds)
+    if gpus:
+        at_a_time = min(at_a_time, gpus // devices)
+    return max(1, cores // (at_a_time * devices))
+
+
 def snakemake_arguments(
     results: Path, cores: int, gpus: int = 0, elsewhere: Executor | None = None, snakefile: str = "Snakefile"
 ) -> list[str]:
@@ -253,8 +262,7 @@ def run(
         config: dict[str, object] = {"project": ROOT, "profile": profile, "data": source}
         config |= {"results": results, "figures": figures}
         config |= {"python": sys.executable, "device": device, "gpus": gpus}
-        trainings = len(experiment.losses) * len(experiment.seeds) * experiment.training.devices
-        config["threads"] = 1 if elsewhere else max(1, cores // trainings)
+        config["threads"] = 1 if elsewhere else threads_of_a_training(experiment, cores, gpus)
         write_json(results / "workflow.json", {key: str(value) for key, value in config.items()})
         link(results, project=ROOT, data=source, figures=figures)
         remove_partial_files(results, depth=4)

@@ -33,7 +33,7 @@ class Postprocessing:
 
 
 def resolve_precision(precision: str, device: torch.device | str | None = None) -> Literal["bf16-mixed", "32-true"]:
-    """`auto`: bfloat16 autocast where it was measured to be faster on such a device, else float32.
+    """`auto`: bfloat16 autocast on GPUs that have it, and on CPUs where it was measured to be faster; else float32.
 
     Args:
         precision: auto, bf16-mixed or 32-true.

@@ -50,7 +50,7 @@ class TrainingOptions:
     activation_checkpointing: bool = False
     """Recompute each stage's activations in the backward pass: less memory, about a third more time."""
     compile: bool = False
-    """Compile the network by `torch.compile`, on a GPU with CUDA graphs; it needs a C++ compiler, and minutes."""
+    """Compile the network by `torch.compile`, see :func:`compile_mode`; it needs a C++ compiler, and minutes."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "validate_every", "checkpoint_every", "accumulate", "devices"):
@@ -165,7 +165,7 @@ def fit(
     volumes = near_device([with_label_map(volume, loss) for volume in volumes], device)
     forward: Any = network
     if options.compile:
-        forward = torch.compile(network, mode="reduce-overhead" if device.type == "cuda" else "default")
+        forward = torch.compile(network, mode=compile_mode(device, options))
     loss.to(device)
     state = state or State.start(network, options, loss)
     rank, processes = (dist.get_rank(), dist.get_world_size()) if in_group() else (0, 1)
@@ -210,6 +210,15 @@ def fit(
     if state.best_weights:
         network.load_state_dict(state.best_weights)
     return state
+
+
+def compile_mode(device: torch.device, options: TrainingOptions) -> str:
+    """The mode of `torch.compile`: CUDA graphs on a GPU, where a step is one volume.
+
+    A graph writes each volume's gradients where it wrote the last one's, which `accumulate` adds to (pytorch issue
+    169545).
+    """
+    return "reduce-overhead" if device.type == "cuda" and options.accumulate == 1 else "default"
 
 
 def _device(network: nn.Module) -> torch.device:

@@ -373,7 +373,7 @@ def _budget_part(study: Study) -> str:
         change = [f"{row['change']:+.4f}", f"{row['noise']:.4f}"] if np.isfinite(row["change"]) else ["–", "–"]
         cells = [row["loss"], f"{row['steps']}", f"{row['mean']:.3f}", f"{row['sd']:.4f}", *change, f"{row['seeds']}"]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", budget_sentence(study)])
+    return "\n".join([*lines, "", budget_sentence(study), "", spread_sentence(study)])
 
 
 def budget_sentence(study: Study) -> str:
@@ -395,6 +395,27 @@ def budget_sentence(study: Study) -> str:
         f"Even from {budgets[-2]} to {budgets[-1]} steps the boundary Dice of a loss moves by "
         f"{last['change'].abs().max():.4f}, more than the noise of training: the table's {steps} steps are no "
         "convergence."
+    )
+
+
+def spread_sentence(study: Study) -> str:
+    """Which losses the next larger budget moves by more than the standard deviation over their own seeds."""
+    table = budget_table(study, BOUNDARY)
+    steps = int(study.settings["steps"][TABLE])
+    more = int(table.loc[table["steps"] > steps, "steps"].min())
+    spread = table[table["steps"] == steps].set_index("loss")["sd"]
+    moved = table[table["steps"] == more].set_index("loss")["change"]
+    listed = [
+        f"`{loss}` by {change:+.4f} (standard deviation {spread[loss]:.4f})"
+        for loss, change in moved.items()
+        if abs(change) > spread[loss]
+    ]
+    measure = "the standard deviation of the means of its own trainings"
+    if not listed:
+        return f"From {steps} to {more} steps none moves by more than {measure}, which is a stricter measure."
+    return (
+        f"By a stricter measure the table's {steps} steps are no convergence: {more} move {', '.join(listed)}, more "
+        f"than {measure}."
     )
 
 

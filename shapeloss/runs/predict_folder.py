@@ -23,7 +23,7 @@ from shapeloss.data.options import Data
 from shapeloss.data.scans import Scan, TrainedOn, describe, size
 from shapeloss.data.volume import image_fault, read_volume
 from shapeloss.predict import Postprocessing, postprocess, predict_labels
-from shapeloss.runs.device import find_device
+from shapeloss.runs.device import be_deterministic, find_device, known_faults
 from shapeloss.runs.options import Network
 from shapeloss.train import TrainingOptions
 from shapeloss.vnet import VNet
@@ -143,6 +143,8 @@ def predict_files(
         predictor = Predictor(run, target, side_of, device, overwrite, any_spacing)
         if notes is not None and not overwrite:
             notes += _describe_kept(target, found, predictor.record)
+        if notes is not None:
+            notes += known_faults(predictor.where)
         written: list[Path] = []
         unlike: dict[str, list[str]] = {}  # line → cases
         for case, path in tqdm(found.items(), desc="predict", unit="image", disable=not progress):
@@ -208,7 +210,8 @@ def find_sides(run: TrainedRun, source: Path, cases: Iterable[str], side: str = 
 class Predictor:
     """A run that writes label maps into one folder, one image at a time, and records there which run made each.
 
-    The caller holds :data:`PREDICT_LOCK` of the folder.
+    From then on this process computes deterministically, as in training. The caller holds :data:`PREDICT_LOCK` of the
+    folder.
 
     Args:
         run: from :func:`load_run`.
@@ -232,6 +235,7 @@ class Predictor:
         self.record = _read_record(folder, self.fingerprint, side_of, overwrite)
         """Case → which run made its label map, for which side."""
         self.where = find_device(device)
+        be_deterministic(self.where)
         self.network = run.network.to(self.where)
         self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in its stub
 

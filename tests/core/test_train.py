@@ -12,12 +12,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from shapeloss import train
 from shapeloss.distance import boundary_distance, distance_penalty
-from shapeloss.losses import LOSSES, BoundaryLoss, CrossEntropyLoss, DistancePenalizedCELoss, build_loss
+from shapeloss.losses import (
+    LOSSES,
+    BoundaryLoss,
+    CrossEntropyLoss,
+    DistancePenalizedCELoss,
+    build_loss,
+    fused,
+)
+from shapeloss.losses.registry import TWO_HEADED
 from shapeloss.train import (
     State,
     TrainingOptions,
     TrainingVolume,
     augment,
+    compile_mode,
     fit,
     learning_rate,
     rotate_in_plane,
@@ -43,9 +52,9 @@ def knees(count=3):
     return volumes
 
 
-def network(seed=0):
+def network(seed=0, **options):
     torch.manual_seed(seed)
-    return VNet(1, 3, VNetOptions((8, 8), (1, 1), ((1, 2, 2),)))
+    return VNet(1, 3, VNetOptions((8, 8), (1, 1), ((1, 2, 2),)), **options)
 
 
 def equal(first, second):
@@ -411,22 +420,30 @@ def test_a_loss_that_is_not_finite_names_its_step_and_case_whatever_the_step_hol
 
 
 class Reads(TorchDispatchMode):
-    """Counts what makes a GPU wait: values read from its tensors, shapes that depend on values."""
+    """Counts what makes a GPU wait: values read from its tensors, shapes that depend on values.
+
+    A copy from the device to the CPU does not show on the CPU.
+    """
 
     def __init__(self):
         super().__init__()
         self.found, self.allowed = [], set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        waits = str(func).startswith(("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten._unique"))
+        name = str(func).removeprefix("aten.").removeprefix("_").split(".")[0]
+        waits = name in ("local_scalar_dense", "nonzero", "masked_select", "unique", "unique2", "bincount", "equal")
+        if name in ("index", "index_put", "index_put_"):  # by a mask: as many values as it has ones
+            waits = any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
         if waits and args[0].data_ptr() not in self.allowed:
             self.found.append(str(func))
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("key", sorted(set(LOSSES) - {"hausdorff"}))  # it computes its maps on the CPU at each call
-def test_a_steady_step_reads_nothing_from_the_device(key):
+# Hausdorff's computes its maps on the CPU at each call
+@pytest.mark.parametrize("key", sorted({*LOSSES, *TWO_HEADED} - {"hausdorff"}))
+def test_a_steady_step_reads_nothing_from_the_device(key, monkeypatch):
     """Between the first step, which checks values, and a checkpoint, the GPU never waits."""
+    monkeypatch.setattr(fused, "_scatters", lambda values: False)  # as on a GPU
     counts = []
     with Reads() as reads:
 
@@ -438,7 +455,7 @@ def test_a_steady_step_reads_nothing_from_the_device(key):
 
         options = TrainingOptions(steps=6, validate_every=6, checkpoint_every=6, precision="32-true")
         loss = build_loss(key, num_classes=3, spacing=SPACING)
-        fit(network(), loss, knees(), options, after_step=after_step)
+        fit(network(distance_head=key in TWO_HEADED), loss, knees(), options, after_step=after_step)
     assert counts[0] > 0  # the first step checks values: the count counts
     assert counts[1:5] == [0] * 4
     assert len(counts) == 6
@@ -489,6 +506,14 @@ def test_a_compiled_network_is_the_one_that_is_trained(monkeypatch):
     fit(compiled, CrossEntropyLoss(), knees(), dataclasses.replace(OPTIONS, compile=True))
     assert modes == ["default"]
     assert equal(plain, compiled)
+
+
+@pytest.mark.parametrize(
+    ("device", "accumulate", "mode"),
+    [("cpu", 1, "default"), ("cpu", 4, "default"), ("cuda", 1, "reduce-overhead"), ("cuda", 4, "default")],
+)
+def test_cuda_graphs_are_not_taken_where_gradients_add_up(device, accumulate, mode):
+    assert compile_mode(torch.device(device), TrainingOptions(accumulate=accumulate)) == mode
 
 
 @pytest.mark.slow

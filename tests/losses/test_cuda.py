@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from shapeloss.losses import LOSSES, build_loss, fused
+from shapeloss.losses.registry import TWO_HEADED
 from shapeloss.train import TrainingOptions, TrainingVolume, fit
 from shapeloss.vnet import VNet, VNetOptions
 
@@ -47,22 +48,31 @@ class Operators(TorchDispatchMode):
         return sorted(n for n in self.names if REFUSED.match(n) or n.endswith((".reduced", ".weighted")))
 
 
-def training_step(loss):
+def training_step(loss, distance_head=False, checkpointing=False, **training):
     labels = torch.zeros(6, 9, 8, dtype=torch.long)  # no multiple of the strides: the network pads
     labels[2:4, 2:6, 2:4], labels[2:4, 2:6, 4:6] = 1, 2
     volume = TrainingVolume(labels.float(), labels, (2.0, 0.5, 0.5))
     options = VNetOptions((8, 8), (1, 2), ((1, 2, 2),), dropout=0.1)
-    fit(VNet(1, 3, options), loss, [volume], TrainingOptions(steps=2, rotation_degrees=10, precision="bf16-mixed"))
+    network = VNet(1, 3, options, checkpointing, distance_head)
+    fit(network, loss, [volume], TrainingOptions(steps=2, rotation_degrees=10, precision="bf16-mixed", **training))
 
 
-@pytest.mark.parametrize("key", sorted(LOSSES))
+@pytest.mark.parametrize("key", sorted(LOSSES | TWO_HEADED))
 def test_no_operator_of_a_training_step_raises_or_varies_on_cuda(key, monkeypatch):
     """As a GPU is told to compute it: deterministic mode is kept there."""
     monkeypatch.setattr(fused, "_scatters", lambda values: False)
     with Operators() as recorded:
-        training_step(build_loss(key, num_classes=3, spacing=(2.0, 0.5, 0.5)))
+        training_step(build_loss(key, num_classes=3, spacing=(2.0, 0.5, 0.5)), key in TWO_HEADED)
     assert recorded.refused() == []
     assert {"aten.convolution.default", "aten.convolution_backward.default"} <= recorded.names  # something was seen
+
+
+@pytest.mark.parametrize("training", [{"patch_size": (4, 6, 8)}, {"accumulate": 2}, {"checkpointing": True}], ids=str)
+def test_nor_does_one_of_other_options(training, monkeypatch):
+    monkeypatch.setattr(fused, "_scatters", lambda values: False)
+    with Operators() as recorded:
+        training_step(build_loss("dpce", num_classes=3, spacing=(2.0, 0.5, 0.5)), **training)
+    assert recorded.refused() == []
 
 
 def test_a_gpu_does_not_scatter():

@@ -17,6 +17,7 @@ from shapeloss.replication.study import (
     difference_table,
     rate_table,
     read_study,
+    spread_sentence,
     study_page,
 )
 from shapeloss.replication.study_figures import figure_budgets, figure_differences, figure_rates
@@ -142,6 +143,19 @@ def test_the_budget_is_the_one_whose_increase_moves_nothing(means, sentence):
     assert table["noise"].tolist()[1:] == pytest.approx([2.262157 * 0.01 * np.sqrt(2 / n) for n in (5, 3)])
     assert budget_sentence(found) == sentence
     assert sentence in study_page(found, 0.02, "")
+
+
+@pytest.mark.parametrize(("change", "moves"), [(0.0100, False), (0.0105, True), (-0.0105, True)])
+def test_the_stricter_measure_is_the_spread_of_a_loss_s_own_trainings(change, moves):
+    """The seeds' own parts have a standard deviation of 0.01025."""
+    found = study(*BASE, trained("double", "ce", range(5), 0.50 + change, 200))
+    spread = SEEDS[:5].std(ddof=1)
+    assert (abs(change) > spread) == moves
+    said = "200 steps none moves by more than the standard deviation of the means of its own trainings"
+    if moves:
+        said = f"200 move `ce` by {change:+.4f} (standard deviation {spread:.4f}), more than"
+    assert said in spread_sentence(found)
+    assert said in study_page(found, 0.02, "")
 
 
 def test_the_rate_is_chosen_by_validation_and_compared_on_the_test_cases():

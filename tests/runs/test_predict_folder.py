@@ -34,6 +34,13 @@ def run_folder(tiny_experiment, tiny_manifest, tmp_path_factory):
     return folder / "run", manifest
 
 
+def test_predictions_are_deterministic_as_trainings_are(run_folder, tmp_path):
+    folder, manifest = run_folder
+    torch.use_deterministic_algorithms(False)
+    predict_files(load_run(folder), manifest.folder / "imagesTr", tmp_path / "made", progress=False)
+    assert torch.are_deterministic_algorithms_enabled()
+
+
 def test_new_images_are_predicted_as_the_test_cases_were(run_folder, tmp_path):
     folder, manifest = run_folder
     name = manifest.names("test")[0]

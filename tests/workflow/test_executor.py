@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -107,6 +108,16 @@ def test_the_machine_that_sends_the_steps_away_changes_no_number(plugin, tmp_pat
     assert (told["threads"], told["gpus"], told["device"]) == ("1", "4", "auto")
     told = started(monkeypatch, tmp_path, None)
     assert (told["threads"], told["gpus"], told["device"]) == ("4", "8", "auto")  # 12 cores, 3 trainings
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "devices", "threads"), [(2, 0, 1, 1), (12, 0, 1, 4), (16, 1, 1, 16), (16, 2, 1, 8), (16, 4, 2, 4)]
+)
+def test_trainings_that_run_at_a_time_share_the_cores(cores, gpus, devices, threads):
+    """Of three trainings: on processors all at once, on GPUs as many as there are GPUs for."""
+    smoke = load_experiment(PROFILES / "smoke.yaml")
+    training = replace(smoke.training, devices=devices, accumulate=devices)
+    assert run.threads_of_a_training(smoke.model_copy(update={"training": training}), cores, gpus) == threads
 
 
 def test_a_gpu_of_a_cluster_has_to_be_asked_for(plugin, monkeypatch):

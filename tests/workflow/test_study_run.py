@@ -17,7 +17,7 @@ from shapeloss._files import write_json
 from shapeloss.replication.profile import load_experiment
 
 
-def test_the_graph_of_a_study(tmp_path):
+def dry_run(tmp_path, gpus=0):
     """What Snakemake would do, without doing it."""
     places = {name: tmp_path / name for name in ("results", "figures")}
     for place in places.values():
@@ -27,22 +27,36 @@ def test_the_graph_of_a_study(tmp_path):
         "project": ROOT,
         "profile": ROOT / "reproduce/profiles/smoke-study.yaml",
         **places,
-        "gpus": 0,
+        "gpus": gpus,
         "threads": 1,
     }
     config |= {"data": places["results"] / "data", "python": sys.executable, "device": "cpu"}
     write_json(places["results"] / "workflow.json", {key: str(value) for key, value in config.items()})
-    command = [sys.executable, "-m", "snakemake", *run.snakemake_arguments(places["results"], 2), "--dry-run", "-p"]
+    arguments = run.snakemake_arguments(places["results"], 2, gpus)
+    command = [sys.executable, "-m", "snakemake", *arguments, "--dry-run", "-p"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", cwd=places["results"])
     assert done.returncode == 0, done.stderr
-    counts = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2 and line[0].isalpha())
+    return done.stdout
+
+
+def test_the_graph_of_a_study(tmp_path):
+    output = dry_run(tmp_path)
+    counts = dict(line.split() for line in output.splitlines() if len(line.split()) == 2 and line[0].isalpha())
     wanted = {"train": "6", "train_variation": "5", "study": "1", "multi_task": "1", "evaluate": "1", "report": "1"}
-    assert wanted.items() <= counts.items(), done.stdout
-    commands = [line for line in done.stdout.splitlines() if "02_train.ipynb" in line and "-p loss" in line]
+    assert wanted.items() <= counts.items(), output
+    commands = [line for line in output.splitlines() if "02_train.ipynb" in line and "-p loss" in line]
     assert len(commands) == 6 + 5
     assert sum("-p variation" in line for line in commands) == 5
     assert sum("-p loss ce -p seed 1 -p variation double" in " ".join(line.split()) for line in commands) == 1
+
+
+def test_each_training_holds_one_of_the_gpus_and_no_other_step_does(tmp_path):
+    asked = [line for line in dry_run(tmp_path, gpus=2).splitlines() if "resources:" in line]
+    assert len(asked) > 6 + 5
+    assert sum("gpu=1" in line for line in asked) == 6 + 5
+    arguments = run.snakemake_arguments(tmp_path, 4, 2)
+    assert arguments[arguments.index("--resources") + 1] == "gpu=2"  # of which Snakemake gives away no more
 
 
 @pytest.mark.slow
