@@ -62,10 +62,14 @@ def test_the_same_pythons_are_tried_everywhere():
     assert versions.PROJECT["requires-python"] == f">={versions.PYTHONS[0]}"
 
 
+SCRIPTS = sorted(path.stem for path in (ROOT / "reproduce").glob("*.py") if path.stem not in ("readme", "python_check"))
+
+
 @pytest.mark.parametrize("kind", [DeprecationWarning, PendingDeprecationWarning, FutureWarning])
-def test_a_deprecation_in_this_package_is_an_error_in_the_tests(kind):
+@pytest.mark.parametrize("name", ["shapeloss.example", *SCRIPTS])
+def test_a_deprecation_in_our_code_is_an_error_in_the_tests(name, kind):
     warn = compile("warnings.warn('old', kind)", "example.py", "exec")
     with pytest.raises(kind, match="old"):
-        exec(warn, {"__name__": "shapeloss.example", "warnings": warnings, "kind": kind})
+        exec(warn, {"__name__": name, "warnings": warnings, "kind": kind})
     with pytest.warns(kind, match="old"):
-        exec(warn, {"__name__": "elsewhere", "warnings": warnings, "kind": kind})
+        exec(warn, {"__name__": f"not_{name}", "warnings": warnings, "kind": kind})

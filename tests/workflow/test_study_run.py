@@ -7,17 +7,19 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import yaml
 from helpers.project import ROOT
 
 sys.path.insert(0, str(ROOT / "reproduce"))
 
 import run
+from executor import Executor, find_executor
 
 from shapeloss._files import write_json
 from shapeloss.replication.profile import load_experiment
 
 
-def dry_run(tmp_path, gpus=0):
+def dry_run(tmp_path, gpus=0, elsewhere=None):
     """What Snakemake would do, without doing it."""
     places = {name: tmp_path / name for name in ("results", "figures")}
     for place in places.values():
@@ -32,7 +34,7 @@ def dry_run(tmp_path, gpus=0):
     }
     config |= {"data": places["results"] / "data", "python": sys.executable, "device": "cpu"}
     write_json(places["results"] / "workflow.json", {key: str(value) for key, value in config.items()})
-    arguments = run.snakemake_arguments(places["results"], 2, gpus)
+    arguments = run.snakemake_arguments(places["results"], 2, gpus, elsewhere)
     command = [sys.executable, "-m", "snakemake", *arguments, "--dry-run", "-p"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", cwd=places["results"])
@@ -57,6 +59,27 @@ def test_each_training_holds_one_of_the_gpus_and_no_other_step_does(tmp_path):
     assert sum("gpu=1" in line for line in asked) == 6 + 5
     arguments = run.snakemake_arguments(tmp_path, 4, 2)
     assert arguments[arguments.index("--resources") + 1] == "gpu=2"  # of which Snakemake gives away no more
+
+
+def test_a_dry_run_on_slurm_asks_for_what_was_measured(tmp_path):
+    folder = ROOT / "reproduce" / "slurm"
+    asked = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["set-resources"]["train"]
+    output = dry_run(tmp_path, gpus=1, elsewhere=Executor("slurm", folder))
+    lines = [line for line in output.splitlines() if "resources:" in line and "gpu=1" in line]
+    assert len(lines) == 6 + 5
+    memory, minutes = (asked[name].removeprefix("attempt * ") for name in ("mem_mb", "runtime"))
+    assert all(f"mem_mb={memory}," in line and f"runtime={minutes}" in line for line in lines), lines[0]
+
+
+def test_the_page_s_example_for_another_batch_system_runs_dry(tmp_path):
+    page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    example = next(text.partition("```")[0] for text in page.split("```yaml\n")[1:] if "executor: " in text)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(example, encoding="utf-8")
+    elsewhere = find_executor(str(folder))
+    assert elsewhere.name == "cluster-generic"
+    assert "mem_mb=3000" in dry_run(tmp_path, elsewhere=elsewhere)
 
 
 @pytest.mark.slow
