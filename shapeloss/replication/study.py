@@ -403,8 +403,8 @@ def spread_sentence(study: Study) -> str:
     table = budget_table(study, BOUNDARY)
     steps = int(study.settings["steps"][TABLE])
     more = int(table.loc[table["steps"] > steps, "steps"].min())
-    spread = table[table["steps"] == steps].set_index("loss")["sd"]
-    moved = table[table["steps"] == more].set_index("loss")["change"]
+    spread = dict(table.loc[table["steps"] == steps, ["loss", "sd"]].itertuples(index=False, name=None))
+    moved = dict(table.loc[table["steps"] == more, ["loss", "change"]].itertuples(index=False, name=None))
     listed = [
         f"`{loss}` by {change:+.4f} (standard deviation {spread[loss]:.4f})"
         for loss, change in moved.items()
