@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from dataclasses import dataclass
 from importlib import import_module
@@ -25,6 +26,20 @@ class Executor:
     def arguments(self) -> list[str]:
         """For Snakemake, in place of a number of cores."""
         return ["--executor", self.name, "--profile", "none", "--workflow-profile", str(self.folder)]
+
+    def note(self, profile: str) -> str:
+        """What is to be said of its requests for the steps of a profile that they were not measured on; else empty."""
+        measured = self.folder / "measured.csv"
+        if not measured.is_file():
+            return ""
+        with measured.open(encoding="utf-8", newline="") as file:
+            known = dict.fromkeys(row["profile"] for row in csv.DictReader(file))
+        if profile in known:
+            return ""
+        return (
+            f"note: what the steps ask for ({self.folder / 'config.yaml'}) was measured on profile {', '.join(known)}; "
+            f"{profile} may need more memory and time: docs/cluster.md, What the steps ask for"
+        )
 
 
 def find_executor(text: str) -> Executor | None:

@@ -388,6 +388,8 @@ def main() -> None:
     results = (arguments.results or ROOT / "results" / experiment.name).resolve()
     figures = (arguments.figures or ROOT / figures_folder(experiment.name)).resolve()
     print(f"Profile {experiment.name}: {experiment.description}", flush=True)
+    if elsewhere and (note := elsewhere.note(experiment.name)):
+        print(note, flush=True)
     try:
         places = (profile, arguments.data, results, figures)
         status = run(experiment, *places, arguments.cores, arguments.device, arguments.gpus, elsewhere)

@@ -183,6 +183,16 @@ def test_what_is_asked_for_is_more_than_was_measured():
     assert slurm_resources.request(rows[:1], 500) == {"mem_mb": "attempt * 2400", "runtime": "attempt * 10"}
 
 
+def test_requests_that_were_measured_on_another_profile_are_told(plugin, tmp_path):
+    slurm = executor.Executor("slurm", ROOT / "reproduce" / "slurm")
+    assert slurm.note("smoke") == ""
+    assert re.match(
+        r"note: .*config\.yaml\) was measured on profile smoke.*; oaizib may need more", slurm.note("oaizib")
+    )
+    own = executor.find_executor(plugin())  # a folder of the user, who measured elsewhere
+    assert own.note("oaizib") == ""
+
+
 def test_the_committed_requests_are_those_of_the_measurements():
     text = (ROOT / "reproduce" / "slurm" / "config.yaml").read_text(encoding="utf-8")
     measured = pd.read_csv(ROOT / "reproduce" / "slurm" / "measured.csv")
