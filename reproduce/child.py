@@ -33,6 +33,8 @@ DROPPED = (
 """Variables that would lead a step to other code, settings, kernels or processes. Paths, GPUs, proxies stay."""
 KEPT = ("SLURM_CONF",)
 """What stays all the same: where sbatch finds its cluster."""
+MEMORY_KEPT = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+"""Freed memory is kept for the next array: Linux fills new pages with zeros, 7 % of a training step."""
 GRACE = 10.0
 """Seconds between the request to end and the kill."""
 GRACE_ELSEWHERE = 60.0
@@ -52,13 +54,11 @@ def environment(project: Path, folder: Path) -> dict[str, str]:
     }  # fmt: skip
     # one thread: steps share the machine, and numbers do not depend on how many cores it has
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    # freed memory is kept for the next array: Linux fills new pages with zeros, 7 % of a training step
-    memory = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
     folders = ("MPLCONFIGDIR", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
     own = {name: str(folder / name.lower()) for name in (*folders, "XDG_CACHE_HOME", "XDG_CONFIG_HOME")}
     python = {"PYTHONPATH": str(project), "PYTHONNOUSERSITE": "1", "PYTHONUTF8": "1", "PYTHONHASHSEED": "0"}
     kernels = {"JUPYTER_PREFER_ENV_PATH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # those of this Python
-    return kept | threads | memory | own | python | kernels
+    return kept | threads | MEMORY_KEPT | own | python | kernels
 
 
 def start(command: list[str], **options: Any) -> subprocess.Popen[str]:
