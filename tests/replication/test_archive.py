@@ -140,7 +140,7 @@ def another_score(crate):
     write_record(path.parent, record, record.pop("sha256"))
     analyse(path.parent, read_paper(archive.resource("paper.yaml")), path.parent)
     resealed(crate)
-    return {"together": "a Dice of 0.750000 is written"}
+    return {"together": "a dice of 0.750000 is written"}
 
 
 def other_weights(crate):
