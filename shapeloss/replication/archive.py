@@ -30,7 +30,7 @@ from shapeloss.predict import postprocess, predict_labels
 from shapeloss.replication.paper import read_paper
 from shapeloss.replication.profile import Experiment, load_experiment
 from shapeloss.replication.reanalyze import reanalyze
-from shapeloss.replication.scores import RECORD, SCORES, read_record, run_folders
+from shapeloss.replication.scores import RECORD, SCORES, distinct_machines, read_record, run_folders
 from shapeloss.replication.verify import verify
 from shapeloss.runs.map_cache import mapped
 from shapeloss.runs.predict_folder import load_run
@@ -130,13 +130,9 @@ def _write_environment(folders: list[Path], output: Path) -> None:
         shutil.copyfile(pinned, output / pinned.name)
     machines: dict[str, list[str]] = {}
     for folder in folders:
-        machine = {key: value for key, value in read_checked_json(folder / "run.json").items() if key in ENVIRONMENTAL}
+        (machine,) = distinct_machines([read_checked_json(folder / "run.json")])
         machines.setdefault(json.dumps(machine, sort_keys=True), []).append(_run_name(folder))
     write_json(output / "machines.json", [json.loads(key) | {"trainings": runs} for key, runs in machines.items()])
-
-
-ENVIRONMENTAL = ("commit", "python", "versions", "precision", "node", "system", "processor", "threads", "cuda", "cudnn")
-"""What a training says of where it ran."""
 
 
 def describe(experiment: Experiment, folder: Path, licence: str) -> dict[str, Any]:
