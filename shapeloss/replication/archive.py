@@ -30,7 +30,7 @@ from shapeloss.data.manifest import Manifest, read_manifest
 from shapeloss.predict import postprocess, predict_labels
 from shapeloss.replication.paper import read_paper
 from shapeloss.replication.profile import Experiment, load_experiment
-from shapeloss.replication.reanalyze import SAME_PICTURE, reanalyze
+from shapeloss.replication.reanalyze import SAME_NUMBER, SAME_PICTURE, reanalyze
 from shapeloss.replication.scores import RECORD, SCORES, distinct_machines, read_record, run_folders
 from shapeloss.replication.verify import ROUNDING, verify
 from shapeloss.runs.map_cache import mapped
@@ -355,8 +355,9 @@ CHECKS: tuple[tuple[str, str, Callable[[_Opened], Finding]], ...] = (
      f"structure, and they are those of its predictions (to within {ROUNDING:g}).", _together),
     ("predicts", "The weights predict what is kept as their prediction: one test case of each training (up to "
      f"{SAME_VOXELS:.1%} of the voxels may differ, as another processor rounds otherwise).", _predicts),
-    ("follows", f"Table, verdicts and pictures follow from the scores and `{PAPER}`: text to the last byte, grey "
-     f"values of pictures up to a root mean square difference of {SAME_PICTURE:g} of 255.", _follows),
+    ("follows", f"Table, verdicts and pictures follow from the scores and `{PAPER}`: pages to the last byte, "
+     f"numbers of CSV to within {SAME_NUMBER:g} of their size, grey values of pictures up to a root mean square difference "
+     f"of {SAME_PICTURE:g} of 255.", _follows),
     ("executed", "The notebook of each step and training is there, each of its cells was executed, and none failed.",
      _executed),
     ("known", "Every training, and the scores, name the commit of their code, without changes.", _known),

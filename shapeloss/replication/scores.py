@@ -28,6 +28,8 @@ _NOTEBOOKS = {
     "biomarkers.csv": "08_shape", "biomarkers_agreement.csv": "08_shape", "shape_errors.csv": "08_shape",
 }  # fmt: skip
 """Table → the notebook that measures it; all others are measured by 03_evaluate."""
+MEASURED = {SCORES, "per_case_exact.csv", "landmark_errors.csv", "histories.csv", *_NOTEBOOKS}
+"""The tables that are measured; all else that the notebooks write follows from them, or shows volumes."""
 _EXACT: Any = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
 """Numbers are read to their last digit: by default from pandas 3.1 on."""
 
