@@ -356,8 +356,8 @@ CHECKS: tuple[tuple[str, str, Callable[[_Opened], Finding]], ...] = (
     ("predicts", "The weights predict what is kept as their prediction: one test case of each training (up to "
      f"{SAME_VOXELS:.1%} of the voxels may differ, as another processor rounds otherwise).", _predicts),
     ("follows", f"Table, verdicts and pictures follow from the scores and `{PAPER}`: pages to the last byte, "
-     f"numbers of CSV to within {SAME_NUMBER:g} of their size, grey values of pictures up to a root mean square difference "
-     f"of {SAME_PICTURE:g} of 255.", _follows),
+     f"numbers of CSV to within {SAME_NUMBER:g} of their size, grey values of pictures up to a root mean square "
+     f"difference of {SAME_PICTURE:g} of 255.", _follows),
     ("executed", "The notebook of each step and training is there, each of its cells was executed, and none failed.",
      _executed),
     ("known", "Every training, and the scores, name the commit of their code, without changes.", _known),
