@@ -1,6 +1,7 @@
 """An archive: its metadata describe every file, and its rubric sees whatever does not agree."""
 
 import json
+import re
 import shutil
 from email.message import Message
 
@@ -8,6 +9,7 @@ import nbformat
 import pytest
 import yaml
 from helpers.commands import call
+from helpers.project import ROOT
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from shapeloss._files import file_hash
@@ -16,6 +18,7 @@ from shapeloss.replication import archive
 from shapeloss.replication.analysis import analyse
 from shapeloss.replication.archive import METADATA, check_archive, write_archive
 from shapeloss.replication.paper import read_paper
+from shapeloss.replication.profile import load_experiment
 from shapeloss.replication.scores import RECORD, write_record
 
 LICENCE = "https://spdx.org/licenses/CC0-1.0"
@@ -239,6 +242,18 @@ def test_changes_of_the_code_are_seen(crate, monkeypatch):
     for commit, state in (("0" * 12, "agrees"), ("0" * 12 + "+changes", "differs"), ("unknown", "differs")):
         path.write_text(json.dumps([machines[0] | {"commit": commit}]), encoding="utf-8")
         assert states(crate)["known"] == state
+
+
+def test_the_notebooks_are_those_of_the_graph():
+    """Every one that it executes, at the place where it puts it."""
+    graph = (ROOT / "reproduce" / "Snakefile").read_text(encoding="utf-8")
+    outputs = set(re.findall(r'notebook="notebooks/(.*)\.ipynb"', graph))
+    experiment = load_experiment("smoke-study")
+    trained = {"02_train_{loss}_seed{seed}", "variations/02_train_{variation}_{loss}_seed{seed}"}
+    assert outputs == {*experiment.notebooks} | trained
+    (name, varied), *_ = experiment.variations.items()
+    found = list(archive._notebooks(experiment))
+    assert f"variations/02_train_{name}_{varied.losses[0]}_seed{varied.seeds[0]}.ipynb" in found
 
 
 def test_the_rubric_states_the_tolerances_of_the_checks(made, tiny_experiment):
