@@ -19,7 +19,7 @@ def reanalyze(
     from shapeloss._resources import resource
     from shapeloss.replication.paper import read_paper
     from shapeloss.replication.reanalyze import reanalyze as again
-    from shapeloss.replication.reanalyze import report, result_folders
+    from shapeloss.replication.reanalyze import report, result_folders, unrecorded_folders
 
     paper = read_paper(resource("paper.yaml"))
     found = [folder for given in folders for folder in result_folders(given)]
@@ -28,6 +28,8 @@ def reanalyze(
     compared = [(folder, again(folder, paper, output and output / folder.name)) for folder in found]
     text, wrong = report(compared)
     print(text)
+    for folder in [folder for given in folders for folder in unrecorded_folders(given)]:
+        print(f"{folder}: has scores, but no evaluation.json: nothing was made again; make reproduce writes it")
     if wrong:
         raise ValueError(f"{wrong} file(s) are not what the scores give, each named above")
 

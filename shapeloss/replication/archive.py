@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from importlib.metadata import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,15 +30,16 @@ from shapeloss.data.manifest import Manifest, read_manifest
 from shapeloss.predict import postprocess, predict_labels
 from shapeloss.replication.paper import read_paper
 from shapeloss.replication.profile import Experiment, load_experiment
-from shapeloss.replication.reanalyze import reanalyze
-from shapeloss.replication.scores import RECORD, SCORES, read_record, run_folders
-from shapeloss.replication.verify import verify
+from shapeloss.replication.reanalyze import SAME_NUMBER, SAME_PICTURE, reanalyze
+from shapeloss.replication.scores import RECORD, SCORES, distinct_machines, read_record, run_folders
+from shapeloss.replication.verify import ROUNDING, verify
 from shapeloss.runs.map_cache import mapped
 from shapeloss.runs.predict_folder import load_run
 from shapeloss.runs.provenance import ROOT
 
 METADATA = "ro-crate-metadata.json"
-PROFILE, RESULTS, FIGURES, ENVIRONMENT, RUBRIC = "profile.yaml", "results", "figures", "environment", "RUBRIC.md"
+PROFILE, PAPER, RUBRIC = "profile.yaml", "paper.yaml", "RUBRIC.md"
+RESULTS, FIGURES, ENVIRONMENT = "results", "figures", "environment"
 SAME_VOXELS = 0.001
 """Share of the voxels in which a prediction made again may differ: another processor rounds otherwise."""
 KEPT = ("run.json", "history.csv", "weights.safetensors", "predictions/*.nii.gz")
@@ -79,6 +81,7 @@ def write_archive(
     shutil.rmtree(work, ignore_errors=True)
     left_out = ["checkpoints of the trainings and cached maps, which are made again"]
     _copy(find_profile(profile), work / PROFILE)
+    _copy(resource("paper.yaml"), work / PAPER)
     record = read_checked_json(results / "cases.json") | {"folder": "data"}  # no path of this machine
     (work / RESULTS).mkdir()
     write_checked_json(work / RESULTS / "cases.json", record)
@@ -130,13 +133,9 @@ def _write_environment(folders: list[Path], output: Path) -> None:
         shutil.copyfile(pinned, output / pinned.name)
     machines: dict[str, list[str]] = {}
     for folder in folders:
-        machine = {key: value for key, value in read_checked_json(folder / "run.json").items() if key in ENVIRONMENTAL}
+        (machine,) = distinct_machines([read_checked_json(folder / "run.json")])
         machines.setdefault(json.dumps(machine, sort_keys=True), []).append(_run_name(folder))
     write_json(output / "machines.json", [json.loads(key) | {"trainings": runs} for key, runs in machines.items()])
-
-
-ENVIRONMENTAL = ("commit", "python", "versions", "precision", "node", "system", "processor", "threads", "cuda", "cudnn")
-"""What a training says of where it ran."""
 
 
 def describe(experiment: Experiment, folder: Path, licence: str) -> dict[str, Any]:
@@ -190,11 +189,19 @@ def describe(experiment: Experiment, folder: Path, licence: str) -> dict[str, An
         {"@id": licence, "@type": "CreativeWork", "name": licence.rsplit("/", 1)[-1]},
         {
             "@id": SOFTWARE, "@type": "SoftwareApplication", "name": "shapeloss", "softwareVersion": __version__,
-            "description": "Distance-penalised losses for 3D medical image segmentation",
+            "description": "Distance-penalised losses for 3D medical image segmentation; its version is the commit "
+            "that scored the predictions, and each training names its own",
+            "version": record["commit"], **_repository(),
         },
     ]  # fmt: skip
     context = ["https://w3id.org/ro/crate/1.1/context", {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}]
     return {"@context": context, "@graph": [*head, *parts, *actions]}
+
+
+def _repository() -> dict[str, str]:
+    """Where the code lies, as the installed package says (`[project.urls]` in pyproject.toml), if it does."""
+    urls = dict(url.split(", ", 1) for url in metadata("shapeloss").get_all("Project-URL") or [])
+    return {"codeRepository": urls["Repository"]} if "Repository" in urls else {}
 
 
 SOFTWARE, PROCESS_RUN = "#shapeloss", "https://w3id.org/ro/wfrun/process/0.5"
@@ -257,14 +264,19 @@ def _complete(crate: _Opened) -> Finding:
 
 
 def _together(crate: _Opened) -> Finding:
-    found = verify(crate.folder / RESULTS, crate.folder / FIGURES if crate.has_data else None, crate.manifest.folder)
+    found = verify(crate.folder / RESULTS, crate.folder / FIGURES, crate.manifest.folder)
     counted = found.to_text().splitlines()[0]
     return found.problems, "; ".join([counted, *found.notes])
 
 
 def _follows(crate: _Opened) -> Finding:
-    made = reanalyze(crate.folder / FIGURES, read_paper(resource("paper.yaml")))
-    return [f"{c.name}: {c.problem}" for c in made if c.problem], f"{len(made)} files made again"
+    own, kept = resource("paper.yaml"), crate.folder / PAPER
+    paper = kept if kept.is_file() else own  # an archive of an earlier version has none
+    made = reanalyze(crate.folder / FIGURES, read_paper(paper))
+    counted = f"{len(made)} files made again"
+    if file_hash(paper) != file_hash(own):
+        counted += f"; {PAPER} of the archive is not that of this version of shapeloss"
+    return [f"{c.name}: {c.problem}" for c in made if c.problem], counted
 
 
 @contextmanager
@@ -299,33 +311,56 @@ def _predicts(crate: _Opened) -> Finding:
     return wrong, f"one case of {len(folders)} trainings, up to {SAME_VOXELS:.1%} of the voxels may differ"
 
 
+def _notebooks(experiment: Experiment) -> Iterator[str]:
+    """The notebooks that a replication leaves behind, as paths below its folder of notebooks."""
+    yield from (f"{name}.ipynb" for name in experiment.notebooks)
+    yield from (f"02_train_{loss}_seed{seed}.ipynb" for loss, seed, _ in run_folders(experiment, ""))
+    for name in experiment.variations:
+        runs = run_folders(experiment.variation(name), "")
+        yield from (f"variations/02_train_{name}_{loss}_seed{seed}.ipynb" for loss, seed, _ in runs)
+
+
 def _executed(crate: _Opened) -> Finding:
-    wrong, paths = [], sorted((crate.folder / RESULTS / "notebooks").rglob("*.ipynb"))
-    for path in paths:
-        cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    folder = crate.folder / RESULTS / "notebooks"
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*.ipynb")}
+    wrong = [f"{name}: is not there" for name in sorted({*_notebooks(crate.experiment)} - there)]
+    for name in sorted(there):
+        cells = [c for c in nbformat.read(folder / name, 4).cells if c.cell_type == "code" and c.source.strip()]
+        ran = sum(cell.execution_count is not None for cell in cells)
         if any(out.output_type == "error" for cell in cells for out in cell.outputs):
-            wrong.append(f"{path.name}: a cell failed")
-        elif not any(cell.execution_count for cell in cells):
-            wrong.append(f"{path.name}: was not executed")
-    return wrong, f"{len(paths)} notebooks"
+            wrong.append(f"{name}: a cell failed")
+        elif not cells or ran < len(cells):
+            wrong.append(f"{name}: {len(cells) - ran} of {len(cells)} cells were not executed")
+    return wrong, f"{len(there)} notebooks"
 
 
 def _known(crate: _Opened) -> Finding:
     machines = json.loads((crate.folder / ENVIRONMENT / "machines.json").read_text(encoding="utf-8"))
-    commits = sorted({str(machine["commit"]) for machine in machines})
-    wrong = [f"commit {c}: names no state of the code" for c in commits if c == "unknown" or c.endswith("+changes")]
-    return wrong, f"commits {', '.join(commits)}, {len(machines)} kinds of machine or version"
+    trained = sorted({str(machine["commit"]) for machine in machines})
+    scored = str(read_record(crate.folder / FIGURES)["provenance"]["commit"])
+    wrong = [
+        f"commit {commit} of the {what}: names no state of the code"
+        for what, commits in (("trainings", trained), ("scores", [scored]))
+        for commit in commits
+        if commit == "unknown" or commit.endswith("+changes")
+    ]
+    counted = f"commits {', '.join(trained)} of the trainings, {scored} of the scores"
+    return wrong, f"{counted}, {len(machines)} kinds of machine or version"
 
 
 CHECKS: tuple[tuple[str, str, Callable[[_Opened], Finding]], ...] = (
     ("files", "Every file has the SHA-256 that the metadata state, and none is without.", _files),
     ("complete", "Each loss, seed and variation of the profile has its training.", _complete),
-    ("together", "Data, trainings and predictions belong together, and the Dice scores are those of the predictions.",
-     _together),
-    ("predicts", "The weights predict what is kept as their prediction.", _predicts),
-    ("follows", "Table, verdicts and pictures follow from the scores.", _follows),
-    ("executed", "Every notebook was executed, and no cell failed.", _executed),
-    ("known", "Every training names the commit of its code, without changes.", _known),
+    ("together", "Data, trainings and predictions belong together; each training has scores of every test case and "
+     f"structure, and they are those of its predictions (to within {ROUNDING:g}).", _together),
+    ("predicts", "The weights predict what is kept as their prediction: one test case of each training (up to "
+     f"{SAME_VOXELS:.1%} of the voxels may differ, as another processor rounds otherwise).", _predicts),
+    ("follows", f"Table, verdicts and pictures follow from the scores and `{PAPER}`: pages to the last byte, "
+     f"numbers of CSV to within {SAME_NUMBER:g} of their size, grey values of pictures up to a root mean square "
+     f"difference of {SAME_PICTURE:g} of 255.", _follows),
+    ("executed", "The notebook of each step and training is there, each of its cells was executed, and none failed.",
+     _executed),
+    ("known", "Every training, and the scores, name the commit of their code, without changes.", _known),
 )  # fmt: skip
 
 
@@ -338,6 +373,12 @@ def rubric_text(experiment: Experiment) -> str:
         f"then `make compare PROFILE={experiment.name}`: on the same kind of processor the table is the same to the "
         "last digit; on another, trainings round otherwise, and differ as other seeds do.",
     ]
+    if experiment.study:
+        lines += [
+            "",
+            f"Captions cite the study `{experiment.study}`, which is not in the archive: for **follows**, `archive "
+            "check` takes the study that comes with the shapeloss that checks.",
+        ]
     return "\n".join(lines) + "\n"
 
 

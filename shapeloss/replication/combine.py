@@ -17,7 +17,16 @@ from shapeloss.replication.analysis import (
     record_measured,
 )
 from shapeloss.replication.profile import Experiment
-from shapeloss.replication.scores import READER, RECORD, SCORES, Provenance, read_measured, write_scores, write_sealed
+from shapeloss.replication.scores import (
+    READER,
+    RECORD,
+    SCORES,
+    Provenance,
+    distinct_machines,
+    read_measured,
+    write_scores,
+    write_sealed,
+)
 from shapeloss.replication.study import TABLE, TRAININGS, VARIATIONS, WEIGHTS
 from shapeloss.runs.provenance import commit
 
@@ -83,6 +92,7 @@ def combine(experiment: Experiment, parts: Sequence[str | Path], output: str | P
         commit(),
         _union(p.trained for p in every),
         {row: file for p in every for row, file in p.custom_losses.items() if row in experiment.losses},
+        distinct_machines(machine for p in every for machine in p.machines),
     )
     record_measured(output, experiment, provenance, all(e.papers_own_data for e in evaluations.values()))
 

@@ -29,9 +29,9 @@ from shapeloss.stats.paired_tests import holm
 from shapeloss.stats.tables import format_p
 
 
-def multi_task_rows(experiment: Experiment, manifest: Manifest) -> dict[str, MultiTaskLoss]:
+def multi_task_rows(experiment: Experiment, num_classes: int) -> dict[str, MultiTaskLoss]:
     """The rows of the table whose network has a second head, with their losses."""
-    built = {row: experiment.build_loss(row, manifest.num_classes) for row in experiment.losses}
+    built = {row: experiment.build_loss(row, num_classes) for row in experiment.losses}
     return {row: loss for row, loss in built.items() if isinstance(loss, MultiTaskLoss)}
 
 
@@ -66,7 +66,7 @@ def regressed_distances(
     """
     network = load_run(_folder(experiment, results, row, seed)).network.eval()
     image = torch.from_numpy(np.array(manifest.load(name, Path(results) / "maps").image))[None, None]
-    reach = multi_task_rows(experiment, manifest)[row].reach_mm
+    reach = multi_task_rows(experiment, manifest.num_classes)[row].reach_mm
     return predict_distances(network, image, experiment.training.precision) * np.float32(reach)
 
 
@@ -156,7 +156,7 @@ def read_heads(experiment: Experiment, manifest: Manifest, results: str | Path) 
     """
     rows: list[dict[str, Any]] = []
     tables: list[pd.DataFrame] = []
-    losses = {row: loss for row, loss in multi_task_rows(experiment, manifest).items() if loss.weight}
+    losses = {row: loss for row, loss in multi_task_rows(experiment, manifest.num_classes).items() if loss.weight}
     for row, seed, name in product(losses, experiment.seeds, manifest.names("test")):
         reach = losses[row].reach_mm
         where: dict[str, Any] = {"loss": row, "seed": seed, "case": name}

@@ -62,6 +62,20 @@ class Experiment(RunOptions):
         """Where the trainings lie below the results."""
         return f"variations/{self._variation}" if self._variation else "runs"
 
+    @property
+    def notebooks(self) -> tuple[str, ...]:
+        """The notebooks that a replication executes after its trainings or before them, by their names."""
+        multi_task = len(self.seeds) > 1 and any(o.get("loss", row) == "mtl" for row, o in self.losses.items())
+        return (
+            "01_distance_maps",
+            "03_evaluate",
+            "04_error_maps",
+            "05_audit",
+            *(["06_study"] if self.variations else []),
+            *(["07_multi_task"] if multi_task else []),
+            "08_shape",
+        )
+
     def variation(self, name: str) -> Experiment:
         """The experiment of one variation; itself for an empty name.
 

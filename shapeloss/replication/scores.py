@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ _NOTEBOOKS = {
     "biomarkers.csv": "08_shape", "biomarkers_agreement.csv": "08_shape", "shape_errors.csv": "08_shape",
 }  # fmt: skip
 """Table → the notebook that measures it; all others are measured by 03_evaluate."""
+MEASURED = {SCORES, "per_case_exact.csv", "landmark_errors.csv", "histories.csv", *_NOTEBOOKS}
+"""The tables that are measured; all else that the notebooks write follows from them, or shows volumes."""
 _EXACT: Any = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
 """Numbers are read to their last digit: by default from pandas 3.1 on."""
 
@@ -272,6 +275,20 @@ def first_predictions(
     }
 
 
+MACHINE = ("commit", "python", "versions", "precision", "node", "system", "processor", "threads", "cuda", "cudnn")
+"""What a training says of where it ran."""
+
+
+def distinct_machines(runs: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """The parts :data:`MACHINE` of several records, each that is equal to another once, in an order of their own.
+
+    Args:
+        runs: what `run.json` of trainings says, or what this function returned of others.
+    """
+    kinds = {json.dumps({key: run[key] for key in MACHINE if key in run}, sort_keys=True) for run in runs}
+    return tuple(json.loads(kind) for kind in sorted(kinds))
+
+
 @dataclass(frozen=True)
 class Provenance:
     """Where numbers come from."""
@@ -286,6 +303,8 @@ class Provenance:
     """The commits of the trainings."""
     custom_losses: dict[str, str] = field(default_factory=dict)
     """Row of the table → file and the start of its SHA-256."""
+    machines: tuple[dict[str, Any], ...] = ()
+    """Where the trainings ran, each kind once: of :func:`distinct_machines`. An earlier version recorded none."""
 
     @classmethod
     def of(cls, experiment: Experiment, manifest: Manifest, results: str | Path) -> Provenance:
@@ -299,6 +318,7 @@ class Provenance:
             commit(),
             tuple(sorted({run["commit"] for run in runs})),
             {row: f"{loss['file']}, SHA-256 {loss['code'][:16]}" for row, loss in own.items()},
+            distinct_machines(runs),
         )
 
     @property

@@ -61,6 +61,19 @@ def test_parts_give_what_one_run_would_have_written(tmp_path, whole):
     assert made.provenance.trained == committed.provenance.trained
 
 
+def test_the_machines_of_all_parts_are_kept_once(tmp_path, whole):
+    folders = [part(tmp_path / f"seed{seed}", seeds=(seed,), variations=seed == 2) for seed in (0, 1, 2)]
+    gpu, cpu = ({"node": "a", "processor": "GPU", "versions": {"torch": "2"}}, {"node": "b", "processor": "AVX2"})
+    for folder, machines in zip(folders, ([gpu], [gpu, cpu], None), strict=True):
+        record = read_checked_json(folder / RECORD)
+        assert record["provenance"].pop("machines") == []
+        if machines:
+            record["provenance"]["machines"] = machines  # else as an earlier version wrote it
+        write_checked_json(folder / RECORD, record)
+    combine(whole, folders, tmp_path / "made")
+    assert read_evaluation(tmp_path / "made").provenance.machines == (gpu, cpu)
+
+
 def test_what_is_in_no_part_is_named(tmp_path, whole):
     few = part(tmp_path / "few", seeds=(0, 1))
     with pytest.raises(ValueError, match=r"per_case.csv: no part has ce \(seed 2\), dpce \(seed 2\), .*train the rest"):

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from helpers.project import ROOT
 
+from shapeloss.data.checksums import read_checked_json
 from shapeloss.replication.analysis import read_evaluation
 from shapeloss.replication.combine import TABLES, combine
 from shapeloss.replication.scores import (
@@ -36,6 +37,14 @@ def test_sound_scores_are_read(figures):
     assert read_record(figures)["source"] == "here"
     assert set(read_record(figures)["sha256"]) == {SCORES}
     assert list(read_scores(figures)["case"])[:2] == ["000", "001"]
+
+
+def test_the_record_names_the_machines_of_the_trainings(tiny_results):
+    """Both trainings ran on this one, which is named once."""
+    run = read_checked_json(tiny_results / "runs" / "ce" / "seed0" / "run.json")
+    (machine,) = read_evaluation(tiny_results / "figures").provenance.machines
+    needed = ("commit", "python", "versions", "precision", "node", "system", "processor", "threads")
+    assert machine == {key: run[key] for key in needed}
 
 
 def damage(path, how):

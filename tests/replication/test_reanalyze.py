@@ -1,5 +1,6 @@
 """Committed tables, verdicts and figures against the scores beside them: every change is named."""
 
+import re
 import shutil
 
 import numpy as np
@@ -9,11 +10,11 @@ from helpers.commands import call
 from helpers.project import ROOT
 from PIL import Image
 
-from shapeloss.replication.analysis import analyse, record_measured
+from shapeloss.replication.analysis import analyse, read_evaluation, record_measured
 from shapeloss.replication.paper import read_paper
 from shapeloss.replication.profile import load_experiment
-from shapeloss.replication.reanalyze import reanalyze, report, result_folders
-from shapeloss.replication.scores import RECORD, Provenance, read_record, write_record
+from shapeloss.replication.reanalyze import reanalyze, remake_pages, report, result_folders
+from shapeloss.replication.scores import RECORD, Provenance, read_measured, read_record, recorded_tables, write_record
 
 PAPER = read_paper(ROOT / "reproduce" / "paper.yaml")
 SCORES = ("dice", "boundary_dice_in_plane", "boundary_dice_3d")
@@ -108,6 +109,60 @@ def test_the_command(folder, monkeypatch, capsys):
     assert "no evaluation.json there, which make reproduce writes" in str(call(monkeypatch, "reanalyze", folder))
 
 
+def test_last_digits_of_a_csv_may_differ_between_processors(folder):
+    path = folder / "table1.csv"
+    table = pd.read_csv(path)
+    number = table.select_dtypes("float").columns[0]
+    table[number] *= 1 + 1e-12
+    table.to_csv(path, index=False, lineterminator="\n")
+    assert problems(folder) == {}
+    table[number] *= 1 + 1e-6
+    table.to_csv(path, index=False, lineterminator="\n")
+    assert list(problems(folder)) == ["table1.csv"]
+
+
+def test_what_is_not_made_again_is_named(folder, monkeypatch, capsys):
+    """Pictures of volumes, and folders of which nothing says what they hold."""
+    shutil.copy(folder / "scores.png", folder / "figure1.png")
+    older = folder / "older"
+    older.mkdir()
+    shutil.copy(folder / "per_case.csv", older)
+    assert not call(monkeypatch, "reanalyze", folder)
+    printed = capsys.readouterr().out
+    assert "  not remade, as it takes more than these tables: figure1.png\n" in printed
+    assert f"{older}: has scores, but no evaluation.json: nothing was made again" in printed
+
+
+PAGES = {
+    "figures": {"biomarkers.md", "biomarkers.png", "biomarkers_agreement.csv", "shape_errors.md"},
+    "multi-task": {"calibration.png", "multi_task.csv", "multi_task.md"},
+    "study": {"study.md"},
+}
+
+
 @pytest.mark.parametrize("folder", result_folders(ROOT / "figures"), ids=lambda path: path.name)
 def test_every_committed_result_follows_from_its_scores(folder):
-    assert problems(folder) == {}
+    found = reanalyze(folder, PAPER)
+    assert [f"{each.name}: {each.problem}" for each in found if each.problem] == []
+    assert PAGES.get(folder.name, set()) <= {each.name for each in found}
+
+
+def test_a_page_names_the_commit_of_its_own_table_and_nothing_else_of_its_own(tmp_path):
+    """Its table may be of later code than the scores; data, profile and seeds are theirs."""
+    for name in (RECORD, "per_case.csv", "histories.csv", "shape_errors.csv"):
+        shutil.copy(ROOT / "figures" / name, tmp_path)
+    page, made = tmp_path / "shape_errors.md", tmp_path / "made"
+    text = (ROOT / "figures" / page.name).read_text(encoding="utf-8")
+    later = re.sub("Commit: [0-9a-f]+", "Commit: 0123456789ab+changes", text)
+    for written, expected in ((later, later), (text.replace("Seeds: 0", "Seeds: 7"), text)):
+        page.write_text(written, encoding="utf-8")
+        remake_pages(tmp_path, PAPER, made)
+        assert (made / page.name).read_text(encoding="utf-8") == expected
+
+
+@pytest.mark.parametrize("part", sorted((ROOT / "reproduce" / "study_parts").iterdir()), ids=lambda path: path.name)
+def test_the_parts_of_the_study_are_what_was_recorded_of_them(part):
+    assert read_evaluation(part).experiment.losses
+    tables = {path.name for path in part.glob("*.csv")}
+    assert recorded_tables(part).keys() == tables
+    assert all(len(read_measured(part / name)) for name in tables)

@@ -8,7 +8,20 @@ import pytest
 from helpers.commands import call
 
 from shapeloss.data.checksums import read_checked_json, write_checked_json
-from shapeloss.replication.scores import read_record, recorded_tables, write_record, write_sealed
+from shapeloss.data.manifest import read_manifest
+from shapeloss.metrics import DEFAULT_METRICS
+from shapeloss.phantom.dataset import EXACT
+from shapeloss.replication.analysis import record_measured
+from shapeloss.replication.profile import Experiment
+from shapeloss.replication.scores import (
+    Provenance,
+    read_record,
+    recorded_tables,
+    score_against_exact,
+    score_variations,
+    write_record,
+    write_sealed,
+)
 from shapeloss.replication.verify import verify
 
 
@@ -23,12 +36,14 @@ def folder(tiny_results, tmp_path):
 
 def test_a_sound_folder(folder):
     found = verify(folder, folder / "figures")
-    assert (found.problems, found.notes) == ([], [])
+    assert found.problems == []
+    assert found.notes == ["compared by checksum alone: histories.csv, landmark_errors.csv"]
     # 4 cases with image and label; 2 trainings with history, weights and one prediction; tables; cached arrays
     tables = len(list((folder / "figures").glob("*.csv")))
     assert tables == len(recorded_tables(folder / "figures")) > 2
     assert found.hashed == 8 + 2 * 3 + tables + len(list((folder / "maps").glob("*.npy")))
-    assert (found.trainings, found.rescored) == (2, 2 * 3)
+    # three structures, their mean, and all as one mask
+    assert (found.trainings, found.rescored) == (2, 2 * 5 * len(DEFAULT_METRICS))
 
 
 def flip(path, place=-40):
@@ -114,13 +129,89 @@ def _recorded(folder):
     write_record(folder / "figures", record, record.pop("sha256"))
 
 
-def a_score(folder):
-    path = folder / "figures" / "per_case.csv"
-    table = pd.read_csv(path)
-    table.loc[table["structure"] == "femur", "dice"] += 0.01
-    table.to_csv(path, index=False)
+def _edited(folder, change, name="per_case.csv"):
+    path = folder / "figures" / name
+    change(pd.read_csv(path)).to_csv(path, index=False)
     _recorded(folder)
-    return "femur: a Dice of"
+
+
+def _case(folder):
+    return read_manifest(folder / "cases.json").names("test")[0]
+
+
+def _raised(structure, metric):
+    return lambda table: table.assign(**{metric: table[metric] + 0.01 * (table["structure"] == structure)})
+
+
+def a_score(folder):
+    _edited(folder, _raised("femur", "dice"))
+    return "femur: a dice of"
+
+
+def a_boundary_score(folder):
+    _edited(folder, _raised("tibia", "boundary_dice_in_plane"))
+    return "tibia: a boundary_dice_in_plane of"
+
+
+def a_mean_over_structures(folder):
+    _edited(folder, _raised("mean", "boundary_dice_in_plane"))
+    return "mean: a boundary_dice_in_plane of"
+
+
+def _with_exact_surfaces(folder):
+    """As if a reader had drawn other masks than the exact ones: here they are the same."""
+    manifest = read_manifest(folder / "cases.json")
+    shutil.copytree(folder / "data" / "labelsTr", folder / "data" / EXACT)
+    record = read_record(folder / "figures")
+    experiment = Experiment.model_validate(record["experiment"])
+    score_against_exact(experiment, manifest, folder, folder / "figures" / "per_case_exact.csv")
+    tables = [*record.pop("sha256"), "per_case_exact.csv"]
+    write_record(folder / "figures", record, tables)
+
+
+def a_score_against_the_exact_surfaces(folder):
+    _with_exact_surfaces(folder)
+    _edited(folder, _raised("patella", "dice"), "per_case_exact.csv")
+    return f"per_case_exact.csv: reader, seed 0, {_case(folder)}, patella: a dice of"
+
+
+def a_loss_without_scores(folder):
+    _edited(folder, lambda table: table[table["loss"] != "ce"])
+    return "per_case.csv: ce, seed 0 has no scores"
+
+
+def a_loss_without_exact_scores(folder):
+    _with_exact_surfaces(folder)
+    _edited(folder, lambda table: table[table["loss"] != "ce"], "per_case_exact.csv")
+    return "per_case_exact.csv: ce, seed 0 has no scores"
+
+
+def a_structure_without_scores(folder):
+    _edited(folder, lambda table: table[(table["loss"] != "ce") | (table["structure"] != "tibia")])
+    return f"per_case.csv: ce, seed 0, {_case(folder)}, tibia has no scores"
+
+
+def a_row_twice(folder):
+    _edited(folder, lambda table: pd.concat([table, table[:1]]))
+    return "femur is there 2 times"
+
+
+def a_training_without_scores(folder):
+    """That the profile does not name either."""
+    shutil.copytree(folder / "runs" / "ce" / "seed0", folder / "runs" / "ce" / "seed1")
+    return "per_case.csv: ce, seed 1 has no scores"
+
+
+def no_record(folder):
+    (folder / "figures" / "evaluation.json").unlink()
+    return "evaluation.json: is not there, but per_case.csv is"
+
+
+def no_exact_scores(folder):
+    _with_exact_surfaces(folder)
+    (folder / "figures" / "per_case_exact.csv").unlink()
+    _recorded(folder)
+    return "per_case_exact.csv: is not there"
 
 
 def a_table_of_scores(folder):
@@ -160,7 +251,9 @@ def scores_without_a_prediction(folder):
 SPOILED = (
     a_label, an_image_is_gone, swapped_predictions, weights, a_stranger, a_prediction_is_gone, edited_run,
     a_run_of_another_place, other_data, other_options, a_cached_array, a_score, scores_without_a_prediction,
-    a_table_of_scores, curves, a_sealed_table, a_sealed_table_is_gone,
+    a_table_of_scores, curves, a_sealed_table, a_sealed_table_is_gone, a_boundary_score, a_mean_over_structures,
+    a_score_against_the_exact_surfaces, a_loss_without_scores, a_loss_without_exact_scores, a_structure_without_scores,
+    a_row_twice, a_training_without_scores, no_record, no_exact_scores,
 )  # fmt: skip
 
 
@@ -169,6 +262,56 @@ def test_what_does_not_belong_is_named(spoil, folder):
     message = spoil(folder)
     found = verify(folder, folder / "figures")
     assert any(message in problem for problem in found.problems), found.problems
+
+
+def test_scores_of_other_cases_are_named(folder):
+    """Those that there should be, and those that are there."""
+    path = folder / "figures" / "per_case.csv"
+    _edited(folder, lambda table: table.assign(case="knee_007"))
+    problems = verify(folder, folder / "figures").problems
+    assert problems == [
+        f"{path}: knee_007 is no test case",
+        *(f"{path}: {x}, seed 0 has no scores" for x in ("ce", "dpce")),
+    ]
+
+
+def test_scores_against_the_exact_surfaces_are_computed_again(folder):
+    _with_exact_surfaces(folder)
+    found = verify(folder, folder / "figures")
+    assert (found.problems, found.rescored) == ([], (2 + 3) * 5 * len(DEFAULT_METRICS))
+
+
+def test_scores_of_variations_are_complete_and_computed_again(folder, tiny_experiment):
+    figures, trained = folder / "figures", folder / "variations" / "longer" / "ce" / "seed0"
+    shutil.copytree(folder / "runs" / "ce" / "seed0", trained)
+    values = tiny_experiment.model_dump(mode="json")
+    values["variations"] = {"longer": {"losses": ["ce"], "training": {"learning_rate": 0.02}}}
+    experiment = Experiment.model_validate(values)
+    record = read_record(figures)
+    record_measured(figures, experiment, Provenance(**record["provenance"]))
+    manifest = read_manifest(folder / "cases.json")
+    path = figures / "per_case_variations.csv"
+    assert f"{path}: is not there, though 1 trainings have scores in it" in verify(folder, figures).problems
+    table = score_variations(experiment, manifest, folder, path)
+    found = verify(folder, figures)
+    assert (found.problems, found.rescored) == ([], 3 * 5 * len(DEFAULT_METRICS))
+    write_sealed(_raised("femur", "boundary_dice_3d")(table), path)
+    (problem,) = verify(folder, figures).problems
+    assert f"{path}: ce, seed 0, variation longer, {_case(folder)}, femur: a boundary_dice_3d of" in problem
+    write_sealed(table[table["structure"] != "merged"], path)
+    (problem,) = verify(folder, figures).problems
+    assert problem == f"{path}: ce, seed 0, variation longer, {_case(folder)}, merged has no scores"
+
+
+def test_what_cannot_be_computed_again_is_noted(folder):
+    shutil.rmtree(folder / "data")
+    pd.DataFrame({"loss": ["ce"]}).to_csv(folder / "figures" / "table1.csv", index=False)
+    found = verify(folder, folder / "figures")
+    assert found.problems == []
+    assert any(note.startswith("per_case.csv: its scores were not computed again") for note in found.notes)
+    assert any(note.startswith("no checksum is recorded of table1.csv: not compared") for note in found.notes)
+    _edited(folder, lambda table: table[table["structure"] != "mean"])
+    assert any("mean has no scores" in problem for problem in verify(folder, folder / "figures").problems)
 
 
 def test_other_commits_and_old_runs_are_noted_not_wrong(folder):
@@ -183,7 +326,9 @@ def test_other_commits_and_old_runs_are_noted_not_wrong(folder):
 
 def test_the_command(folder, monkeypatch, capsys):
     assert not call(monkeypatch, "verify", folder, "--figures", folder / "figures")
-    assert "2 trainings, 6 scores computed again: 0 problem(s)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"2 trainings, {10 * len(DEFAULT_METRICS)} scores computed again: 0 problem(s)" in printed
+    assert "note: compared by checksum alone: histories.csv, landmark_errors.csv" in printed
     message = a_label(folder)
     assert "1 problem(s), each named above" in str(call(monkeypatch, "verify", folder))
     assert message in capsys.readouterr().out

@@ -86,7 +86,7 @@ def test_everything_follows_from_the_scores_alone(whole, tmp_path):
     command = [sys.executable, "-m", "shapeloss", "reanalyze", str(figures)]
     done = subprocess.run(command, env=tree.environment, capture_output=True, encoding="utf-8", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "10 files, as the scores give them" in done.stdout
+    assert "14 files, as the scores give them" in done.stdout
 
 
 def test_the_page_of_surfaces_needs_nothing_else_and_is_in_the_report(whole):
