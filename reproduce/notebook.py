@@ -91,14 +91,16 @@ def main() -> None:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        sys.exit(os_error_message(error, output))
+        sys.exit(os_error_message(error, output.parent))
     except PapermillExecutionError as error:
         memory = " (the process may not have more memory: ulimit -v)" if "failed to map segment" in error.evalue else ""
+        if error.ename == "CellExecutionError" and not error.evalue:
+            memory = "its kernel could not say why, often for lack of memory; run the same command again"
         full = full_disk(error.evalue)
         sys.exit(
             f"{error.ename}: {error.evalue}{memory}\n(cell {error.exec_count} of "
             f"{arguments.output.with_suffix('.failed.ipynb')}, which holds everything up to there)"
-            + (f"\n{os_error_message(full, output)}" if full else "")
+            + (f"\n{os_error_message(full, output.parent)}" if full else "")
         )
     except RuntimeError as error:
         if "Kernel died" not in str(error):

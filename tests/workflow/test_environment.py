@@ -375,6 +375,12 @@ def test_a_kernel_that_was_ended_is_named_with_what_to_do(tmp_path):
     assert not (tmp_path / "made.ipynb").exists()
 
 
+def test_a_kernel_that_cannot_say_what_failed_is_explained(tmp_path):
+    """As where even the traceback finds no memory."""
+    said = said_by_notebook("get_ipython()._showtraceback = lambda *arguments: None\nraise MemoryError", tmp_path)
+    assert "CellExecutionError: its kernel could not say why, often for lack of memory; run the same command" in said
+
+
 def test_a_full_disk_in_a_notebook_names_the_file_and_what_to_do(tmp_path):
     file = "/somewhere/maps/it's.npy"
     said = said_by_notebook(f"import errno\nraise OSError(errno.ENOSPC, 'No space left on device', {file!r})", tmp_path)
