@@ -235,10 +235,11 @@ class Campaign(Tree):
         return f"removed {', '.join(path.name for path in paths)}"
 
     def place(self, name: str) -> Path:
-        """The path that a message names."""
-        path = self.folder / name.removeprefix("…/")
-        need(path.exists(), f"{name} is named, and is not there")
-        return path
+        """The path that a message names; those of a data set are named from its folder."""
+        paths = [self.folder / name.removeprefix("…/"), self.results / "data" / name]
+        found = [path for path in paths if path.exists()]
+        need(found, f"{name} is named, and is not there")
+        return found[0]
 
 
 def read_whole(path: Path) -> None:
