@@ -496,7 +496,8 @@ def memory(campaign: Campaign) -> Iterator[Outcome]:
     resource.prlimit(found.pid, resource.RLIMIT_AS, (limit, limit))
     found.resume()
     status = campaign.end_of(process)
-    said = campaign.refused(status, campaign.output(), "there is not enough memory on cpu")
+    # with the keys of the profile that help; or, if even the traceback finds no memory, that it is memory that lacks
+    said = campaign.refused(status, campaign.output(), "memory")
     campaign.check_quiet()
     campaign.check_whole()
     campaign.check_end()
