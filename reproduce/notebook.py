@@ -7,7 +7,9 @@ only when it is whole (a failed one is kept as OUT.failed.ipynb); the same noteb
 from __future__ import annotations
 
 import argparse
+import ast
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from shapeloss._files import atomic, locked
+from shapeloss._files import FULL, atomic, locked, os_error_message
 from shapeloss.runs.provenance import commit
 
 
@@ -63,6 +65,14 @@ def execute(notebook: Path, output: Path, parameters: dict[str, object]) -> None
             nbformat.write(book, temporary)
 
 
+def full_disk(text: str) -> OSError | None:
+    """The error of a full disk that a cell of a notebook ended with, from its text; None if it is another error."""
+    match = re.fullmatch(r"\[Errno (\d+)\] ([^:]*)(?:: ('[^']*'|\"[^\"]*\").*)?", text)
+    if not match or int(match[1]) not in FULL:
+        return None
+    return OSError(int(match[1]), match[2], ast.literal_eval(match[3]) if match[3] else None)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else None)
@@ -73,15 +83,31 @@ def main() -> None:
     parameters = {
         name: yaml.safe_load(value) if name in ("seed", "threads") else value for name, value in arguments.parameters
     }
+    output = arguments.output.resolve()
     try:
-        execute(arguments.notebook, arguments.output.resolve(), parameters)
+        execute(arguments.notebook, output, parameters)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(str(error))
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        sys.exit(os_error_message(error, output.parent))
     except PapermillExecutionError as error:
         memory = " (the process may not have more memory: ulimit -v)" if "failed to map segment" in error.evalue else ""
+        if error.ename == "CellExecutionError" and not error.evalue:
+            memory = "its kernel could not say why, often for lack of memory; run the same command again"
+        full = full_disk(error.evalue)
         sys.exit(
             f"{error.ename}: {error.evalue}{memory}\n(cell {error.exec_count} of "
             f"{arguments.output.with_suffix('.failed.ipynb')}, which holds everything up to there)"
+            + (f"\n{os_error_message(full, output.parent)}" if full else "")
+        )
+    except RuntimeError as error:
+        if "Kernel died" not in str(error):
+            raise
+        sys.exit(
+            f"{output.name}: its kernel was ended from outside, often for lack of memory ({error}); run "
+            "the same command again, which goes on from the last checkpoint"
         )
 
 

@@ -6,6 +6,9 @@ put into quarantine with the reason, and tried again by later calls. Ends with 3
 
 from __future__ import annotations
 
+import system_check  # noqa: F401 (before what Windows lacks)
+
+# isort: split
 import argparse
 import re
 import signal

@@ -100,7 +100,7 @@ def chaos() -> str:
         cells = [outcome["tried"], outcome["times"], outcome["ended"], outcome["detail"].replace("|", r"\|")]
         lines.append(f"|{'|'.join(map(str, cells))}|")
     lost = sum(outcome["times"] for outcome in outcomes if outcome["ended"] == "lost")
-    commits = ", ".join(sorted({trial["commit"][:12] for trial in record.values()}))
+    commits = ", ".join(sorted({trial["commit"] for trial in record.values()}))
     tried = sum(outcome["times"] for outcome in outcomes)
     lines += ["", f"Tried: {tried} faults; lost: {lost or 'nothing'}. Commit {commits}."]
     trials = re.search(r"^TRIALS = \((.*)\)", path.with_suffix(".py").read_text(encoding="utf-8"), re.MULTILINE)
@@ -108,9 +108,10 @@ def chaos() -> str:
         lines[-1] += f" Not recorded yet: {', '.join(missing)}."
     if soak is None:
         return "\n".join([*lines, "", "The soak has not been recorded yet."])
-    lines += ["", f"After {soak['runs']} runs in a row, from nothing each (commit {soak['commit'][:12]}):", ""]
-    lines += ["||After the first|After the last|", "|---|---|---|"]
-    lines += [f"|{name}|{value}|{soak['last'][name]}|" for name, value in soak["first"].items()]
+    lines += ["", f"After {soak['runs']} runs in a row, from nothing each (commit {soak['commit']}):", ""]
+    lines += ["||After the first|After the last|More allowed|", "|---|---|---|---|"]
+    allowed = soak["allowed"]
+    lines += [f"|{name}|{value}|{soak['last'][name]}|{allowed[name]}|" for name, value in soak["first"].items()]
     return "\n".join(lines)
 
 

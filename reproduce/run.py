@@ -6,6 +6,9 @@ far it is. Killed at any moment, the same command goes on where it was. However 
 
 from __future__ import annotations
 
+import system_check  # noqa: F401 (before what Windows lacks)
+
+# isort: split
 import argparse
 import os
 import re

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from shapeloss._files import atomic, write_json
+from shapeloss._files import FULL, atomic, write_json
 
 KEY = "checksum"
 _BYTES = 4
@@ -74,10 +74,20 @@ def cached_arrays(paths: Mapping[str, Path], make: Callable[[], Mapping[str, Any
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors as safetensors with metadata, to which a checksum of everything is added."""
+    """Write tensors as safetensors with metadata, to which a checksum of everything is added.
+
+    Raises:
+        OSError: the disk is full; names `path`, which safetensors does not.
+    """
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with atomic(path) as temporary:
-        save_file(contiguous, temporary, {**metadata, KEY: _tensor_sum(contiguous, metadata)})
+        try:
+            save_file(contiguous, temporary, {**metadata, KEY: _tensor_sum(contiguous, metadata)})
+        except SafetensorError as error:
+            for number in FULL:
+                if f"(os error {number})" in str(error):
+                    raise OSError(number, os.strerror(number), str(path)) from error
+            raise
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -17,6 +17,8 @@ import torch
 
 from shapeloss._files import try_locked
 
+MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc")
+"""What PyTorch's plain RuntimeError says where a processor's memory ran out."""
 SHARES = 16
 """Processes on one GPU that are told apart; more of them take the first GPU."""
 
@@ -129,6 +131,22 @@ def out_of_memory(device: torch.device) -> str:
 
 
 @contextmanager
+def memory_errors() -> Iterator[None]:
+    """Memory that ran out is a MemoryError, on a GPU and on a processor, with the first line of what PyTorch said.
+
+    Raises:
+        MemoryError: the device's memory ran out.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one too
+        first = str(error).partition("\n")[0]
+        if isinstance(error, torch.OutOfMemoryError) or any(text in first for text in MEMORY):
+            raise MemoryError(first) from error
+        raise
+
+
+@contextmanager
 def explained(device: torch.device) -> Iterator[None]:
     """Errors of a device with what to do about them.
 
@@ -137,9 +155,10 @@ def explained(device: torch.device) -> Iterator[None]:
         NotImplementedError: MPS lacks an operator, which is named.
     """
     try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(f"{out_of_memory(device)} ({str(error).splitlines()[0]})") from error
+        with memory_errors():
+            yield
+    except MemoryError as error:
+        raise MemoryError(f"{out_of_memory(device)} ({error})") from error
     except NotImplementedError as error:
         if device.type != "mps":
             raise

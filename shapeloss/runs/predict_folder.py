@@ -23,7 +23,7 @@ from shapeloss.data.options import Data
 from shapeloss.data.scans import Scan, TrainedOn, describe, size
 from shapeloss.data.volume import image_fault, read_volume
 from shapeloss.predict import Postprocessing, postprocess, predict_labels
-from shapeloss.runs.device import be_deterministic, find_device, known_faults
+from shapeloss.runs.device import be_deterministic, find_device, known_faults, memory_errors
 from shapeloss.runs.options import Network
 from shapeloss.train import TrainingOptions
 from shapeloss.vnet import VNet
@@ -152,7 +152,7 @@ def predict_files(
                 continue
             try:
                 place, lines = predictor.predict(case, path)
-            except (VolumeError, OSError, MemoryError, torch.OutOfMemoryError) as error:
+            except (VolumeError, OSError, MemoryError) as error:
                 problems.append(predictor.reason(error, path))
                 continue
             written.append(place)
@@ -243,7 +243,7 @@ class Predictor:
         """Write the label map of an image: its place, and how the image differs from those of the training.
 
         Raises:
-            VolumeError, OSError, MemoryError, torch.OutOfMemoryError: there is none; :meth:`reason` says why.
+            VolumeError, OSError, MemoryError: there is none; :meth:`reason` says why.
         """
         run, record = self.run, self.record
         its_side = self.side_of[case]
@@ -261,7 +261,8 @@ class Predictor:
         ras = scan.oriented("RAS")
         grid = working_grid(ras, spacing, run.data.size, mirrored)
         image = torch.from_numpy(normalise(grid.image_to_working(ras.array), run.data.intensity))[None, None]
-        labels = predict_labels(self.network, image.to(self.where), run.training.patch_size, run.training.precision)
+        with memory_errors():
+            labels = predict_labels(self.network, image.to(self.where), run.training.patch_size, run.training.precision)
         labels = postprocess(labels, run.postprocessing)
         if record.pop(case, None):  # killed before the new entry, its maker is unknown rather than wrong
             write_json(self.folder / RECORD, {"maps": record})
@@ -276,7 +277,7 @@ class Predictor:
         """Why an image gave no label map, in one line with its remedy."""
         if isinstance(error, OSError):
             return one_line(f"{path}: {os_error_message(error, self.folder)}")
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        if isinstance(error, MemoryError):
             return f"{path}: there is not enough memory on {self.device}; train with training.patch_size, or use cpu"
         return one_line(str(error))
 

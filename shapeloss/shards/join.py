@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +67,7 @@ def join(output: Path) -> Joined:
     One shard, and one metric of all, are in memory at a time.
 
     Raises:
-        ValueError: the folder has no plan.
+        ValueError: the folder has no plan, or scores are damaged.
     """
     settings = Settings.read(output)
     counts: Counter[str] = Counter()
@@ -104,12 +106,37 @@ def join(output: Path) -> Joined:
 
 
 def statistics(folder: Path, classes: dict[int, str]) -> pd.DataFrame:
-    """The summary of scores in Parquet: see :func:`shapeloss.review.score_folders.summarise`."""
+    """The summary of scores in Parquet: see :func:`shapeloss.review.score_folders.summarise`.
+
+    Raises:
+        ValueError: a file is damaged; says what to do.
+    """
     _, parquet = import_arrow()
-    names = parquet.read_schema(next(iter(sorted(folder.glob("*.parquet"))))).names
     columns = ["structure", *FLAGS]
     parts: list[Any] = []
-    for metric in (name for name in names if name in METRICS):
-        parts.append(summarise(Scores(pd.read_parquet(folder, columns=[*columns, metric]), classes)))
+    with _damage_named(folder):
+        names = parquet.read_schema(next(iter(sorted(folder.glob("*.parquet"))))).names
+        for metric in (name for name in names if name in METRICS):
+            table = pd.read_parquet(folder, columns=[*columns, metric], page_checksum_verification=True)
+            parts.append(summarise(Scores(table, classes)))
     order = {structure: place for place, structure in enumerate(parts[0]["structure"])}
     return pd.concat(parts).sort_values("structure", key=lambda x: x.map(order), kind="stable").reset_index(drop=True)
+
+
+@contextmanager
+def _damage_named(folder: Path) -> Iterator[None]:
+    """If the block cannot read the scores, the first file that is damaged is named, which Arrow does not do."""
+    try:
+        yield
+    except (OSError, ValueError):
+        _, parquet = import_arrow()
+        for path in sorted(folder.glob("*.parquet")):
+            try:
+                parquet.read_table(path, page_checksum_verification=True)
+            except (OSError, ValueError) as error:
+                done = folder.parent / SHARDS / path.stem / DONE
+                raise ValueError(
+                    f"{path}: is damaged ({str(error).partition(chr(10))[0]}); remove it and {done}, and run the same "
+                    "command again, which writes it from the shard's journal"
+                ) from error
+        raise

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
-import torch
 
 from shapeloss._closure import code_hash
 from shapeloss._extras import install_command
@@ -153,7 +152,7 @@ class Shard:
             try:
                 with _timed(entry):
                     predictor.predict(case, image)
-            except (VolumeError, MemoryError, torch.OutOfMemoryError) as error:
+            except (VolumeError, MemoryError) as error:
                 raise _Failed(predictor.reason(error, image)) from error
         entry |= {"state": "predicted", "bytes": place.stat().st_size}
         if truth:
@@ -280,7 +279,7 @@ def write_parquet(path: Path, cases: Iterable[list[dict[str, Any]]]) -> None:
             table = pd.DataFrame([row for rows in batch for row in rows])
             table = table.astype({name: "float64" for name in table.columns if name in METRICS})
             arrow = pyarrow.Table.from_pandas(table, preserve_index=False)
-            writer = writer or parquet.ParquetWriter(temporary, arrow.schema)
+            writer = writer or parquet.ParquetWriter(temporary, arrow.schema, write_page_checksum=True)
             writer.write_table(arrow)
         if writer:
             writer.close()

@@ -1,5 +1,6 @@
 """Checksums: every flipped bit is seen, in caches (made again, said) and in results (named)."""
 
+import errno
 import json
 import shutil
 from contextlib import nullcontext
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from shapeloss.data import checksums
@@ -65,6 +67,20 @@ def test_a_full_disk_is_said_to_be_full(monkeypatch):
     monkeypatch.setattr(np.lib.format, "write_array_header_1_0", lambda *header: None)  # the array alone is too large
     with pytest.raises(OSError, match="No space left on device"):
         save_array(Path("a.npy"), np.zeros(100_000))
+
+
+def test_a_full_disk_is_said_to_be_full_of_tensors_too(tmp_path, monkeypatch):
+    """safetensors has an error of its own for it, which names no file."""
+
+    def refuse(*arguments):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    path = tmp_path / "checkpoint.safetensors"
+    monkeypatch.setattr(checksums, "save_file", refuse)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        save_tensors(path, {"w": torch.ones(2)}, {})
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_cache_is_made_again_and_said(tmp_path, capsys):

@@ -3,13 +3,14 @@
     make chaos                                  # all: about an hour on two idle cores
     make chaos CHAOS="disk damage"              # the trials whose names begin with one of these words
     make chaos CHAOS="--kills 5 kill"
+    make chaos CHAOS="--report /tmp/try.json --minutes 30 memory"   # leaves what was recorded as it is
 
 A fault is survived if the next run ends with the numbers of the run without a fault, byte for byte; or if it is refused
 by a message that names the file, and what the message says to do leads to these numbers. In between no file under its
 own name may be half of one, and no process may be left. A file that may be lost is made again; a number may not.
-What each trial showed last is kept in tests/jobs/chaos.json. Needs Linux, and root for the disks: without, these trials
-are named as not run.
-`make chaos CHAOS=soak` runs the profile 50 times in a row instead, and adds what has grown in the meantime.
+What each trial showed last is kept in tests/jobs/chaos.json, as soon as it ends. Needs Linux, and root for the disks:
+without, these trials are named as not run, as are those for which no time is left.
+`make chaos CHAOS=soak` runs the profile 50 times in a row instead, and fails if anything has grown in the meantime.
 """
 
 from __future__ import annotations
@@ -49,6 +50,17 @@ from shapeloss.runs.provenance import commit
 REPORT = Path(__file__).with_name("chaos.json")
 QUIET = 20  # seconds until no process may be left
 PATIENCE = 900  # seconds for one run
+TEXTS = ("table1.md", "claims.md", "table_exact.csv")
+"""Compared whole, beside the scores and weights: all runs of a campaign are of one commit, and no time is in them."""
+STRATA = ("graph", "other notebook", "training kernel", "report")
+"""What dies at least once in the trial of kills, in the order in which a run comes to it."""
+ROOM = 2**20
+"""Bytes of address space that a training has left when its memory runs out: its second step takes about 5 MB more."""
+GROWTH = {
+    "processes left": 0, "MB of memory of processes left": 0, "files elsewhere": 5, "MB elsewhere": 1,
+    "files of the project": 5, "MB of the project": 1,
+}  # fmt: skip
+"""How much may be there more after the last run of the soak than after the first."""
 
 
 @dataclass
@@ -69,6 +81,10 @@ class Lost(AssertionError):
     """The project did not survive a fault."""
 
 
+class OutOfTime(Exception):
+    """The campaign's time is over."""
+
+
 def need(truth: object, problem: str) -> None:
     if not truth:
         raise Lost(problem)
@@ -77,8 +93,9 @@ def need(truth: object, problem: str) -> None:
 class Campaign(Tree):
     """The copy of the project in which everything happens, with states of its results to go back to."""
 
-    def __init__(self, folder: Path, kills: int, seed: int) -> None:
+    def __init__(self, folder: Path, kills: int, seed: int, minutes: float) -> None:
         super().__init__(folder / "project")
+        self.deadline = time.monotonic() + 60 * minutes
         self.kept = folder / "kept"
         self.kills, self.random = kills, random.Random(seed)
         self.log, self.temporary = folder / "log.txt", folder / "tmp"
@@ -87,6 +104,8 @@ class Campaign(Tree):
 
     def start(self, **options: object) -> subprocess.Popen[str]:
         """As in the tests, but the output goes to a file: nobody may read it for a while."""
+        if time.monotonic() > self.deadline:
+            raise OutOfTime
         with self.log.open("w", encoding="utf-8") as output:
             return subprocess.Popen(
                 self.command, env=self.environment, stdout=output, stderr=subprocess.STDOUT, encoding="utf-8",
@@ -97,9 +116,42 @@ class Campaign(Tree):
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def run(self, **options: object) -> tuple[int, str]:
-        process = self.start(**options)
-        status = process.wait(timeout=PATIENCE)
+        status = self.end_of(self.start(**options))
         return status, self.output()
+
+    def end_of(self, process: subprocess.Popen[str]) -> int:
+        """Wait until a run ends; one that takes too long is killed with all that it started."""
+        try:
+            return process.wait(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.end_all()
+            raise
+
+    def own(self) -> list[psutil.Process]:
+        """What was started here and still runs, wherever it works: it has the campaign's folder for temporary files."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("TMPDIR") == str(self.temporary) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def end_all(self) -> None:
+        """Kill what still runs, so that the next trial begins without it."""
+        for _ in range(QUIET):  # what is killed may have started something
+            left = self.own()
+            for process in left:
+                with suppress(psutil.Error):
+                    process.kill()
+            if not left:
+                return
+            psutil.wait_procs(left, timeout=1)
+
+    def numbers(self) -> dict[str, bytes]:
+        """The tables and verdicts that a reader sees, too."""
+        return super().numbers() | {
+            name: (self.figures / name).read_bytes() for name in TEXTS if (self.figures / name).is_file()
+        }
 
     def keep(self, name: str) -> None:
         """Remember results and figures as they are."""
@@ -156,11 +208,38 @@ class Campaign(Tree):
                     raise Lost(f"{path.relative_to(self.folder)} is half a file: {error}") from error
 
     def refused(self, status: int, output: str, *said: str) -> str:
-        """The line of a message that holds each of these texts."""
+        """The line of a message that holds each of these texts, with … for the campaign's folder."""
         need(status != 0, f"ended with 0, although a message with {said} was expected")
         lines = [line.strip() for line in output.splitlines() if all(text in line for text in said)]
         need(lines, f"no line with {said} in: {output[-2000:]}")
-        return re.sub(r"\s+", " ", lines[-1].replace(str(self.folder), "…"))[:300]
+        return re.sub(r"\s+", " ", lines[-1].replace(str(self.folder), "…"))
+
+    def carry_out(self, said: str) -> str:
+        """Do what a message says before a run: remove or copy again what it names; the remedy, in its words."""
+        about = re.search(r"(\S+\.(?:nii\.gz|safetensors|json|csv)):? ", said)
+        named = re.search(r"remove (?!it\b)(\S+?)(?:,? and the results' (\S+?))?,? and run", said)
+        if named:
+            paths = [self.place(named[1]), *([self.results / named[2]] if named[2] else [])]
+        elif about and "remove it" in said:
+            paths = [self.place(about[1])]
+        elif about and re.search(r"train (it )?again", said):
+            paths = [self.place(about[1]).parent]
+        elif about and re.search(r"copy (or download )?it again", said):
+            path = self.place(about[1])
+            shutil.copy(self.kept / "finished" / path.relative_to(self.folder), path)
+            return f"copied {path.name} again"
+        else:
+            raise Lost(f"no remedy in: {said}")
+        for path in paths:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return f"removed {', '.join(path.name for path in paths)}"
+
+    def place(self, name: str) -> Path:
+        """The path that a message names; those of a data set are named from its folder."""
+        paths = [self.folder / name.removeprefix("…/"), self.results / "data" / name]
+        found = [path for path in paths if path.exists()]
+        need(found, f"{name} is named, and is not there")
+        return found[0]
 
 
 def read_whole(path: Path) -> None:
@@ -196,65 +275,99 @@ def read_whole(path: Path) -> None:
 def kind(process: psutil.Process) -> str:
     """What a process of a run is."""
     line = " ".join(process.cmdline())
+    if "ipykernel" in line:
+        parent = process.parent()
+        return "training kernel" if parent and "02_train" in " ".join(parent.cmdline()) else "other kernel"
+    if "notebook.py" in line:
+        return "training notebook" if "02_train" in line else "other notebook"
     for text, name in (
-        ("ipykernel", "kernel"), ("notebook.py", "notebook"), ("workflow.py", "graph"), ("report.py", "report"),
-        ("-m shapeloss", "command"), ("run.py", "run"),
-    ):  # fmt: skip
+        ("workflow.py", "graph"),
+        ("report.py", "report"),
+        ("-m shapeloss", "command"),
+        ("run.py", "run"),
+    ):
         if text in line:
             return name
     return "other"
 
 
+def running(process: subprocess.Popen[str]) -> dict[str, psutil.Process]:
+    """The processes of a run, one of each kind."""
+    found: dict[str, psutil.Process] = {}
+    with suppress(psutil.Error):
+        for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+            with suppress(psutil.Error):
+                found.setdefault(kind(each), each)
+    return found
+
+
 def kill(campaign: Campaign) -> Iterator[Outcome]:
-    """SIGKILL at random moments to a random process of the run, until so many have died."""
+    """SIGKILL at random moments to a process of the run: first one of each of STRATA, then any, until so many died."""
     died: Counter[str] = Counter()
     campaign.restore()
     while died.total() < campaign.kills:
+        wanted = next((name for name in STRATA if not died[name]), "")
         process = campaign.start()
+        if wanted:
+            while process.poll() is None and wanted not in running(process):
+                time.sleep(0.05)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=campaign.random.uniform(1, 0.8 * campaign.seconds))
+            latest = 1 if wanted else 0.8 * campaign.seconds
+            process.wait(timeout=campaign.random.uniform(0, latest))
+        found = running(process)
         if process.poll() is not None:
             need(process.returncode == 0, f"a run without a kill ended with {process.returncode}: {campaign.output()}")
             campaign.check_same()
             campaign.restore()
             continue
-        found: dict[str, psutil.Process] = {}
-        with suppress(psutil.Error):
-            for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
-                found.setdefault(kind(each), each)
-        if not found:
-            process.wait(timeout=PATIENCE)
-            continue
-        name = campaign.random.choice(sorted(found))
-        with suppress(psutil.NoSuchProcess):
-            found[name].kill()
-        died[name] += 1
-        process.wait(timeout=PATIENCE)
+        name = wanted if wanted in found else campaign.random.choice(sorted(found) or [""])
+        if name:
+            with suppress(psutil.NoSuchProcess):
+                found[name].kill()
+                died[name] += 1
+        campaign.end_of(process)
         campaign.check_quiet()
         campaign.check_whole()
         print(f"  {died.total()} of {campaign.kills}: {name}", flush=True)
     campaign.check_end()
+    alive = [name for name in STRATA if not died[name]]
+    need(not alive, f"none of these was killed: {alive}")
     detail = ", ".join(f"{name} {count}" for name, count in sorted(died.items()))
-    yield Outcome("kill", "SIGKILL to a random process at a random moment", died.total(), "went on", detail)
+    yield Outcome("kill", "SIGKILL to a process of a run at a random moment", died.total(), "went on", detail)
+
+
+def training_kernel(campaign: Campaign, step: int) -> tuple[subprocess.Popen[str], psutil.Process, int]:
+    """Start from nothing, until a training has done so many steps: the run, this training's kernel, which is suspended
+    then, and its steps."""
+    campaign.restore()
+    process = campaign.start()
+    deadline = time.monotonic() + PATIENCE
+    found = None
+    while not found:
+        need(process.poll() is None and time.monotonic() < deadline, f"no training was met: {campaign.output()}")
+        time.sleep(0.1)
+        found = running(process).get("training kernel")
+    match = re.search(r"02_train_(\w+)_(seed\d+)\.", " ".join(found.parent().cmdline()))
+    need(match, f"no training's notebook in {found.parent().cmdline()}")
+    progress = campaign.results / "runs" / match[1] / match[2] / "progress"
+    while not (progress.exists() and int(progress.read_text(encoding="utf-8").partition("/")[0] or 0) >= step):
+        need(process.poll() is None and time.monotonic() < deadline, f"no step was done: {campaign.output()}")
+        time.sleep(0.001)
+    found.suspend()
+    return process, found, int(progress.read_text(encoding="utf-8").partition("/")[0])
 
 
 def kernel(campaign: Campaign) -> Iterator[Outcome]:
-    """The kernel of a training dies."""
-    campaign.restore("training")
-    process = campaign.start()
-    deadline = time.monotonic() + PATIENCE
-    kernels: list[psutil.Process] = []
-    while not kernels and time.monotonic() < deadline:
-        time.sleep(0.2)
-        with suppress(psutil.Error):
-            kernels = [p for p in psutil.Process(process.pid).children(recursive=True) if kind(p) == "kernel"]
-    need(kernels, "no kernel was started")
-    kernels[0].kill()
-    status = process.wait(timeout=PATIENCE)
-    said = campaign.refused(status, campaign.output(), "ernel")
+    """The kernel of a training dies, after its first checkpoint."""
+    process, found, step = training_kernel(campaign, 6)
+    found.kill()  # though it is suspended
+    status = campaign.end_of(process)
+    said = campaign.refused(status, campaign.output(), "02_train", "its kernel was ended from outside")
     campaign.check_quiet()
+    campaign.check_whole()
     campaign.check_end()
-    yield Outcome("kernel", "a Jupyter kernel is killed", 1, "refused, then went on", said)
+    tried = f"the kernel of a training is killed after step {step} of 20"
+    yield Outcome("kernel", tried, 1, "refused, then went on", said)
 
 
 # --- resources
@@ -293,22 +406,29 @@ def without(campaign: Campaign, *patterns: str) -> None:
 def disk(campaign: Campaign) -> Iterator[Outcome]:
     """The disk is full at a step; then it has room again."""
     places = {  # the state, the folder that is a disk of its own, and what is removed so that it is written
-        "checkpoint": ("training", "results/smoke/runs", ()),
-        "map cache": ("finished", "results/smoke/maps", ("maps/*", "runs/dpce", "notebooks/02_train_dpce_seed0.ipynb")),
-        "notebook": ("finished", "results/smoke/notebooks", ("notebooks/03_evaluate.ipynb",)),
-        "figures": ("finished", "figures/smoke", ("notebooks/04_error_maps.ipynb",)),
+        "a checkpoint": ("training", "results/smoke/runs", ()),
+        "the map cache": (
+            "finished",
+            "results/smoke/maps",
+            ("maps/*", "runs/dpce", "notebooks/02_train_dpce_seed0.ipynb"),
+        ),
+        "a notebook": ("finished", "results/smoke/notebooks", ("notebooks/03_evaluate.ipynb",)),
+        "a figure": ("finished", "figures/smoke", ("notebooks/04_error_maps.ipynb",)),
     }
     for name, (state, part, removed) in places.items():
         campaign.restore(state)
         without(campaign, *removed)
         with small_disk(campaign, part, 16_384) as enlarge:
             status, output = campaign.run()
-            said = campaign.refused(status, output, "No space left")
+            said = campaign.refused(
+                status, output, "the disk is full at", part, "free space and run the same command again"
+            )
             campaign.check_quiet()
             campaign.check_whole()
             enlarge()
             campaign.check_end()
-        yield Outcome(f"disk: {name}", f"the disk is full when the {name} is written", 1, "refused, then went on", said)
+        tried = f"the disk is full when {name} is written"
+        yield Outcome(f"disk: {name.split()[-1]}", tried, 1, "refused, then went on", said)
 
 
 def commands(campaign: Campaign) -> Iterator[Outcome]:
@@ -318,22 +438,40 @@ def commands(campaign: Campaign) -> Iterator[Outcome]:
         "import": ("import", "folder", "results/smoke/data", "made/output"),
     }.items():
         campaign.restore("finished")
+        status, output = command(campaign, *arguments)
+        need(status == 0, output)
+        expected = contents(campaign.folder / "made" / "output")
+        need(sum(name.endswith(".nii.gz") for name in expected) >= 6, f"only {sorted(expected)} were made")
+        shutil.rmtree(campaign.folder / "made")
         with small_disk(campaign, "made", 24_576) as enlarge:
             status, output = command(campaign, *arguments)
             said = campaign.refused(status, output, "the disk is full")
             enlarge()
             status, output = command(campaign, *arguments)
             need(status == 0, output)
-            names = {path.name for path in (campaign.folder / "made" / "output").rglob("*.nii.gz")}
-            need(len(names) >= 6, f"only {sorted(names)} were made")
+            found = contents(campaign.folder / "made" / "output")
+            differ = sorted(path for path in expected.keys() | found.keys() if expected.get(path) != found.get(path))
+            need(not differ, f"other than without a full disk: {differ}")
         yield Outcome(f"disk: {name}", f"the disk is full during shapeloss {name}", 1, "refused, then went on", said)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files below a folder, but hidden ones and the record of predictions.
+
+    If the disk is full when that is written, the maker of the label map before it counts as unknown.
+    """
+    names = (".", "predict.json")
+    paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(names)]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def command(campaign: Campaign, *arguments: str) -> tuple[int, str]:
     """Run a command of the package in the campaign's folder."""
     line = [sys.executable, "-m", "shapeloss", *arguments]
     environment = campaign.environment | {"COLUMNS": "400"}
-    done = subprocess.run(line, env=environment, capture_output=True, encoding="utf-8", cwd=campaign.folder)
+    done = subprocess.run(
+        line, env=environment, capture_output=True, encoding="utf-8", cwd=campaign.folder, timeout=PATIENCE
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -352,16 +490,18 @@ def readonly(campaign: Campaign) -> Iterator[Outcome]:
 
 
 def memory(campaign: Campaign) -> Iterator[Outcome]:
-    """A training may have less memory than it needs."""
-    campaign.restore("training")
-    code = "import psutil, shapeloss.runs.run; print(psutil.Process().memory_info().vms)"
-    size = subprocess.check_output([sys.executable, "-c", code], env=campaign.environment, encoding="utf-8")
-    limit = int(size) + 2**25
-    status, output = campaign.run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
-    said = campaign.refused(status, output, "emory")
+    """A training's memory runs out after its first step: the second takes more, the later ones no more than that."""
+    process, found, step = training_kernel(campaign, 1)
+    limit = found.memory_info().vms + ROOM
+    resource.prlimit(found.pid, resource.RLIMIT_AS, (limit, limit))
+    found.resume()
+    status = campaign.end_of(process)
+    # with the keys of the profile that help; or, if even the traceback finds no memory, that it is memory that lacks
+    said = campaign.refused(status, campaign.output(), "memory")
     campaign.check_quiet()
+    campaign.check_whole()
     campaign.check_end()
-    tried = "ulimit -v: 32 MiB beyond what the imports of a training take"
+    tried = f"after step {step} of 20 a training may have no more memory (ulimit -v)"
     yield Outcome("memory", tried, 1, "refused, then went on", said)
 
 
@@ -383,7 +523,7 @@ def twice(campaign: Campaign) -> Iterator[Outcome]:
     campaign.log = campaign.log.with_name("second.txt")  # each its own
     time.sleep(2)
     status, output = campaign.run()
-    need(first.wait(timeout=PATIENCE) == 0, "the first run failed")
+    need(campaign.end_of(first) == 0, "the first run failed")
     need(status == 0 and "another run" in output, f"the second run ended with {status}: {output[-1000:]}")
     campaign.check_same()
     yield Outcome("twice", "two runs at once in one checkout", 1, "went on", "the second waited for the first")
@@ -411,17 +551,17 @@ def damage(campaign: Campaign) -> Iterator[Outcome]:
     """A file is cut, or one of its bits is another."""
     evaluate = ("notebooks/03_evaluate.ipynb",)
     train = ("runs/dpce", "notebooks/02_train_dpce_seed0.ipynb", *evaluate)
-    files = {  # state, file, what is removed so that it is read, what is made again by hand after a refusal
-        "checkpoint": ("training", "runs/*/seed0/checkpoint.*", (), ()),
-        "cache entry": ("finished", "maps/**/*.np*", train, ()),
-        "run.json": ("finished", "runs/ce/seed0/run.json", evaluate, ("runs/ce",)),
-        "cases.json": ("finished", "cases.json", evaluate, ("cases.json",)),
-        "prediction": ("finished", "runs/ce/seed0/predictions/*.nii.gz", evaluate, ("runs/ce",)),
-        "history.csv": ("finished", "runs/ce/seed0/history.csv", evaluate, ("runs/ce",)),
-        "image": ("finished", "data/imagesTr/knee_001.nii.gz", ("cases.json",), ("data",)),
-        "label map": ("finished", "data/labelsTr/knee_001.nii.gz", ("cases.json",), ("data",)),
+    files = {  # state, file, what is removed so that it is read
+        "checkpoint": ("training", "runs/*/seed0/checkpoint.*", ()),
+        "cache entry": ("finished", "maps/**/*.np*", train),
+        "run.json": ("finished", "runs/ce/seed0/run.json", evaluate),
+        "cases.json": ("finished", "cases.json", evaluate),
+        "prediction": ("finished", "runs/ce/seed0/predictions/*.nii.gz", evaluate),
+        "history.csv": ("finished", "runs/ce/seed0/history.csv", evaluate),
+        "image": ("finished", "data/imagesTr/knee_001.nii.gz", ("cases.json",)),
+        "label map": ("finished", "data/labelsTr/knee_001.nii.gz", ("cases.json",)),
     }
-    for name, (state, pattern, removed, remade) in files.items():
+    for name, (state, pattern, removed) in files.items():
         for how in (truncate, flip):
             campaign.restore(state)
             path = next(each for each in sorted(campaign.results.glob(pattern)) if each.is_file())
@@ -432,15 +572,15 @@ def damage(campaign: Campaign) -> Iterator[Outcome]:
             if status:
                 said = campaign.refused(status, output, path.name)
                 ended = "refused, then went on"
-                without(campaign, *remade)
+                remedy = campaign.carry_out(said)
                 status, output = campaign.run()
-                need(status == 0, f"after {said} and its remedy: {output[-2000:]}")
+                need(status == 0, f"after {said} and its remedy ({remedy}): {output[-2000:]}")
             campaign.check_same()
             yield Outcome(f"damage: {name}, {how.__name__}", f"{how.__name__}: {name}", 1, ended, said)
 
 
 def scores(campaign: Campaign) -> Iterator[Outcome]:
-    """Scores and weights are read by commands: damaged ones are refused."""
+    """Scores and weights are read by commands: damaged ones are refused, and what is said leads to the same numbers."""
     run_folder, images = "results/smoke/runs/ce/seed0", "results/smoke/data/imagesTr"
     trials = {
         "per_case.csv": ("figures/smoke/per_case.csv", ("reanalyze", "figures/smoke")),
@@ -453,39 +593,67 @@ def scores(campaign: Campaign) -> Iterator[Outcome]:
         for how in (truncate, flip):
             campaign.restore("finished")
             how(campaign.folder / path)
-            said = campaign.refused(*command(campaign, *arguments), Path(path).name)
-            yield Outcome(f"damage: {name}, {how.__name__}", f"{how.__name__}: {name}", 1, "refused", said)
+            said = refused_until_mended(campaign, arguments, path)
+            ended = "refused, then went on"
+            yield Outcome(f"damage: {name}, {how.__name__}", f"{how.__name__}: {name}", 1, ended, said)
     campaign.restore("finished")
     path = campaign.folder / run_folder / "weights.safetensors"
     tensors, notes = load_tensors(path)
     save_tensors(path, {f"other.{key}": value for key, value in tensors.items()}, notes)
-    said = campaign.refused(*command(campaign, *trials["weights"][1]), "weights.safetensors")
-    yield Outcome("damage: weights, of another network", "weights of another architecture", 1, "refused", said)
+    said = refused_until_mended(campaign, trials["weights"][1], str(path))
+    tried, ended = "weights of another architecture", "refused, then went on"
+    yield Outcome("damage: weights, of another network", tried, 1, ended, said)
+
+
+def refused_until_mended(campaign: Campaign, arguments: tuple[str, ...], path: str) -> str:
+    """A command refuses a damaged file, and works once what it says has been done; its message."""
+    said = campaign.refused(*command(campaign, *arguments), Path(path).name)
+    remedy = campaign.carry_out(said)
+    campaign.check_end()
+    status, output = command(campaign, *arguments)
+    need(status == 0, f"after {said} and its remedy ({remedy}): {output[-2000:]}")
+    shutil.rmtree(campaign.folder / "made", ignore_errors=True)
+    campaign.check_same()  # the command has changed nothing
+    return said
 
 
 def soak(campaign: Campaign, runs: int) -> dict[str, object]:
-    """The profile from nothing, so many times: what is left of it in memory, on the disk and among the processes."""
+    """The profile from nothing, so many times: what is left of it in memory, on the disk and among the processes.
+
+    Memory is what processes hold that are left: what else the machine does says nothing of this project.
+
+    Raises:
+        Lost: more has grown than GROWTH allows.
+    """
 
     def grown() -> dict[str, int]:
-        campaign.check_quiet()
+        left = campaign.own()
         homes = [campaign.temporary, campaign.log.with_name("home"), Path("/dev/shm")]
         files = [path for home in homes for path in home.rglob("*") if path.is_file()]
         kept = [path for path in campaign.folder.rglob("*") if path.is_file() and not path.is_symlink()]
+        memory = 0
+        for process in left:
+            with suppress(psutil.Error):
+                memory += process.memory_info().rss
         return {
+            "processes left": len(left),
+            "MB of memory of processes left": memory >> 20,
             "files elsewhere": len(files),
             "MB elsewhere": sum(path.stat().st_size for path in files) >> 20,
             "files of the project": len(kept),
             "MB of the project": sum(path.stat().st_size for path in kept) >> 20,
-            "MB of memory in use": psutil.virtual_memory().used >> 20,
         }
 
-    measured = [grown()]
+    measured: list[dict[str, int]] = []
     for number in range(runs):
         campaign.restore()
         campaign.check_end()
         measured.append(grown())
         print(f"  {number + 1} of {runs}: {measured[-1]}", flush=True)
-    return {"runs": runs, "first": measured[1], "last": measured[-1]}
+    first, last = measured[0], measured[-1]
+    much = {name: last[name] - first[name] for name, limit in GROWTH.items() if last[name] - first[name] > limit}
+    need(not much, f"grown by more than allowed in {runs} runs: {much}")
+    return {"runs": runs, "first": first, "last": last, "allowed": GROWTH}
 
 
 TRIALS = (kill, kernel, twice, clock, memory, disk, commands, readonly, damage, scores)
@@ -500,14 +668,18 @@ def survived(campaign: Campaign, trial: Callable[[Campaign], Iterator[Outcome]])
     try:
         for outcome in trial(campaign):
             outcome.seconds, started = round(time.monotonic() - started, 1), time.monotonic()
+            outcome.detail = outcome.detail[:300]
             print(f"{outcome.name}: {outcome.ended} ({outcome.seconds} s) {outcome.detail}", flush=True)
             outcomes.append(outcome)
+    except OutOfTime:
+        outcomes.append(Outcome(trial.__name__, "", 0, "not run", "the campaign's time (--minutes) was over"))
     except Exception as error:  # one fault must not end the campaign
         reason = str(error) if isinstance(error, Lost) else traceback.format_exc()
         print(f"{trial.__name__}: LOST after {len(outcomes)}: {reason}", flush=True)
         outcomes.append(Outcome(trial.__name__, (trial.__doc__ or "").strip(), 1, "lost", reason[-1500:]))
         for line in campaign.processes():
             print(f"  still running: {line}", flush=True)
+    campaign.end_all()
     return outcomes
 
 
@@ -517,28 +689,47 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--runs", type=int, default=50, help="of the soak")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    parser.add_argument(
+        "--minutes", type=float, default=240, help="after which nothing more is started; default %(default)s"
+    )
+    parser.add_argument("--report", type=Path, default=REPORT, help="what is recorded; default tests/jobs/chaos.json")
     arguments = parser.parse_args()
+    if arguments.kills < len(STRATA):
+        parser.error(f"--kills must be {len(STRATA)} or more, for one of each of {', '.join(STRATA)}")
+    if arguments.runs < 2:
+        parser.error("--runs must be 2 or more: the last is compared with the first")
     soaking = arguments.words == ["soak"]
     words = arguments.words
     chosen = [] if soaking else [t for t in TRIALS if not words or any(t.__name__.startswith(word) for word in words)]
     if not chosen and not soaking:
         parser.error(f"no trial begins with {words}; there are {', '.join(t.__name__ for t in TRIALS)}")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        campaign = Campaign(Path(folder), arguments.kills, arguments.seed)
-        campaign.prepare()
-        found = {trial.__name__: survived(campaign, trial) for trial in chosen}
-        soaked = soak(campaign, arguments.runs) if soaking else {}
-    record = json.loads(REPORT.read_text(encoding="utf-8")) if REPORT.is_file() else {}
-    made_by = {"commit": commit(), "seed": arguments.seed}
-    for name, outcomes in found.items():
-        record[name] = made_by | {"outcomes": [asdict(outcome) for outcome in outcomes]}
-    if soaking:
-        record["soak"] = made_by | soaked
-    write_json(REPORT, record)
-    every = [outcome for outcomes in found.values() for outcome in outcomes]
-    lost = [outcome.name for outcome in every if outcome.ended == "lost"]
-    print(f"{sum(outcome.times for outcome in every)} faults, lost: {', '.join(lost) or 'nothing'}")
+        campaign = Campaign(Path(folder), arguments.kills, arguments.seed, arguments.minutes)
+        made_by = {"commit": commit(), "seed": arguments.seed}
+        try:
+            campaign.prepare()
+            if soaking:
+                keep(arguments.report, "soak", made_by | soak(campaign, arguments.runs))
+            every: list[Outcome] = []
+            for trial in chosen:
+                outcomes = survived(campaign, trial)
+                every += outcomes
+                if all(outcome.ended != "not run" for outcome in outcomes):  # or what was recorded stays
+                    keep(arguments.report, trial.__name__, made_by | {"outcomes": list(map(asdict, outcomes))})
+        except (Lost, OutOfTime) as error:
+            sys.exit(f"error: {error or 'the time (--minutes) was over before it ended'}")
+        finally:
+            campaign.end_all()
+    lost, not_run = ([each.name for each in every if each.ended == ended] for ended in ("lost", "not run"))
+    tried = f"{sum(outcome.times for outcome in every)} faults, lost: {', '.join(lost) or 'nothing'}"
+    print(tried + (f"; not run: {', '.join(not_run)}" if not_run else ""))
     sys.exit(bool(lost))
+
+
+def keep(report: Path, name: str, found: dict[str, object]) -> None:
+    """Record what a trial showed, in place of what it showed before."""
+    record = json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {}
+    write_json(report, record | {name: found})
 
 
 if __name__ == "__main__":

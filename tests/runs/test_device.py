@@ -175,6 +175,32 @@ def test_a_device_that_is_too_small_names_the_keys_that_help(monkeypatch, tiny_e
     assert len(keys) == 4
 
 
+PLAIN = [  # what PyTorch 2.13 and older versions say of a processor's memory, and C++
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9",
+    "[enforce fail at alloc_cpu.cpp:117] data. DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.",
+    "std::bad_alloc",
+]
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_a_processor_without_memory_is_explained_too(text):
+    """There PyTorch raises no OutOfMemoryError."""
+    with pytest.raises(MemoryError, match="not enough memory on cpu") as caught, explained(torch.device("cpu")):
+        raise RuntimeError(f"{text}\nMore lines")
+    assert "run one at a time" in str(caught.value)
+    assert str(caught.value).endswith(f"({text})")
+
+
+def test_a_processor_that_truly_has_no_memory_is_explained():
+    with pytest.raises(MemoryError, match="not enough memory on cpu"), explained(torch.device("cpu")):
+        torch.empty(2**62, dtype=torch.uint8)
+
+
+def test_other_errors_of_torch_stay_what_they_are():
+    with pytest.raises(RuntimeError, match=r"^shapes differ$"), explained(torch.device("cpu")):
+        raise RuntimeError("shapes differ")
+
+
 def test_an_operator_that_mps_lacks_is_named():
     lacking = NotImplementedError(
         "The operator 'aten::grid_sampler_3d' is not currently implemented for the MPS device."

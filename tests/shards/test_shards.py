@@ -20,6 +20,8 @@ from shapeloss.shards.plan import DONE, Options, make_plan, split
 from shapeloss.shards.work import Shard
 
 pytest.importorskip("pyarrow")
+from pyarrow import parquet
+
 from shapeloss.shards.join import join
 
 METRICS = ("dice", "volume_error_percent")
@@ -310,9 +312,100 @@ def test_a_line_that_a_kill_cut_short_is_dropped(tmp_path):
     again.compact()
     assert [json.loads(line)["case"] for line in journal.path.read_text(encoding="utf-8").splitlines()] == list("abc")
     assert Journal(journal.path).rows("a") == again.rows("a") == [{"dice": 0.1 + 0.2}]
-    journal.path.write_text("[]\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"journal.jsonl: line 1 is not an entry of a volume; remove the file"):
-        Journal(journal.path)
+
+
+def test_each_bit_of_a_journal_counts(tmp_path, capsys):
+    journal = Journal(tmp_path / "journal.jsonl")
+    for case, value in (("a", 1), ("b", 0.25), ("c", 3)):
+        journal.add({"case": case, "state": "scored", "rows": [{"dice": value}]})
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    start = 8 * len(lines[0])
+    for bit in range(start, start + 8 * len(lines[1])):
+        content = bytearray(b"".join(lines))
+        content[bit // 8] ^= 1 << bit % 8
+        journal.path.write_bytes(content)
+        found = Journal(journal.path)
+        if found.latest.keys() == set("abc"):  # but for the name of the CRC, which is odd then
+            assert "state" in found.latest["b"]
+            assert len(found.latest["b"]) == 3
+            assert found.rows("b") == [{"dice": 0.25}]
+        else:
+            assert found.latest.keys() <= set("ac")
+            assert "journal.jsonl: line 2 is damaged; its volume is made again\n" in capsys.readouterr().out
+
+
+def test_lines_of_a_journal_without_a_crc_are_read(tmp_path, capsys):
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"case": "a", "rows": [{"dice": 0.5}]}\n[]\n', encoding="utf-8")
+    journal = Journal(path)
+    assert journal.rows("a") == [{"dice": 0.5}]
+    assert capsys.readouterr().out == f"{path}: line 2 is damaged; its volume is made again\n"
+    journal.compact()
+    assert Journal(path).rows("a") == [{"dice": 0.5}]
+    assert not capsys.readouterr().out
+
+
+def test_a_damaged_line_is_neither_done_nor_a_kill(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    for state in ("started", "scored"):
+        journal.add({"case": "a", "state": state, "attempts": 3})
+    journal.path.write_bytes(journal.path.read_bytes().replace(b"scored", b"scared"))
+    assert Journal(journal.path).latest == {}
+
+
+def test_a_volume_whose_line_is_damaged_is_made_again(population, capsys):
+    its = population("a", "b")
+    its.bring_up_to_date()
+    expected = pd.read_parquet(its.output / "scores")
+    shard = its.output / "shards/00000"
+    label_map = (shard / "labels/a.nii.gz").read_bytes()
+    (shard / "labels/a.nii.gz").write_bytes(b"of which nothing is known")
+    content = (shard / "journal.jsonl").read_bytes()
+    (shard / "journal.jsonl").write_bytes(content.replace(b'"scored"', b'"scared"', 1))
+    (shard / DONE).unlink()
+    assert its.bring_up_to_date().scored == 2
+    assert "journal.jsonl: line 1 is damaged" in capsys.readouterr().out
+    assert (shard / "labels/a.nii.gz").read_bytes() == label_map
+    pd.testing.assert_frame_equal(pd.read_parquet(its.output / "scores"), expected)
+
+
+def test_damaged_scores_are_named_and_written_again(population):
+    its = population("a", "b")
+    its.bring_up_to_date()
+    expected = (its.output / "summary.csv").read_bytes()
+    path = its.output / "scores/00000.parquet"
+    sound = path.read_bytes()
+    chunks = parquet.read_metadata(path).row_group(0)
+    pages = sum(chunks.column(i).total_compressed_size for i in range(chunks.num_columns))  # no CRC is of the footer
+    said = []
+    for place in range(4, 4 + pages, 61):
+        path.write_bytes(sound[:place] + bytes([sound[place] ^ 1]) + sound[place + 1 :])
+        try:
+            join(its.output)
+        except ValueError as error:
+            said.append(str(error))
+        else:  # a column that is not read
+            assert (its.output / "summary.csv").read_bytes() == expected
+    assert said
+    remedy = f"; remove it and {its.output / 'shards/00000' / DONE}, and run the same command again"
+    assert all(text.startswith(f"{path}: is damaged (") and remedy in text for text in said)
+    path.unlink()
+    (its.output / "shards/00000" / DONE).unlink()
+    its.bring_up_to_date()
+    assert (its.output / "summary.csv").read_bytes() == expected
+    assert path.read_bytes() == sound
+
+
+def test_a_processor_without_memory_puts_a_volume_into_quarantine_with_a_remedy(population, monkeypatch):
+    """PyTorch raises a plain RuntimeError there."""
+
+    def fail(*arguments):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr("shapeloss.runs.predict_folder.predict_labels", fail)
+    its = population("a")
+    assert its.bring_up_to_date().quarantined == 1
+    assert "there is not enough memory on cpu; train with training.patch_size" in its.quarantine()["a"]["reason"]
 
 
 def test_memory_does_not_grow_with_the_number_of_volumes(population, tmp_path):

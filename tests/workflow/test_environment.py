@@ -361,10 +361,55 @@ def test_a_time_that_cannot_be_changed_is_named(tmp_path, monkeypatch):
 
 def test_too_little_memory_for_a_library_is_said_to_be_that(tmp_path):
     """The kernel's message is of a mapped segment, and does not tell what lacked."""
-    error = "raise ImportError('libtorch_cpu.so: failed to map segment from shared object')"
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(error)])
-    nbformat.write(book, tmp_path / "book.ipynb")
-    command = [sys.executable, ROOT / "reproduce" / "notebook.py", tmp_path / "book.ipynb", tmp_path / "made.ipynb"]
+    said = said_by_notebook("raise ImportError('libtorch_cpu.so: failed to map segment from shared object')", tmp_path)
+    assert "shared object (the process may not have more memory: ulimit -v)" in said
+
+
+def test_a_kernel_that_was_ended_is_named_with_what_to_do(tmp_path):
+    said = said_by_notebook("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", tmp_path)
+    assert said.splitlines()[-1] == (
+        "made.ipynb: its kernel was ended from outside, often for lack of memory (Kernel died); run the same command "
+        "again, which goes on from the last checkpoint"
+    )
+    assert "Traceback" not in said
+    assert not (tmp_path / "made.ipynb").exists()
+
+
+def test_a_kernel_that_cannot_say_what_failed_is_explained(tmp_path):
+    """As where even the traceback finds no memory."""
+    said = said_by_notebook("get_ipython()._showtraceback = lambda *arguments: None\nraise MemoryError", tmp_path)
+    assert "CellExecutionError: its kernel could not say why, often for lack of memory; run the same command" in said
+
+
+def test_a_full_disk_in_a_notebook_names_the_file_and_what_to_do(tmp_path):
+    file = "/somewhere/maps/it's.npy"
+    said = said_by_notebook(f"import errno\nraise OSError(errno.ENOSPC, 'No space left on device', {file!r})", tmp_path)
+    assert "(cell 1 of" in said
+    assert said.splitlines()[-1] == (
+        f"the disk is full at {file}; free space and run the same command again, which goes on from there"
+    )
+    said = said_by_notebook("import errno\nraise OSError(errno.ENOSPC, 'No space left on device')", tmp_path)
+    assert "the disk is full at" in said.splitlines()[-1]
+    said = said_by_notebook("import errno\nraise OSError(errno.EIO, 'Input/output error', 'file')", tmp_path)
+    assert said.splitlines()[-1].endswith("which holds everything up to there)")
+
+
+def said_by_notebook(code, folder):
+    """What notebook.py says of a notebook with one cell, which fails."""
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    nbformat.write(book, folder / "book.ipynb")
+    command = [sys.executable, ROOT / "reproduce" / "notebook.py", folder / "book.ipynb", folder / "made.ipynb"]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert done.returncode
-    assert "shared object (the process may not have more memory: ulimit -v)" in done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("name", ["run.py", "population.py"])
+def test_windows_is_told_what_is_needed(name):
+    """Not by an AttributeError of the first signal that it lacks."""
+    code = "import runpy, signal, sys; del signal.SIGHUP; sys.path.insert(0, sys.argv[1]); sys.argv = sys.argv[2:]; "
+    code += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-c", code, ROOT / "reproduce", ROOT / "reproduce" / name]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=os.environ | {"PYTHONPATH": str(ROOT)})
+    said = f"error: {ROOT / 'reproduce' / name} needs Linux or macOS, or WSL; see docs/reproducing.md\n"
+    assert (done.returncode, done.stderr) == (1, said)
