@@ -645,7 +645,8 @@ def markdown(found: dict[str, Any]) -> str:
         "time: three bones and the background take four calls. As maps are computed once and cached, it could "
         "gain what φ takes above, once for each volume; it is no dependency. It was not measured: there was no GPU.",
         "",
-        f"Made by `make bench`{took}; `make bench-check` compares the ratios with `speed.json` and says which are worse by a factor of more than {TOLERANCE}, and which it could not compare.",
+        f"Made by `make bench`{took}; `make bench-check` compares the ratios with `speed.json` and says which are "
+        f"worse by a factor of more than {TOLERANCE}, and which it could not compare.",
         "",
     ]
     return "\n".join(lines)

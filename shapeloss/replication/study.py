@@ -373,7 +373,8 @@ def _budget_part(study: Study) -> str:
         change = [f"{row['change']:+.4f}", f"{row['noise']:.4f}"] if np.isfinite(row["change"]) else ["–", "–"]
         cells = [row["loss"], f"{row['steps']}", f"{row['mean']:.3f}", f"{row['sd']:.4f}", *change, f"{row['seeds']}"]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", budget_sentence(study), "", spread_sentence(study)])
+    over = "Changes are over the seeds that both budgets have, so that what a seed is worth leaves them."
+    return "\n".join([*lines, "", over, "", budget_sentence(study), "", spread_sentence(study)])
 
 
 def budget_sentence(study: Study) -> str:

@@ -120,11 +120,15 @@ def figure_budgets(study: Study) -> Figure:
         losses = table["loss"].unique().tolist()
         for place, loss in enumerate(losses):
             shift = 1.02 ** (2 * place - len(losses) + 1)
-            for name in names:
-                rows = study.of(name)
-                means = rows[rows["loss"] == loss].groupby("seed")[metric].mean()
-                axes.plot(np.full(len(means), settings[name] * shift), means, "o", color=loss_color(loss), markersize=4,
-                          alpha=0.5, markeredgewidth=0)  # fmt: skip
+            every = {name: study.of(name) for name in names}
+            means = {
+                int(settings[name]): rows[rows["loss"] == loss].groupby("seed")[metric].mean()
+                for name, rows in every.items()
+            }
+            for _, of_seed in pd.DataFrame(means).sort_index(axis=1).iterrows():
+                known = of_seed.dropna()
+                axes.plot(known.index.to_numpy() * shift, known, "o-", color=loss_color(loss), linewidth=0.8,
+                          markersize=4, alpha=0.5, markeredgewidth=0)  # fmt: skip
             own = table[table["loss"] == loss]
             axes.plot(own["steps"] * shift, own["mean"], "D-", color=loss_color(loss), markersize=6,
                       markeredgecolor="white", label=loss_name(loss))  # fmt: skip
@@ -135,7 +139,9 @@ def figure_budgets(study: Study) -> Figure:
         axes.set(title=heading, xlabel="steps")
         axes.grid(axis="y", color=PALE, linewidth=0.6)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
-    figure.supxlabel("Dots: trainings. Diamonds: their means.", fontsize=10, color=GREY)
+    figure.supxlabel(
+        "Dots: trainings, joined where the seed is the same. Diamonds: their means.", fontsize=10, color=GREY
+    )
     return figure
 
 

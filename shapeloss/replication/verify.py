@@ -348,7 +348,8 @@ def _score_rows(
         apart = [
             f"a {name} of {row[name]:.6f} is written, the prediction has {made[name]:.6f}"
             for name in metrics
-            if not abs(made[name] - row[name]) <= ROUNDING
+            # of a structure that the truth lacks some are none
+            if not np.isclose(made[name], float(row[name]), rtol=0, atol=ROUNDING, equal_nan=True)
         ]
         if apart:
             found.problems.append(f"{where}, {row['structure']}: {'; '.join(apart)}")

@@ -3,13 +3,14 @@
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 from helpers.commands import call
 
 from shapeloss.data.checksums import read_checked_json, write_checked_json
 from shapeloss.data.manifest import read_manifest
-from shapeloss.metrics import DEFAULT_METRICS
+from shapeloss.metrics import DEFAULT_METRICS, score_case
 from shapeloss.phantom.dataset import EXACT
 from shapeloss.replication.analysis import record_measured
 from shapeloss.replication.profile import Experiment
@@ -22,7 +23,7 @@ from shapeloss.replication.scores import (
     write_record,
     write_sealed,
 )
-from shapeloss.replication.verify import verify
+from shapeloss.replication.verify import Verification, _score_rows, verify
 
 
 @pytest.fixture
@@ -44,6 +45,22 @@ def test_a_sound_folder(folder):
     assert found.hashed == 8 + 2 * 3 + tables + len(list((folder / "maps").glob("*.npy")))
     # three structures, their mean, and all as one mask
     assert (found.trainings, found.rescored) == (2, 2 * 5 * len(DEFAULT_METRICS))
+
+
+def test_a_score_that_is_none_is_that_of_the_prediction(folder):
+    """A structure that the truth lacks has no error of volume in percent."""
+    manifest = read_manifest(folder / "cases.json")
+    case = manifest.original(manifest.names("test")[0])
+    truth, metrics = np.where(case.labels == 3, 0, case.labels), ["dice", "volume_error_percent"]
+    scored = score_case(truth, case.labels, case.spacing, manifest.classes, manifest.slice_axis, metrics)
+    rows = pd.DataFrame(scored)
+    assert not np.isfinite(rows[metrics].to_numpy(dtype=float)).all()
+    found = Verification()
+    _score_rows("here", rows, case, truth, case.labels, manifest, found)
+    assert found.problems == []
+    rows.loc[0, "dice"] = float("nan")
+    _score_rows("here", rows, case, truth, case.labels, manifest, found)
+    assert len(found.problems) == 1
 
 
 def flip(path, place=-40):
