@@ -319,7 +319,7 @@ def augment(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """One training example, randomly rotated in the plane of its slices; the map is rotated with its labels.
 
-    It is computed on the device, but for Apple's MPS, which lacks the rotation.
+    It is computed on the device, but for Apple's MPS, which lacks the rotation in many versions (pytorch issue 125098).
 
     Returns:
         image (1, 1, X, Y, Z), labels (1, X, Y, Z), map (1, X, Y, Z) or (1, K, X, Y, Z) or None, all on the device.

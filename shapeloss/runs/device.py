@@ -159,8 +159,8 @@ def explained(device: torch.device) -> Iterator[None]:
             yield
     except MemoryError as error:
         raise MemoryError(f"{out_of_memory(device)} ({error})") from error
-    except NotImplementedError as error:
-        if device.type != "mps":
+    except RuntimeError as error:
+        first = str(error).partition("\n")[0]
+        if device.type != "mps" or not (isinstance(error, NotImplementedError) or first.startswith("MPS")):
             raise
-        first = str(error).splitlines()[0]
         raise NotImplementedError(f"device mps lacks an operator of this training; use cpu ({first})") from error

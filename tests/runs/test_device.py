@@ -201,6 +201,20 @@ def test_other_errors_of_torch_stay_what_they_are():
         raise RuntimeError("shapes differ")
 
 
+@pytest.mark.parametrize(
+    ("device", "error", "expected"),
+    [
+        ("mps", RuntimeError("MPS: Unsupported Border padding mode"), NotImplementedError),
+        ("mps", RuntimeError("shapes differ"), RuntimeError),
+        ("cpu", RuntimeError("MPS: Unsupported Border padding mode"), RuntimeError),
+    ],
+)
+def test_what_mps_cannot_do_comes_as_either_error(device, error, expected):
+    with pytest.raises(RuntimeError) as found, explained(torch.device(device)):
+        raise error
+    assert type(found.value) is expected
+
+
 def test_an_operator_that_mps_lacks_is_named():
     lacking = NotImplementedError(
         "The operator 'aten::grid_sampler_3d' is not currently implemented for the MPS device."
