@@ -116,6 +116,7 @@ test-browser: $(VENV)/.test ## the tests in a headless Chromium, which must be t
 	@NEED_BROWSER=1 $(PY) -m pytest tests/browser
 
 test-cluster: $(VENV)/.test $(VENV)/.cluster ## smoke on a Slurm of two nodes made here, one killed: needs root and Slurm
+	@$(PY) -m pytest tests/workflow -k dry_run
 	@NEED_CLUSTER=1 $(PY) -m pytest tests/cluster -m slow -rs
 
 docs: $(VENV)/.docs ## the documentation, with executed notebooks, in docs/_build/html

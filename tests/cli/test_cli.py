@@ -283,7 +283,7 @@ def test_audit_says_how_probable_it_is_that_a_claim_is_false(monkeypatch, capsys
 def test_audit_sets_an_sd_beside_the_one_that_its_mean_predicts(monkeypatch, capsys):
     for numbers in (("0.95", "0.11", "10"), ("95", "11", "10", "--high", 100)):
         assert not call(monkeypatch, "audit", *numbers, "--metric", "dice", "--examples", 0)
-        assert "a mean of 0.95 predicts an SD of 0.01 (95 % prediction interval" in capsys.readouterr().out
+        assert "a mean of 0.95 predicts an SD of 0.0099 (95 % prediction interval" in capsys.readouterr().out
     assert not call(monkeypatch, "audit", "0.29", "0.04", "10", "--metric", "boundary_dice_in_plane")
     assert "the mean of 0.29 lies outside the measured ones" in capsys.readouterr().out
     assert "for percent give --high 100" in call(monkeypatch, "audit", "95", "11", "10", "--metric", "dice")

@@ -30,7 +30,7 @@ class Tree:
         text = path.read_text(encoding="utf-8")
         before, rule, after = text.partition("rule all:\n    input:\n")
         wanted, end, after = after.partition("\n\n\n")
-        assert '"notebooks/03_evaluate.ipynb"' in wanted
+        assert "experiment.notebooks" in wanted
         path.write_text(f'{before}{rule}        "notebooks/03_evaluate.ipynb",{end}{after}', encoding="utf-8")
         return self
 
