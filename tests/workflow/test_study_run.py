@@ -62,7 +62,7 @@ def test_each_training_holds_one_of_the_gpus_and_no_other_step_does(tmp_path):
 
 
 def test_a_dry_run_on_slurm_asks_for_what_was_measured(tmp_path):
-    """Part of `make test-cluster`: Snakemake imports each plugin at each start, and this one needs the command which."""
+    """Part of `make test-cluster`: Snakemake imports each plugin whenever it starts, and this one needs `which`."""
     pytest.importorskip("snakemake_executor_plugin_slurm")
     folder = ROOT / "reproduce" / "slurm"
     asked = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["set-resources"]["train"]
