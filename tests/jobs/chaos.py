@@ -54,7 +54,7 @@ TEXTS = ("table1.md", "claims.md", "table_exact.csv")
 """Compared whole, beside the scores and weights: all runs of a campaign are of one commit, and no time is in them."""
 STRATA = ("graph", "other notebook", "training kernel", "report")
 """What dies at least once in the trial of kills, in the order in which a run comes to it."""
-ROOM = 2**20
+ROOM = 3 * 2**20
 """Bytes of address space that a training has left when its memory runs out: its second step takes about 5 MB more."""
 GROWTH = {
     "processes left": 0, "MB of memory of processes left": 0, "files elsewhere": 5, "MB elsewhere": 1,
