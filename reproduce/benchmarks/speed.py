@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -305,15 +306,12 @@ class Cases:
             "gdice": "Counting the voxels of each class takes 8 % of it. Next: the sizes from a training's maps.",
         }
         plain = run(lambda z: F.cross_entropy(z, target))
+        any_map = ("dpce", "dice_dpce", "unet")  # the maps of the others are of true labels alone
         drawn = make_knee(0, PhantomOptions(shape=(n, n, n), spacing=(1.2, 1.5, 1.5))).labels
         for key in (key for key in LOSSES if key != "hausdorff"):
             loss: Any = build_loss(key, num_classes=4, spacing=(1.2, 1.5, 1.5))
             truth, label_map = target, phi
-            if isinstance(loss, MapLoss) and key not in (
-                "dpce",
-                "dice_dpce",
-                "unet",
-            ):  # a map that only true labels have
+            if isinstance(loss, MapLoss) and key not in any_map:
                 truth = torch.from_numpy(drawn.astype(np.int64))[None]
                 label_map = torch.from_numpy(np.asarray(loss.compute_map(drawn, (1.2, 1.5, 1.5)), np.float32))[None]
             peers = {"PyTorch's cross-entropy": plain}
@@ -384,7 +382,7 @@ class Cases:
             "MONAI's VNet": MonaiVNet(in_channels=1, out_channels=4),
             "MONAI's UNet": MonaiUNet(3, 1, 4, (16, 32, 64, 128), (2, 2, 2), num_res_units=2),
         }
-        # their layers gain nothing by channels last; each is taken as its users have it
+        # in the layout in which their users have them
         peers = {name: step_of(module, image, target, auto) for name, module in theirs.items()}
         peer_work = {name: multiplications(step) / amount for name, step in peers.items()}
         yield Row(
@@ -505,7 +503,7 @@ def sizes(quick: bool) -> list[dict[str, Any]]:
                 for case in range(cases)
             ]
         )
-        call = lambda table=table: compare_losses(table, "dpce", ["dice"])  # noqa: E731 (two curves)
+        call = partial(compare_losses, table, "dpce", ["dice"])
         if seeds == 1:
             add("one comparison against cases", cases, call)
         if cases == COMPARED[0][0]:

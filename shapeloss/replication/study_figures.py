@@ -120,10 +120,9 @@ def figure_budgets(study: Study) -> Figure:
         losses = table["loss"].unique().tolist()
         for place, loss in enumerate(losses):
             shift = 1.02 ** (2 * place - len(losses) + 1)
-            every = {name: study.of(name) for name in names}
             means = {
-                int(settings[name]): rows[rows["loss"] == loss].groupby("seed")[metric].mean()
-                for name, rows in every.items()
+                int(settings[name]): (rows := study.of(name))[rows["loss"] == loss].groupby("seed")[metric].mean()
+                for name in names
             }
             for _, of_seed in pd.DataFrame(means).sort_index(axis=1).iterrows():
                 known = of_seed.dropna()
