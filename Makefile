@@ -129,7 +129,7 @@ bench: $(VENV)/.test ## measure time against the alternatives: under 15 minutes,
 bench-check: $(VENV)/.test ## is any ratio of the benchmark worse than the committed one?
 	@$(PY) reproduce/benchmarks/speed.py --check
 
-bench-memory: $(VENV)/.test ## measure the memory of training steps: about half an hour, on an idle machine
+bench-memory: $(VENV)/.test ## measure the memory of training steps: about a quarter of an hour
 	@$(PY) reproduce/benchmarks/memory.py
 
 clean: ## remove PROFILE's results; the committed figures stay

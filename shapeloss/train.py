@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shapeloss.predict import Precision, compute_logits, predict_labels
+from shapeloss.vnet import MemoryFormat, lay_out
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class TrainingOptions:
     """Steps between two checkpoints, from which a killed run goes on."""
     precision: Precision = "auto"
     """bfloat16 autocast where it is faster (auto), always (bf16-mixed), or never (32-true)."""
+    memory_format: MemoryFormat = "auto"
+    """How features lie in memory; see :func:`shapeloss.vnet.resolve_memory_format`."""
     accumulate: int = 1
     """Volumes a step: their gradients are averaged before the optimiser's step."""
     devices: int = 1
@@ -67,7 +70,11 @@ class TrainingOptions:
             raise ValueError(f"rotation_degrees must lie in 0 to 180, got {self.rotation_degrees}")
         if self.patch_size is not None and (len(self.patch_size) != 3 or min(self.patch_size) < 1):
             raise ValueError(f"patch_size must be three numbers of voxels, 1 or more each, got {self.patch_size}")
-        for name, choices in (("schedule", ("constant", "one_cycle")), ("precision", get_args(Precision))):
+        for name, choices in (
+            ("schedule", ("constant", "one_cycle")),
+            ("precision", get_args(Precision)),
+            ("memory_format", get_args(MemoryFormat)),
+        ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
 
@@ -161,7 +168,7 @@ def fit(
     if not volumes:
         raise ValueError("volumes must hold at least one volume to train on")
     device = _device(network)
-    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in its stub
+    memory_format = lay_out(network, options.memory_format)
     volumes = near_device([with_label_map(volume, loss) for volume in volumes], device)
     forward: Any = network
     if options.compile:
@@ -184,7 +191,7 @@ def fit(
             torch.manual_seed(int(generator.integers(2**62)))
             volume = volumes[volume_of_step(step * options.accumulate + part, len(volumes), seed)]
             image, labels, phi = augment(volume, slice_axis, options, generator, device)
-            image = image.contiguous(memory_format=torch.channels_last_3d)
+            image = image.contiguous(memory_format=memory_format)
             value = loss(compute_logits(forward, image, options.precision), labels, phi) / options.accumulate
             value.backward()
             unread.append(value.detach())

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 Normalisation = Literal["none", "group", "instance", "batch"]
+MemoryFormat = Literal["auto", "by_size", "channels_last", "contiguous"]
 Stride = tuple[int, int, int]
 
 
@@ -55,6 +56,40 @@ class VNetOptions:
         return cls((16, 32, 64, 128, 256), (1, 2, 3, 3, 3), ((2, 2, 2),) * 4, 5, "none")
 
 
+def resolve_memory_format(
+    name: MemoryFormat, device: torch.device, half: bool
+) -> Literal["by_size", "channels_last", "contiguous"]:
+    """How a network's features lie in memory.
+
+    - `by_size`: each voxel's channels together, the axes by decreasing size, whatever their order in the image.
+    - `channels_last`: each voxel's channels together, the axes in the image's order.
+    - `contiguous`: PyTorch's default, one channel after another, with PyTorch's own convolutions.
+    - `auto`: `by_size` for float32 on CPUs, where it takes half the time; else `channels_last`, which was measured to
+      be as fast for bfloat16 on a CPU and is taken by convention on other devices.
+
+    Args:
+        name: one of these.
+        device: on which the network lies.
+        half: whether it computes in bfloat16.
+    """
+    if name != "auto":
+        return name
+    return "by_size" if device.type == "cpu" and not half else "channels_last"
+
+
+def lay_out(network: nn.Module, name: MemoryFormat) -> torch.memory_format:
+    """Tell a network and its layers their memory format; the format that its images are to have.
+
+    Networks that are no :class:`VNet` know two of them: `by_size` is `channels_last` there.
+    """
+    for module in network.modules():
+        if isinstance(module, VNet | Conv3d | ConvTranspose3d):
+            module.memory_format = name
+    own = torch.contiguous_format if name == "contiguous" else torch.channels_last_3d
+    network.to(memory_format=own)  # type: ignore[call-overload]  # missing in its stub
+    return own
+
+
 def memory_order(x: Tensor) -> list[int]:
     """The spatial axes of x (B, C, X, Y, Z), from the widest stride in memory to the narrowest."""
     return sorted(range(3), key=lambda axis: -x.stride(2 + axis))
@@ -78,10 +113,14 @@ class Conv3d(nn.Conv3d):
     - Of one volume with up to 20480 values across the last axis, PyTorch does not take oneDNN's convolution, which is
       three to six times as fast. A second, empty volume makes it do so.
     - With a kernel of 1 × 1 × 1 it is a product of matrices, whose gradient lies in memory as x does.
+
+    Where :func:`lay_out` chose `contiguous`, it is PyTorch's.
     """
 
+    memory_format: MemoryFormat = "auto"
+
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or x.dtype != torch.float32:
+        if x.device.type != "cpu" or x.dtype != torch.float32 or self.memory_format == "contiguous":
             return super().forward(x)
         order = memory_order(x)
         stride, padding = ([int(values[axis]) for axis in order] for values in (self.stride, self.padding))
@@ -98,10 +137,12 @@ class Conv3d(nn.Conv3d):
 class ConvTranspose3d(nn.ConvTranspose3d):
     """nn.ConvTranspose3d without padding, computed like :class:`Conv3d`."""
 
+    memory_format: MemoryFormat = "auto"
+
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        order = memory_order(x)
-        if order == [0, 1, 2]:
+        if x.device.type != "cpu" or x.dtype != torch.float32 or self.memory_format == "contiguous":
             return super().forward(x, output_size)
+        order = memory_order(x)
         stride = [self.stride[axis] for axis in order]
         y = F.conv_transpose3d(reorder(x, order), reorder(self.weight, order), self.bias, stride)
         return restore(_channels_together(y), order)
@@ -214,6 +255,8 @@ class VNet(nn.Module):
     torch.Size([1, 4, 10, 13, 9])
     """
 
+    memory_format: MemoryFormat = "auto"
+
     def __init__(
         self,
         channels_in: int,
@@ -263,7 +306,7 @@ class VNet(nn.Module):
         missing = [-extent % multiple for extent, multiple in zip(size, self.multiple, strict=True)]
         if any(missing):
             image = F.pad(image, [0, missing[2], 0, missing[1], 0, missing[0]])
-        if image.device.type == "cpu" and image.dtype == torch.float32:
+        if resolve_memory_format(self.memory_format, image.device, image.dtype != torch.float32) == "by_size":
             image = _smallest_axis_last(image)
         # the first stage adds its one-channel input to every one of its channels (figure 2)
         shortcut = image if self.channels_in == 1 else image.mean(1, keepdim=True)

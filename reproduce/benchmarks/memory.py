@@ -1,4 +1,4 @@
-"""Memory of a training step and of a prediction with profile oaizib's network: `make bench-memory`, on an idle machine.
+"""Memory of a training step and of a prediction with profile oaizib's network: `make bench-memory`.
 
 All tensors of a step (forward, loss, backward, Adam) are counted by PyTorch's own tracker, on tensors without data, so
 that any size can be asked for. Beside them stands what a step on the CPU really took, where it fits into LIMIT_GIB.
@@ -12,7 +12,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,11 @@ from torch.nn import functional as F
 
 from shapeloss._files import write_text
 from shapeloss.data.volume import write_nifti
+from shapeloss.predict import compute_logits
 from shapeloss.replication.profile import load_experiment
 from shapeloss.runs.predict_folder import TrainedRun, predict_files
 from shapeloss.runs.provenance import provenance
-from shapeloss.vnet import VNet
+from shapeloss.vnet import VNet, lay_out
 
 EXPERIMENT = load_experiment(Path(__file__).parents[1] / "profiles" / "oaizib.yaml")
 SPACING = (0.7, 0.365, 0.365)
@@ -48,9 +48,8 @@ def network(checkpointing: bool) -> VNet:
 def step(model: VNet, optimiser: torch.optim.Adam, volume: tuple[Tensor, Tensor, Tensor], bf16: bool) -> None:
     """One training step with the loss of the paper, without its checks of the labels: there may be no data."""
     image, labels, phi = volume
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        logits = model(image)
-    ((1 + phi) * F.cross_entropy(logits.float(), labels, reduction="none")).mean().backward()
+    logits = compute_logits(model, image, "bf16-mixed" if bf16 else "32-true")
+    ((1 + phi) * F.cross_entropy(logits, labels, reduction="none")).mean().backward()
     optimiser.step()
     optimiser.zero_grad()
 
@@ -77,7 +76,8 @@ def count(size: tuple[int, ...], checkpointing: bool, bf16: bool) -> int:
 
 def measure_step(size: tuple[int, ...], checkpointing: bool, bf16: bool) -> None:
     """Two steps on the CPU."""
-    model = network(checkpointing).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    model = network(checkpointing)
+    lay_out(model, "auto")
     optimiser = torch.optim.Adam(model.parameters())
     volume = example(size)
     for _ in range(2):
@@ -95,25 +95,22 @@ def measure_prediction(precision: str) -> None:
         assert len(written) == 1, problems
 
 
-def measured(*arguments: str) -> tuple[float, float]:
-    """(GiB, seconds) of a measurement in a process of its own; GiB is its largest resident size, libraries included."""
+def measured(*arguments: str) -> float:
+    """GiB of a measurement in a process of its own: its largest resident size, libraries included."""
     command = [sys.executable, __file__, "--measure", *arguments]
     done = subprocess.run(command, check=True, capture_output=True, encoding="utf-8")
-    values = json.loads(done.stdout.splitlines()[-1])
-    return values["gib"], values["seconds"]
+    return float(json.loads(done.stdout.splitlines()[-1]))
 
 
 def child(kind: str, precision: str, checkpointing: str, size: list[str]) -> None:
     """Make one measurement and print it."""
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_DATA, (LIMIT_GIB * 2**30,) * 2)
-    start = time.perf_counter()
     if kind == "predict":
         measure_prediction(precision)
     else:
         measure_step(tuple(map(int, size)), checkpointing == "on", precision == "bf16-mixed")
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"gib": kib / 2**20, "seconds": time.perf_counter() - start}))
+    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
 
 
 def main() -> None:
@@ -134,7 +131,7 @@ def main() -> None:
                 switch = "on" if checkpointing else "off"
                 shown = "–"
                 if not arguments.quick and counted < 0.75 * LIMIT_GIB:
-                    shown = f"{measured('step', precision, switch, *map(str, size))[0]:.1f}"
+                    shown = f"{measured('step', precision, switch, *map(str, size)):.1f}"
                 rows.append([" × ".join(map(str, size)), switch, precision, f"{counted:.1f}", shown])
                 print(*rows[-1], flush=True)
     weights = sum(parameter.numel() for parameter in network(False).parameters())
@@ -162,11 +159,10 @@ def main() -> None:
         text += (
             f"\nPrediction of {' × '.join(map(str, WHOLE))} voxels, window {patch}, from file to file on the CPU:\n\n"
         )
-        text += "| precision | measured, GiB | seconds |\n| --- | ---: | ---: |\n"
+        text += "| precision | measured, GiB |\n| --- | ---: |\n"
         for precision in ("32-true", "bf16-mixed"):
-            gib, seconds = measured("predict", precision, "off")
-            text += f"| {precision} | {gib:.1f} | {seconds:.0f} |\n"
-        text += "\nMade by `make bench-memory`.\n"
+            text += f"| {precision} | {measured('predict', precision, 'off'):.1f} |\n"
+        text += "\nMade by `make bench-memory`; how long a prediction takes is in [speed](speed.md).\n"
         write_text(Path(__file__).with_suffix(".md"), text)
     print(text)
 

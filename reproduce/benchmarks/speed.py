@@ -11,6 +11,7 @@ ratios and its quartiles. The results lie in `speed.json`, the tables and the pl
 from __future__ import annotations
 
 import argparse
+import copy
 import ctypes
 import json
 import os
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import edt
 import matplotlib.pyplot as plt
@@ -56,7 +57,7 @@ from shapeloss.runs.provenance import provenance
 from shapeloss.stats.compare_losses import compare_losses
 from shapeloss.stats.paired_tests import EXACT_LIMIT
 from shapeloss.train import TrainingVolume, validation_dice
-from shapeloss.vnet import VNet, VNetOptions
+from shapeloss.vnet import MemoryFormat, VNet, VNetOptions, lay_out, resolve_memory_format
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -154,6 +155,13 @@ def step_of(network: nn.Module, image: Tensor, target: Tensor, precision: str) -
         F.cross_entropy(compute_logits(network, image, precision), target).backward()
 
     return step
+
+
+def laid_out(network: nn.Module, name: MemoryFormat) -> nn.Module:
+    """The network with its features in a memory format."""
+    own = copy.deepcopy(network)
+    lay_out(own, name)
+    return own
 
 
 def multiplications(step: Call) -> float:
@@ -365,6 +373,19 @@ class Cases:
             },
             aim=1.0,
         )
+        for precision in ("32-true", auto) if auto != "32-true" else (auto,):
+            chosen = resolve_memory_format("auto", image.device, precision == "bf16-mixed")
+            yield Row(
+                f"the same step in {precision}, as {chosen}",
+                step_of(laid_out(network, chosen), image, target, precision),
+                {
+                    f"as {name}": step_of(laid_out(network, name), image, target, precision)
+                    for name in get_args(MemoryFormat)
+                    if name not in ("auto", chosen)
+                },
+                aim=1.1,
+                why="Formats that take the same time differ by what else the machine does. Next: nothing.",
+            )
         larger = VNet(1, 4, VNetOptions((16, 32, 64))).to(memory_format=torch.channels_last_3d)
         yield Row(
             f"V-Net step, widths 16-32-64, {size(shape)}, {auto}",

@@ -275,7 +275,10 @@ def first_predictions(
     }
 
 
-MACHINE = ("commit", "python", "versions", "precision", "node", "system", "processor", "threads", "cuda", "cudnn")
+MACHINE = (
+    *("commit", "python", "versions", "precision", "memory_format"),
+    *("node", "system", "processor", "threads", "cuda", "cudnn"),
+)
 """What a training says of where it ran."""
 
 

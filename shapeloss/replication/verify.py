@@ -35,7 +35,7 @@ ROUNDING = 1e-9
 """How far a score that is computed again may lie from the one that is written."""
 WHOLE = ("mean", "merged")
 """What a case has scores of besides its structures."""
-TOGETHER = ("commit", "precision", "node", "processor", "versions", "python")
+TOGETHER = ("commit", "precision", "memory_format", "node", "processor", "versions", "python")
 """What the trainings of one table are expected to share; where they do not, it is said."""
 
 

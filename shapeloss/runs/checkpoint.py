@@ -28,7 +28,7 @@ def run_fingerprint(
 ) -> str:
     """Hash of all that determines a training: a checkpoint with another one is not taken up.
 
-    `arithmetic` says in words how it is computed: the kind of device and the precision.
+    `arithmetic` says in words how it is computed: the kind of device, the precision, the memory format.
     """
     row = [loss_name, options.losses[loss_name], seed, manifest.hash, dict(custom_loss or {})]
     return content_hash(

@@ -26,7 +26,7 @@ from shapeloss.predict import Postprocessing, postprocess, predict_labels
 from shapeloss.runs.device import be_deterministic, find_device, known_faults, memory_errors
 from shapeloss.runs.options import Network
 from shapeloss.train import TrainingOptions
-from shapeloss.vnet import VNet
+from shapeloss.vnet import VNet, lay_out
 
 RECORD = "predict.json"
 """Beside label maps: which run made each of them, and for which side."""
@@ -237,7 +237,7 @@ class Predictor:
         self.where = find_device(device)
         be_deterministic(self.where)
         self.network = run.network.to(self.where)
-        self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in its stub
+        lay_out(self.network, run.training.memory_format)
 
     def predict(self, case: str, path: Path) -> tuple[Path, list[str]]:
         """Write the label map of an image: its place, and how the image differs from those of the training.

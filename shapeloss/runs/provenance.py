@@ -57,7 +57,9 @@ def custom_loss_source(loss: object) -> dict[str, str]:
     return {"class": f"{cls.__module__}:{cls.__qualname__}", "code": file_hash(Path(source))}
 
 
-def provenance(precision: str = "", loss: object = None, device: torch.device | None = None) -> dict[str, Any]:
+def provenance(
+    precision: str = "", loss: object = None, device: torch.device | None = None, memory_format: str = ""
+) -> dict[str, Any]:
     """Where numbers come from: commit, versions, machine, device, precision; the file of a custom loss, its SHA-256."""
     # takes seconds, for which whoever asks for the commit alone does not wait
     from shapeloss.runs.device import device_record, find_device
@@ -71,5 +73,6 @@ def provenance(precision: str = "", loss: object = None, device: torch.device | 
         "system": platform.platform(),
         "versions": {name: version(name) for name in ("torch", "monai", "edt", "numpy", "scipy")},
         "precision": precision,
+        "memory_format": memory_format,
         **device_record(device or find_device()),
     } | ({"custom_loss": own | {"file": Path(source).name}} if source else {})

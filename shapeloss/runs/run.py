@@ -28,7 +28,7 @@ from shapeloss.runs.options import RunOptions
 from shapeloss.runs.provenance import custom_loss_source, provenance
 from shapeloss.runs.several import leads, run_together
 from shapeloss.train import State, fit, validation_dice
-from shapeloss.vnet import VNet
+from shapeloss.vnet import VNet, resolve_memory_format
 
 
 def train(
@@ -120,11 +120,12 @@ def _train_on(
     volumes = [training_volume(case, truth_map(loss, case, maps)) for case in cases]
     validated = [training_volume(case) for case in validation]
     # now: the code may change while it trains
-    source = provenance(resolve_precision(options.precision, device), loss, device)
+    precision = resolve_precision(options.precision, device)
+    memory_format = resolve_memory_format(options.memory_format, device, precision == "bf16-mixed")
+    source = provenance(precision, loss, device, memory_format)
 
-    fingerprint = run_fingerprint(
-        experiment, manifest, loss_name, seed, custom_loss_source(loss), f"{device.type}, {source['precision']}"
-    )
+    arithmetic = f"{device.type}, {precision}, {memory_format}"
+    fingerprint = run_fingerprint(experiment, manifest, loss_name, seed, custom_loss_source(loss), arithmetic)
     checkpoint = folder / "checkpoint.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()

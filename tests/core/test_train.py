@@ -172,6 +172,16 @@ def test_precision_reaches_the_network():
     assert seen == {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
 
 
+@pytest.mark.parametrize(("memory_format", "together"), [("channels_last", True), ("contiguous", False)])
+def test_the_memory_format_reaches_the_network(memory_format, together):
+    seen = set()
+    network = VNet(1, 3, VNetOptions((8, 8), (1, 1), ((1, 2, 2),)))
+    network.first.register_forward_hook(lambda module, inputs, output: seen.add(output.stride(1) == 1))
+    options = TrainingOptions(steps=1, precision="32-true", memory_format=memory_format)
+    fit(network, CrossEntropyLoss(), knees(), options)
+    assert seen == {together}
+
+
 def test_validation_slides_a_window_of_the_patch_size():
     sizes = set()
 
@@ -255,6 +265,7 @@ def test_validation_is_the_mean_over_volumes_and_structures():
         ({"learning_rate": -1.0}, "learning_rate must be"),
         ({"schedule": "linear"}, "schedule must be one of"),
         ({"precision": "16"}, "precision must be one of"),
+        ({"memory_format": "channels_first"}, "memory_format must be one of auto, by_size, channels_last, contiguous"),
     ],
 )
 def test_bad_options(values, message):

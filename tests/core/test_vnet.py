@@ -169,21 +169,51 @@ def test_prelu_and_its_gradients_are_those_of_pytorch(dtype, layout):
 
 
 @pytest.mark.parametrize("size", [(4, 6, 9), (9, 6, 4), (6, 9, 4), (5, 5, 1)])
-def test_the_order_of_the_axes_in_memory_changes_nothing(size, monkeypatch):
+def test_the_layout_in_memory_changes_no_number(size):
     """Strides and kernels are other ones along each axis; a mistake in their order is an error, or another result."""
     torch.manual_seed(0)
     network = VNet(2, 3, VNetOptions((4, 8, 8), (2, 1, 1), ((1, 2, 3), (2, 2, 1)))).to(torch.float32)
     image = torch.rand(2, 2, *size)
     results = []
-    for smallest_last in (True, False):
-        if not smallest_last:
-            monkeypatch.setattr(vnet, "_smallest_axis_last", lambda x: x)
+    for memory_format in ("contiguous", "channels_last", "by_size"):
+        image = image.contiguous(memory_format=vnet.lay_out(network, memory_format))
         network.zero_grad()
         logits = network(image)
         logits.square().mean().backward()
         results.append([logits, *[p.grad.clone() for p in network.parameters()]])
-    for first, second in zip(*results, strict=True):
-        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
+    for plain, *others in zip(*results, strict=True):
+        for other in others:
+            torch.testing.assert_close(other, plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("memory_format", "together", "order"),
+    [
+        ("auto", True, (1, 2, 0)),
+        ("by_size", True, (1, 2, 0)),
+        ("channels_last", True, (0, 1, 2)),
+        ("contiguous", False, (0, 1, 2)),
+    ],
+)
+def test_features_lie_in_memory_as_they_are_told_to(memory_format, together, order):
+    """A layer that gave its result in another layout would cost a copy, and the gain with it."""
+    network, seen = VNet(1, 3, VNetOptions((4, 8), (2, 2), ((1, 2, 2),))), set()
+    image = torch.rand(1, 1, 6, 18, 12).contiguous(memory_format=vnet.lay_out(network, memory_format))
+    for module in network.modules():
+        if isinstance(module, Conv3d | ConvTranspose3d | InstanceNorm | PReLU):
+            module.register_forward_hook(lambda m, i, out: seen.add((out.stride(1) == 1, *vnet.memory_order(out))))
+    network(image)
+    assert seen == {(together, *order)}
+
+
+@pytest.mark.parametrize(
+    ("device", "half", "expected"),
+    [("cpu", False, "by_size"), ("cpu", True, "channels_last"), ("cuda", False, "channels_last")],
+)
+def test_the_memory_format_is_the_one_that_was_measured_to_be_fast(device, half, expected):
+    assert vnet.resolve_memory_format("auto", torch.device(device), half) == expected
+    for name in ("by_size", "channels_last", "contiguous"):
+        assert vnet.resolve_memory_format(name, torch.device(device), half) == name
 
 
 @pytest.mark.parametrize(("size", "volumes"), [((9, 10, 8), 1), ((30, 40, 6), 1), ((9, 10, 8), 2)])
@@ -214,16 +244,3 @@ def test_one_volume_needs_no_slow_convolution_and_no_gradient_laid_out_otherwise
     assert "aten::mkldnn_convolution" in names
     assert not {name for name in names if "slow_conv3d" in name}
     assert gradients == [1]
-
-
-def test_the_smallest_axis_comes_last_in_memory_through_the_whole_network():
-    """A layer that gave its result in another order would cost a copy, and the gain with it."""
-    network = VNet(1, 3, VNetOptions((4, 8), (2, 2), ((1, 2, 2),))).to(memory_format=torch.channels_last_3d)
-    orders = []
-    for module in network.modules():
-        if isinstance(module, Conv3d | ConvTranspose3d | InstanceNorm | PReLU):
-            module.register_forward_hook(lambda m, i, out: orders.append((vnet.memory_order(i[0]), out.stride(1))))
-    network(torch.rand(1, 1, 6, 18, 12))
-    assert len(orders) > 10
-    assert {tuple(order) for order, _ in orders} == {(1, 2, 0)}
-    assert {channels for _, channels in orders} == {1}
