@@ -8,6 +8,7 @@ the loop with data sets, a cache of maps, checkpoints and provenance.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, get_args
@@ -271,7 +272,7 @@ def _read_losses(
 def near_device(volumes: Sequence[TrainingVolume], device: torch.device) -> list[TrainingVolume]:
     """The volumes where a GPU gets at them at once: on it, if they fill less than half of its free memory, else pinned.
 
-    For other devices they stay as they are.
+    For other devices they stay as they are, and where the system gives no pinned memory, which is warned of.
     """
     if device.type != "cuda":
         return list(volumes)
@@ -281,15 +282,24 @@ def near_device(volumes: Sequence[TrainingVolume], device: torch.device) -> list
     def move(tensor: Tensor) -> Tensor:
         return tensor.to(device) if fits else tensor.pin_memory()
 
-    return [
-        replace(
-            volume,
-            image=move(volume.image),
-            labels=move(volume.labels),
-            label_map=None if volume.label_map is None else move(volume.label_map),
+    try:
+        return [
+            replace(
+                volume,
+                image=move(volume.image),
+                labels=move(volume.labels),
+                label_map=None if volume.label_map is None else move(volume.label_map),
+            )
+            for volume in volumes
+        ]
+    except RuntimeError as error:
+        if fits:
+            raise
+        warnings.warn(
+            f"the volumes do not fit into pinned memory ({str(error).splitlines()[0]}): the GPU waits for each of them",
+            stacklevel=2,
         )
-        for volume in volumes
-    ]
+        return list(volumes)
 
 
 def with_label_map(volume: TrainingVolume, loss: nn.Module) -> TrainingVolume:

@@ -504,6 +504,17 @@ def test_volumes_stay_on_a_gpu_that_has_room_for_them(monkeypatch, free, expecte
     assert calls == [expected] * 6
 
 
+def test_without_pinned_memory_a_training_goes_on_and_says_so(monkeypatch):
+    def refuse(self):
+        raise RuntimeError("CUDA error: OS call failed\nmore")
+
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (1_000, 1_000))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", refuse)
+    volumes = knees(2)
+    with pytest.warns(UserWarning, match="do not fit into pinned memory .CUDA error: OS call failed.: the GPU waits"):
+        assert train.near_device(volumes, torch.device("cuda")) == volumes
+
+
 def test_a_compiled_network_is_the_one_that_is_trained(monkeypatch):
     modes = []
 
