@@ -47,9 +47,17 @@ help: ## this list
 
 setup: $(VENV)/.reproduce ## make .venv with the pinned dependencies
 
+ifneq ($(origin ALONE),command line)
+# One make at a time sets the environment up; another waits, and finds it made.
+ALONE_NOW = @$(PYTHON) -I reproduce/python_check.py && $(PYTHON) -I reproduce/alone.py $(MAKE) --no-print-directory ALONE=1 $@
+$(VENV)/.made:
+	$(ALONE_NOW)
+
+$(VENV)/.%: pyproject.toml constraints.txt
+	$(ALONE_NOW)
+else
 # The mark .made exists only when the environment is whole: one that broke off is completed by the next call.
 $(VENV)/.made:
-	@$(PYTHON) -I reproduce/python_check.py
 	@echo "Making $(VENV) ..."
 	@$(PYTHON) -I -m venv $(VENV)
 	@$(PY) -I -m pip --version > /dev/null || { echo "error: $(VENV) has no working pip: remove it (rm -r $(VENV)), and run make again" >&2; exit 1; }
@@ -59,6 +67,7 @@ $(VENV)/.%: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "Installing the pinned dependencies ($*) into $(VENV): one to three minutes, once ..."
 	@$(PY) -m pip install --disable-pip-version-check --progress-bar on -q --no-user $(PIP_ARGS) -c constraints.txt -e '.[$*]'
 	@touch $@
+endif
 
 reproduce: $(VENV)/.reproduce $(CLUSTER) ## regenerate the figure and the table of PROFILE
 	@$(RUN)

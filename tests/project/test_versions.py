@@ -62,7 +62,9 @@ def test_the_same_pythons_are_tried_everywhere():
     assert versions.PROJECT["requires-python"] == f">={versions.PYTHONS[0]}"
 
 
-SCRIPTS = sorted(path.stem for path in (ROOT / "reproduce").glob("*.py") if path.stem not in ("readme", "python_check"))
+SCRIPTS = sorted(
+    path.stem for path in (ROOT / "reproduce").glob("*.py") if path.stem not in ("readme", "python_check", "alone")
+)
 
 
 @pytest.mark.parametrize("kind", [DeprecationWarning, PendingDeprecationWarning, FutureWarning])

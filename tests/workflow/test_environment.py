@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import matplotlib
@@ -187,7 +188,7 @@ exec {python} "$@"
 
 def recipe(folder, *arguments, **variables):
     """Run make in a copy of what its first steps need."""
-    for name in ("Makefile", "reproduce/python_check.py"):
+    for name in ("Makefile", "reproduce/python_check.py", "reproduce/alone.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     command = [MAKE, *arguments]
@@ -207,6 +208,34 @@ def test_an_environment_that_broke_off_is_completed_by_the_next_call(tmp_path):
     second = recipe(tmp_path / "a b", ".venv/.made", f"PYTHON={tmp_path / 'python'}")
     assert second.returncode == 0, second.stderr
     subprocess.run([tmp_path / "a b/.venv/bin/python", "-I", "-m", "pip", "--version"], check=True, capture_output=True)
+
+
+SLOW_INSTALL = """#!/bin/sh
+case "$*" in
+  *"-m venv"*) mkdir -p .venv/bin; cp "$0" .venv/bin/python;;
+  *"pip install"*) echo begin >> log; sleep 1; echo end >> log;;
+  *"pip --version"*) ;;
+  *) exec {python} "$@";;
+esac
+"""
+
+
+@needs_make
+def test_two_makes_at_once_set_the_environment_up_once(tmp_path):
+    python = shlex.quote(getattr(sys, "_base_executable", sys.executable))
+    (tmp_path / "python").write_text(SLOW_INSTALL.format(python=python))
+    (tmp_path / "python").chmod(0o755)
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    for name in ("pyproject.toml", "constraints.txt"):
+        (folder / name).touch()
+    arguments = (folder, ".venv/.test", f"PYTHON={tmp_path / 'python'}")
+    with ThreadPoolExecutor() as pool:
+        both = [done.result() for done in [pool.submit(recipe, *arguments, ALONE="1") for _ in range(2)]]
+    assert [done.returncode for done in both] == [0, 0], both
+    assert (folder / "log").read_text().split() == ["begin", "end"]
+    assert sum("Another make sets the environment up here: waiting" in done.stdout for done in both) == 1
+    assert recipe(*arguments).stdout.count("Installing") == 0
 
 
 def test_the_package_that_makes_environments_is_named(tmp_path):
