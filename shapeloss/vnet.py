@@ -64,8 +64,8 @@ def resolve_memory_format(
     - `by_size`: each voxel's channels together, the axes by decreasing size, whatever their order in the image.
     - `channels_last`: each voxel's channels together, the axes in the image's order.
     - `contiguous`: PyTorch's default, one channel after another, with PyTorch's own convolutions.
-    - `auto`: `by_size` for float32 on CPUs, where it takes half the time; else `channels_last`, which was measured to
-      be as fast for bfloat16 on a CPU and is taken by convention on other devices.
+    - `auto`: `by_size` for float32 on CPUs, where it was measured to be the fastest; else `channels_last`, which takes
+      the same time as the others for bfloat16 on a CPU and is taken by convention on other devices.
 
     Args:
         name: one of these.
