@@ -116,7 +116,12 @@ def serve(folder: Path, threads: int, quick: bool) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    try:  # as each state's trainings do
+        from shapeloss.runs.device import be_deterministic
+    except ImportError:
+        torch.use_deterministic_algorithms(True)
+    else:
+        be_deterministic(torch.device("cpu"))
     rows = calls(folder, quick)
     print(json.dumps(list(rows)), flush=True)
     for line in sys.stdin:

@@ -145,25 +145,30 @@ def test_checkpointing_keeps_less_and_gives_the_same_gradients():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", [torch.channels_last_3d, torch.contiguous_format])
-def test_prelu_and_its_gradients_are_those_of_pytorch(dtype, layout):
+@pytest.mark.parametrize("channels", [5, 32])
+def test_prelu_and_its_gradients_are_those_of_pytorch(dtype, layout, channels):
     torch.manual_seed(0)
-    x = torch.randn(2, 5, 3, 4, 7).to(dtype).to(memory_format=layout).requires_grad_()
+    x = torch.randn(2, channels, 3, 4, 7).to(dtype).to(memory_format=layout).requires_grad_()
     x.data.flatten()[:3] = torch.tensor([0.0, -0.0, 1e30]).to(dtype)
-    weight = torch.tensor([0.25, 0.0, 1.0, 1.7, -0.4], dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    weight = torch.tensor(
+        [0.25, 0.0, 1.0, 1.7, -0.4] * 7, dtype=torch.float64 if dtype == torch.float64 else torch.float32
+    )
+    weight = weight[:channels]
     upstream = torch.randn(x.shape).to(dtype).to(memory_format=layout)
     results = []
-    for layer in (PReLU(5), nn.PReLU(5)):
+    for layer in (PReLU(channels), nn.PReLU(channels)):
         layer.weight = nn.Parameter(weight.clone())
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             y = layer(x)
         results.append((y, *torch.autograd.grad(y, (x, layer.weight), upstream)))
+    assert torch.equal(results[0][0], results[1][0])
     for ours, theirs in zip(*results, strict=True):
         assert ours.dtype == theirs.dtype
         torch.testing.assert_close(ours, theirs, rtol=0 if dtype != torch.bfloat16 else 1e-2, atol=0)
     if dtype == torch.float64:
-        layer = PReLU(5).double()
+        layer = PReLU(channels).double()
         layer.weight = nn.Parameter(weight.clone())
-        x = torch.randn(2, 5, 3, 2, 2, dtype=torch.float64)
+        x = torch.randn(2, channels, 3, 2, 2, dtype=torch.float64)
         x = (x + 0.1 * x.sign()).requires_grad_()  # away from the kink
         assert torch.autograd.gradcheck(lambda x, w: vnet._PReLU.apply(x, w), (x, layer.weight))
 
