@@ -43,7 +43,7 @@ def test_the_record_names_the_machines_of_the_trainings(tiny_results):
     """Both trainings ran on this one, which is named once."""
     run = read_checked_json(tiny_results / "runs" / "ce" / "seed0" / "run.json")
     (machine,) = read_evaluation(tiny_results / "figures").provenance.machines
-    needed = ("commit", "python", "versions", "precision", "node", "system", "processor", "threads")
+    needed = ("commit", "python", "versions", "precision", "memory_format", "node", "system", "processor", "threads")
     assert machine == {key: run[key] for key in needed}
 
 
