@@ -202,13 +202,18 @@ def test_the_layout_in_memory_changes_no_number(size):
 )
 def test_features_lie_in_memory_as_they_are_told_to(memory_format, together, order):
     """A layer that gave its result in another layout would cost a copy, and the gain with it."""
-    network, seen = VNet(1, 3, VNetOptions((4, 8), (2, 2), ((1, 2, 2),))), set()
+    network, seen = VNet(1, 3, VNetOptions((4, 8), (2, 2), ((1, 2, 2),))), []
     image = torch.rand(1, 1, 6, 18, 12).contiguous(memory_format=vnet.lay_out(network, memory_format))
     for module in network.modules():
         if isinstance(module, Conv3d | ConvTranspose3d | InstanceNorm | PReLU):
-            module.register_forward_hook(lambda m, i, out: seen.add((out.stride(1) == 1, *vnet.memory_order(out))))
+            module.register_forward_hook(
+                lambda m, i, out: seen.append(
+                    (out.stride(1) == 1, *vnet.memory_order(out), tuple(vnet.memory_order(i[0])) == order)
+                )
+            )
     network(image)
-    assert seen == {(together, *order)}
+    assert len(seen) > 10
+    assert set(seen) == {(together, *order, True)}
 
 
 @pytest.mark.parametrize(
