@@ -20,7 +20,10 @@ import typer
 from scipy import stats
 
 from shapeloss._files import atomic, write_json, write_text
+from shapeloss._resources import resource
+from shapeloss.replication.paper import read_paper
 from shapeloss.replication.scores import read_measured, read_record
+from shapeloss.replication.study import BOUNDARY
 from shapeloss.stats.crossed import score_grid
 from shapeloss.stats.headings import PAPER_METRICS
 from shapeloss.stats.paired_tests import bootstrap_mean, differences, holm
@@ -28,8 +31,6 @@ from shapeloss.stats.tables import format_p
 
 HERE = Path(__file__).resolve().parent
 PRECISIONS = "bfloat16", "float32"
-CLAIMED = 0.02
-"""The difference in boundary Dice that the paper claims between losses."""
 
 
 def compare(coarse: pd.DataFrame, fine: pd.DataFrame) -> pd.DataFrame:
@@ -97,10 +98,11 @@ def verdict(table: pd.DataFrame) -> str:
             f"{metric}: the largest change is {most['change']:+.4f} ({most['loss']}), the root mean square of the "
             f"standard deviations over seeds {spread:.4f}."
         )
-    boundary = table[table["metric"] == table["metric"].iloc[0]]
-    within = sum(row.trainings.low > -CLAIMED and row.trainings.high < CLAIMED for row in boundary.itertuples())
+    claimed = read_paper(resource("paper.yaml")).smallest_claimed(BOUNDARY)
+    boundary = table[table["metric"] == PAPER_METRICS[BOUNDARY]]
+    within = sum(row.trainings.low > -claimed and row.trainings.high < claimed for row in boundary.itertuples())
     lines.append(
-        f"In boundary Dice the interval over trainings lies within the {CLAIMED} that the paper claims between losses "
+        f"In boundary Dice the interval over trainings lies within the {claimed} that the paper claims between losses "
         f"for {within} of {len(boundary)} losses; smaller changes than such an interval is wide are not excluded."
     )
     return " ".join(lines)
